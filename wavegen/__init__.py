@@ -1,0 +1,1 @@
+"""WaveNet-style audio synthesis: dilated-convolution blocks, vocoders and recipes."""

@@ -1,0 +1,37 @@
+"""Writing so that nothing is ever half-written: beside the target first, then one rename."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from wavegen.errors import OutputError
+
+
+@contextlib.contextmanager
+def write_beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; on success flush it to disk and rename it to ``path``.
+
+    On any failure the temporary file is removed and whatever was at ``path`` before is untouched. The
+    temporary name keeps the suffix, because audio libraries choose the container by it.
+
+    Raises:
+        OutputError: the folder cannot be created or written, or the disk is full.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write: {error.strerror or error}",
+            where=path,
+            remedy="check the folder's permissions and the free space; nothing there was changed",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
