@@ -1,0 +1,353 @@
+"""Reading, resampling and writing audio; every kind of damaged file is refused with its remedy."""
+
+import builtins
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from wavegen.audio import (
+    AUDIO_SUFFIXES,
+    AudioInfo,
+    AudioWriter,
+    audio_info,
+    read_audio,
+    read_segment,
+    resample,
+    to_int16,
+    write_audio,
+)
+from wavegen.errors import AudioError, OutputError
+
+RATE = 24000
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # so that messages name relative, known paths
+
+
+def noise(samples: int = RATE) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, samples).astype(np.float32)
+
+
+def tone(hz: float, sample_rate_hz: int) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hz / sample_rate_hz * np.arange(sample_rate_hz))).astype(np.float32)
+
+
+def spectrum(samples: np.ndarray) -> np.ndarray:
+    """Amplitude per bin; a bin is 1 Hz for a second of samples."""
+    return np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) * 4 / len(samples)
+
+
+# --- integers ---
+
+
+def test_full_scale_clips_and_never_wraps() -> None:
+    samples = np.array([1.0, -1.0, 1.0001, -1.0001, 37.0, -37.0, 0.99999, 0.0], dtype=np.float32)
+    assert to_int16(samples).tolist() == [32767, -32768, 32767, -32768, 32767, -32768, 32767, 0]
+    assert to_int16(samples.astype(np.float64)).dtype == np.int16
+
+
+def test_rounds_to_the_nearest() -> None:
+    steps = np.array([0.4, 0.6, -0.4, -0.6, 100.7]) / 32768
+    assert to_int16(steps).tolist() == [0, 1, 0, -1, 101]
+
+
+def test_every_16_bit_value_survives_reading_and_writing() -> None:
+    values = np.arange(-32768, 32768).astype(np.int16)
+    for suffix in (".wav", ".flac"):
+        soundfile.write(f"a{suffix}", values, RATE)
+        write_audio(f"b{suffix}", read_audio(f"a{suffix}"), RATE)
+        np.testing.assert_array_equal(soundfile.read(f"b{suffix}", dtype="int16")[0], values)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_non_finite_samples_are_not_converted(bad: float) -> None:
+    with pytest.raises(AudioError, match=r"^samples: NaN or infinite samples; look for the fault"):
+        to_int16(np.array([0.0, bad]))
+
+
+def test_integers_are_not_taken_for_floats() -> None:
+    with pytest.raises(AudioError, match=r"^int16 samples, not floats; divide them by their full scale$"):
+        to_int16(np.array([1, 2], dtype=np.int16))
+
+
+# --- writing and reading ---
+
+
+@pytest.mark.parametrize(("name", "float32"), [("a.wav", False), ("a.flac", False), ("a.wav", True), ("A.WAV", True)])
+def test_round_trip(name: str, float32: bool) -> None:
+    samples = noise()
+    write_audio(name, samples, RATE, float32=float32)
+    assert audio_info(name) == AudioInfo(RATE, RATE, 1)
+    assert soundfile.info(name).subtype == ("FLOAT" if float32 else "PCM_16")
+    read = read_audio(name)
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, samples, rtol=0, atol=0 if float32 else 0.5001 / 32768)
+    assert os.listdir() == [name]
+
+
+def test_float_files_are_not_clipped() -> None:
+    write_audio("a.wav", np.array([1.5, -1.5], dtype=np.float32), RATE, float32=True)
+    assert read_audio("a.wav").tolist() == [1.5, -1.5]
+
+
+def test_blocks_equal_one_write() -> None:
+    samples = noise()
+    with AudioWriter("deep/down/a.flac", RATE) as writer:
+        for block in np.split(samples, [1, 1, 777, 20000]):
+            writer.write(block)
+        assert not os.path.exists("deep/down/a.flac")
+    write_audio("b.flac", samples, RATE)
+    np.testing.assert_array_equal(read_audio("deep/down/a.flac"), read_audio("b.flac"))
+
+
+def test_a_failure_leaves_nothing_and_keeps_what_was_there() -> None:
+    write_audio("a.wav", noise(), RATE)
+    before = Path("a.wav").read_bytes()
+    with pytest.raises(ZeroDivisionError), AudioWriter("a.wav", RATE) as writer:  # noqa: PT012
+        writer.write(noise())
+        _ = 1 / 0
+    with pytest.raises(AudioError, match=r"^a\.wav: NaN or infinite samples; "):
+        write_audio("a.wav", np.array([np.nan]), RATE)
+    with pytest.raises(AudioError, match=r"^a\.wav: shape \(1, 24000\) is not mono; give \[samples\]$"):
+        write_audio("a.wav", noise()[None], RATE)
+    assert Path("a.wav").read_bytes() == before
+    assert os.listdir() == ["a.wav"]
+
+
+@pytest.mark.parametrize(
+    ("name", "float32", "message"),
+    [
+        ("a.mp3", False, "a.mp3: audio is not written here; name it .wav or .flac"),
+        ("a", False, "a: audio is not written here; name it .wav or .flac"),
+        ("a.flac", True, "a.flac: 32-bit float audio is not written here; name it .wav"),
+    ],
+)
+def test_other_formats_are_not_written(name: str, float32: bool, message: str) -> None:
+    with pytest.raises(AudioError) as error:
+        write_audio(name, noise(), RATE, float32=float32)
+    assert str(error.value) == message
+    assert not os.listdir()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line() -> None:
+    Path("file").touch()
+    with pytest.raises(OutputError, match=r"^file/a\.wav: cannot write: "):
+        write_audio("file/a.wav", noise(), RATE)
+
+
+FILL_THE_DISK = """
+import resource, signal, sys
+import numpy as np
+from wavegen.audio import AudioWriter
+from wavegen.errors import OutputError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the limit acts as a full disk: write() fails
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    with AudioWriter(sys.argv[1], 24000) as writer:
+        writer.write(np.random.default_rng(0).uniform(-0.5, 0.5, 24000))
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+@pytest.mark.parametrize("limit", [20000, 43000])  # FLAC: fails while it is written, and only while it is closed
+def test_a_full_disk_is_reported_and_leaves_nothing(name: str, limit: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, name, str(limit)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"{name}: cannot write: the file could not be opened or written whole"), done
+    assert not os.listdir()
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.mp3", "a.aiff"])
+def test_other_formats_are_read(name: str) -> None:
+    samples = tone(440, RATE)
+    soundfile.write(name, samples, RATE)
+    assert Path(name).suffix in AUDIO_SUFFIXES
+    assert audio_info(name) == AudioInfo(RATE, RATE, 1)
+    read = read_audio(name)
+    assert read.shape == (RATE,)
+    assert spectrum(read).argmax() == 440
+    assert spectrum(read).max() == pytest.approx(0.5, rel=0.02)
+
+
+def test_channels_are_averaged() -> None:
+    left, right = tone(440, RATE), noise()
+    soundfile.write("a.wav", np.stack([left, right], axis=1), RATE, subtype="FLOAT")
+    assert audio_info("a.wav").channels == 2
+    read = read_audio("a.wav")
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, (left + right) / 2, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_segments_are_slices(name: str) -> None:
+    write_audio(name, noise(), RATE)
+    whole = read_audio(name)
+    for start, length in [(0, 1), (0, RATE), (12345, 678), (RATE - 1, 1)]:
+        np.testing.assert_array_equal(read_segment(name, start, length), whole[start : start + length])
+    for start, length in [(RATE - 1, 2), (-1, 5)]:
+        with pytest.raises(AudioError) as error:
+            read_segment(name, start, length)
+        assert str(error.value) == (
+            f"{name}: samples {start} to {start + length} asked of 24000; prepare the corpus again if the file changed"
+        )
+
+
+# --- resampling ---
+
+
+@pytest.mark.parametrize(("from_hz", "to_hz"), [(44100, 24000), (22050, 24000), (24000, 48000), (48000, 22050)])
+def test_a_tone_keeps_its_frequency_and_amplitude(from_hz: int, to_hz: int) -> None:
+    resampled = resample(tone(5000, from_hz), from_hz, to_hz)
+    assert resampled.shape == (to_hz,)
+    assert resampled.dtype == np.float32
+    found = spectrum(resampled)
+    assert found.argmax() == 5000
+    assert found.max() == pytest.approx(0.5, rel=1e-3)
+    found[4990:5011] = 0
+    assert found[50:-50].max() < 0.5 * 10 ** (-80 / 20)  # away from the edges of the band: no images
+
+
+def test_a_tone_above_the_new_nyquist_vanishes_and_one_below_stays() -> None:
+    middle = slice(2000, -2000)  # away from the clip's two ends, where the tone starts and stops
+    assert np.abs(resample(tone(12100, 48000), 48000, 24000)[middle]).max() < 0.5 * 10 ** (-80 / 20)
+    assert np.abs(resample(tone(10800, 48000), 48000, 24000)[middle]).max() == pytest.approx(0.5, rel=1e-2)
+
+
+def test_reading_resamples_only_when_the_rates_differ() -> None:
+    write_audio("a.wav", tone(440, 48000), 48000)
+    np.testing.assert_array_equal(read_audio("a.wav", 48000), read_audio("a.wav"))
+    read = read_audio("a.wav", RATE)
+    assert read.shape == (RATE,)
+    assert spectrum(read).argmax() == 440
+
+
+@pytest.mark.parametrize("failure", [ImportError, OSError, RuntimeError])
+def test_a_torchaudio_that_does_not_import_costs_only_resampling(
+    monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+) -> None:
+    real = builtins.__import__
+
+    def fail(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("torchaudio"):
+            raise failure("built for another torch")
+        return real(name, *args, **kwargs)
+
+    write_audio("a.wav", noise(), RATE)
+    monkeypatch.setattr(builtins, "__import__", fail)
+    assert len(read_audio("a.wav", RATE)) == RATE
+    with pytest.raises(AudioError) as error:
+        read_audio("a.wav", 22050)
+    assert str(error.value) == (
+        "resampling 24000 Hz to 22050 Hz needs torchaudio, which does not import (built for another torch); "
+        "install the pair that fits together: pip install torch==2.11.0 torchaudio==2.11.0"
+    )
+
+
+def test_importing_this_module_loads_neither_torch_nor_torchaudio() -> None:
+    code = "import sys, wavegen.audio; print(sorted({'torch', 'torchaudio', 'librosa'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# --- what is refused ---
+
+COPY_AGAIN = "copy or download it again, or leave it out"
+
+
+def _wav(samples: int = RATE) -> bytearray:
+    write_audio("whole.wav", noise(samples), RATE)
+    return bytearray(Path("whole.wav").read_bytes())
+
+
+def _flac() -> bytearray:
+    write_audio("whole.flac", noise(), RATE)
+    return bytearray(Path("whole.flac").read_bytes())
+
+
+def _flac_of_unknown_length() -> bytearray:
+    data = _flac()
+    data[21] &= 0xF0  # STREAMINFO: 36 bits of total samples, 0 for unknown
+    data[22:26] = bytes(4)
+    return data
+
+
+def _with_nan() -> bytes:
+    soundfile.write("nan.wav", np.array([0.0, np.nan, 0.0]), RATE, subtype="FLOAT")
+    return Path("nan.wav").read_bytes()
+
+
+def _empty_wav() -> bytes:
+    soundfile.write("none.wav", np.zeros(0), RATE)
+    return Path("none.wav").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("a.wav", lambda: None, "no such file; check the path"),
+        ("a.wav", lambda: b"", "the file is empty; copy it again or leave it out"),
+        ("a.wav", lambda: b"these are words\n" * 99, f"cannot be decoded (Format not recognised.); {COPY_AGAIN}"),
+        ("a.raw", lambda: bytes(999), f"cannot be decoded (samplerate must be specified); {COPY_AGAIN}"),
+        ("a.wav", lambda: _wav()[:-1000], f"cut short: its header promises more samples; {COPY_AGAIN}"),
+        ("a.wav", lambda: _wav()[:-1], f"cut short: its header promises more samples; {COPY_AGAIN}"),
+        ("a.flac", lambda: _flac()[:-1000], f"cannot be decoded (Error : flac decoder lost sync.); {COPY_AGAIN}"),
+        ("a.flac", _flac_of_unknown_length, "does not state its length; encode it again to a file"),
+        ("a.wav", _empty_wav, f"has no samples; {COPY_AGAIN}"),
+        ("a.wav", _with_nan, "NaN or infinite samples; look for the fault in what made them"),
+    ],
+)  # fmt: skip
+def test_a_bad_recording_is_refused(name: str, make: Callable, message: str) -> None:
+    data = make()
+    if data is not None:
+        Path(name).write_bytes(data)
+    with pytest.raises(AudioError) as error:
+        read_audio(name)
+    assert str(error.value) == f"{name}: {message}"
+
+
+def test_a_folder_is_no_recording() -> None:
+    os.mkdir("a.wav")
+    with pytest.raises(AudioError, match=r"^a\.wav: no such file; check the path$"):
+        read_audio("a.wav")
+
+
+def test_audio_info_refuses_a_wav_that_was_cut_short() -> None:
+    Path("a.wav").write_bytes(_wav()[:-1000])
+    with pytest.raises(AudioError, match=r"^a\.wav: cut short"):
+        audio_info("a.wav")
+    with pytest.raises(AudioError, match=r"^a\.wav: cut short"):
+        read_segment("a.wav", 0, 10)
+
+
+def test_an_mp3_shorter_than_its_header_says_is_refused() -> None:
+    soundfile.write("whole.mp3", noise(), RATE)
+    data = Path("whole.mp3").read_bytes()
+    Path("a.mp3").write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match=r"^a\.mp3: cut short: \d+ of 24000 samples; copy or download it again$"):
+        read_audio("a.mp3")
+
+
+def test_chunks_around_the_samples_and_a_length_unknown_to_a_pipe_are_read() -> None:
+    whole = _wav()
+    expected = read_audio("whole.wav")
+    odd = b"note" + struct.pack("<I", 3) + b"abc\0"  # an odd body is padded to an even length
+    Path("a.wav").write_bytes(whole[:12] + odd + whole[12:] + odd)
+    np.testing.assert_array_equal(read_audio("a.wav"), expected)
+    Path("a.wav").write_bytes(whole[:12] + odd + whole[12:-1])
+    with pytest.raises(AudioError, match=r"^a\.wav: cut short"):
+        read_audio("a.wav")
+    whole[40:44] = struct.pack("<I", 0xFFFFFFFF)
+    Path("b.wav").write_bytes(whole)
+    np.testing.assert_array_equal(read_audio("b.wav"), expected)
