@@ -1,0 +1,607 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+
+from wavegen import distributions
+from wavegen.distributions import (
+    LEVELS_16_BIT,
+    Gaussian,
+    LogisticMixture,
+    MuLaw,
+    mu_law_decode,
+    mu_law_encode,
+    normal_noise,
+    output_distribution,
+    uniform_noise,
+)
+from wavegen.errors import ConfigError
+
+ALL = [MuLaw(), LogisticMixture(), Gaussian()]
+every_distribution = pytest.mark.parametrize("distribution", ALL, ids=lambda d: d.name)
+
+
+def random_parameters(distribution, batch=2, time=5, dtype=torch.float64):
+    """Plausible network outputs: means in range, scales from a few levels to a tenth of full scale."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = torch.randn(batch, distribution.channels, time, generator=generator, dtype=dtype)
+    if isinstance(distribution, LogisticMixture):
+        logits, means, log_scales = parameters.chunk(3, dim=1)
+        parameters = torch.cat((logits, means * 0.3, log_scales - 4), dim=1)
+    if isinstance(distribution, Gaussian):
+        parameters = torch.stack((parameters[:, 0] * 0.3, parameters[:, 1] - 4), dim=1)
+    return parameters
+
+
+def pcm(levels=LEVELS_16_BIT):
+    return torch.arange(-levels // 2, levels // 2, dtype=torch.float64) / (levels // 2)
+
+
+def symbols(distribution):
+    """The waveform value of every symbol that `log_prob` tells apart."""
+    if isinstance(distribution, MuLaw):
+        return mu_law_decode(torch.arange(distribution.classes), distribution.classes, dtype=torch.float64)
+    return pcm(getattr(distribution, "levels", LEVELS_16_BIT))
+
+
+def probabilities(distribution, column):
+    """Probability of every symbol under one column `[channels]` of parameters."""
+    x = symbols(distribution)
+    return distribution.log_prob(column[None, :, None].expand(1, -1, len(x)), x[None])[0].exp()
+
+
+# ---- noise ------------------------------------------------------------------------------------------------
+
+WORD = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+def splitmix64(state):
+    """Vigna's reference code, on unbounded integers: the next output and the next state."""
+    state = (state + GOLDEN) & WORD
+    z = state
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & WORD
+    return z ^ (z >> 31), state
+
+
+def uniform_by_hand(seed, index, draw):
+    key, _ = splitmix64(seed & WORD)
+    stream, _ = splitmix64((key + draw * GOLDEN) & WORD)
+    bits, _ = splitmix64((stream + index * GOLDEN) & WORD)
+    return (2 * (bits >> 41) + 1) / 2**24
+
+
+SEEDS = torch.tensor([0, 1, 1234567, 2**63 - 1, -1, -(2**63)])
+
+
+def check_known_answers():
+    for start in (0, 5, 2**40):
+        noise = uniform_noise(SEEDS, start, 4, 3)
+        expected = [[[uniform_by_hand(int(s), start + t, d) for t in range(4)] for d in range(3)] for s in SEEDS]
+        assert noise.double().tolist() == expected
+
+
+def test_the_reference_generator_gives_the_published_numbers():
+    state, outputs = 1234567, []
+    for _ in range(3):
+        output, state = splitmix64(state)
+        outputs.append(output)
+    assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_noise_equals_splitmix64_on_unbounded_integers():
+    check_known_answers()
+
+
+def test_an_arithmetic_shift_would_be_caught(monkeypatch):
+    monkeypatch.setattr(distributions, "_shift_right", lambda z, bits: z >> bits)
+    with pytest.raises(AssertionError):
+        check_known_answers()
+
+
+def check_chunks(draw):
+    whole = draw(0, 1024)
+    for sizes in ((7, 1017), (0, 1, 1023), (512, 512), (1000, 24)):
+        starts = np.cumsum((0, *sizes))
+        parts = [draw(int(start), size) for start, size in zip(starts, sizes, strict=False)]
+        assert torch.equal(torch.cat(parts, dim=-1), whole)
+
+
+@pytest.mark.parametrize("noise", [uniform_noise, normal_noise])
+def test_noise_does_not_depend_on_chunking(noise):
+    check_chunks(lambda start, count: noise(SEEDS, start, count, 2))
+
+
+def test_noise_from_a_stateful_generator_would_be_caught():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(start, count):
+        if start == 0:
+            generator.manual_seed(0)
+        return torch.rand(6, 2, count, generator=generator)
+
+    with pytest.raises(AssertionError):
+        check_chunks(draw)
+
+
+@pytest.mark.parametrize("noise", [uniform_noise, normal_noise])
+def test_noise_does_not_depend_on_the_batch_or_on_the_number_of_draws(noise):
+    together = noise(SEEDS, 3, 100, 3)
+    for item, seed in enumerate(SEEDS):
+        assert torch.equal(noise(seed[None], 3, 100, 3)[0], together[item])
+    assert torch.equal(noise(SEEDS, 3, 100, 2), together[:, :2])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_noise_does_not_depend_on_the_device():
+    on_gpu = uniform_noise(SEEDS, 2**40, 100_000, 2, "cuda")
+    assert torch.equal(on_gpu.cpu(), uniform_noise(SEEDS, 2**40, 100_000, 2))
+    torch.testing.assert_close(
+        normal_noise(SEEDS, 0, 100_000, 2, "cuda").cpu(),
+        normal_noise(SEEDS, 0, 100_000, 2),
+        rtol=2e-7,
+        atol=0,
+    )
+
+
+def test_noise_has_the_promised_shape_type_and_open_range():
+    noise = uniform_noise(SEEDS, 0, 50_000, 2)
+    assert (noise.shape, noise.dtype) == ((6, 2, 50_000), torch.float32)
+    odd = noise.double() * 2**24
+    assert torch.equal(odd % 2, torch.ones_like(odd))  # representable: nothing was rounded
+    assert noise.min() > 0
+    assert noise.max() < 1
+    assert uniform_noise(SEEDS, 0, 0, 2).shape == (6, 2, 0)
+
+
+def test_the_extreme_words_stay_inside_the_interval(monkeypatch):
+    for word, expected in ((0, 2.0**-24), (-1, 1 - 2.0**-24)):
+        monkeypatch.setattr(distributions, "_mix", lambda z, word=word: torch.full_like(z, word))
+        assert uniform_noise(SEEDS, 0, 1, 1)[0, 0, 0].item() == expected
+        assert normal_noise(SEEDS, 0, 1, 1).abs().max() < 5.3
+
+
+@pytest.mark.parametrize("seed", [0, 1, -1, 2**40])
+def test_noise_is_uniform_and_normal(seed):
+    n = 200_000
+    seeds = torch.tensor([seed])
+    uniform = uniform_noise(seeds, 0, n, 1).double().numpy().ravel()
+    normal = normal_noise(seeds, 0, n, 1).double().numpy().ravel()
+    # Four standard errors of the mean and the variance; 1.95 / sqrt(n) is the 0.1 % point of Kolmogorov's D.
+    assert abs(uniform.mean() - 1 / 2) < 4 * math.sqrt(1 / 12 / n)
+    assert abs(uniform.var() - 1 / 12) < 4 * math.sqrt(1 / 180 / n)
+    assert abs(normal.mean()) < 4 / math.sqrt(n)
+    assert abs(normal.var() - 1) < 4 * math.sqrt(2 / n)
+    assert scipy.stats.kstest(uniform, "uniform").statistic < 1.95 / math.sqrt(n)
+    assert scipy.stats.kstest(normal, "norm").statistic < 1.95 / math.sqrt(n)
+    np.testing.assert_allclose(normal, scipy.stats.norm.ppf(uniform), rtol=1e-6)
+
+
+def test_noise_of_adjacent_seeds_draws_and_samples_is_uncorrelated():
+    n = 100_000
+    rows = uniform_noise(torch.arange(8), 0, n + 1, 3).reshape(24, n + 1).double().numpy()
+    rows = np.concatenate((rows[:, :-1], rows[:, 1:]))  # with every row delayed by one sample
+    correlation = np.corrcoef(rows) - np.eye(48)
+    assert np.abs(correlation).max() < 5 / math.sqrt(n)  # 1128 pairs: five standard errors
+
+
+# ---- mu-law -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 255, 256, 1024])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_mu_law_class_survives_decoding_and_encoding(classes, dtype):
+    index = torch.arange(classes)
+    values = mu_law_decode(index, classes, dtype=dtype)
+    assert values.dtype == dtype
+    assert torch.equal(mu_law_encode(values, classes), index)
+    assert (values.diff() > 0).all()
+    assert (values[0].float(), values[-1].float()) == (-1, 1)
+    assert torch.equal(values, -values.flip(0))
+
+
+def test_mu_law_is_monotone_and_clips():
+    x = torch.linspace(-1.5, 1.5, 100_001)
+    index = mu_law_encode(x)
+    assert (index.diff() >= 0).all()
+    assert index.unique().tolist() == list(range(256))
+    assert mu_law_encode(torch.tensor([-7.0, 7.0])).tolist() == [0, 255]
+
+
+def test_mu_law_equals_the_formula_in_numpy():
+    x = np.random.default_rng(0).uniform(-1, 1, 10_000)
+    companded = np.copysign(np.log(1 + 255 * np.abs(x)) / np.log(256), x)
+    expected = np.abs(companded[:, None] - np.linspace(-1, 1, 256)).argmin(1)  # nearest, by search
+    np.testing.assert_array_equal(mu_law_encode(torch.from_numpy(x)).numpy(), expected)
+
+    y = np.linspace(-1, 1, 256)
+    expected = np.copysign((256.0 ** np.abs(y) - 1) / 255, y)
+    np.testing.assert_allclose(mu_law_decode(torch.arange(256), dtype=torch.float64), expected, rtol=1e-13, atol=1e-16)
+
+
+def test_mu_law_error_stays_within_half_a_companded_step():
+    x = torch.linspace(-1, 1, 50_001, dtype=torch.float64)
+    error = (mu_law_decode(mu_law_encode(x), dtype=torch.float64) - x).abs()
+    slope = (1 + 255 * x.abs()) * math.log(256) / 255  # d x / d companded, growing away from 0 ...
+    assert (error <= slope * 256 ** (1 / 255) / 255).all()  # ... by this factor within one step of 2/255
+
+
+def test_silence_has_one_class():
+    silence = torch.tensor([0.0, -0.0])
+    assert mu_law_encode(silence).tolist() == [128, 128]
+    assert mu_law_decode(mu_law_encode(silence)).abs().max() < 1e-4
+    assert mu_law_encode(silence, 255).tolist() == [127, 127]
+    assert mu_law_decode(torch.tensor(127), 255) == 0
+
+
+# ---- every distribution -----------------------------------------------------------------------------------
+
+
+@every_distribution
+def test_probabilities_sum_to_one(distribution):
+    # The Gaussian is integrated numerically, to 1e-8 at its finest scale.
+    tolerance = 1e-8 if isinstance(distribution, Gaussian) else 1e-11
+    for column in random_parameters(distribution, batch=1, time=3)[0].T:
+        assert abs(probabilities(distribution, column).sum().item() - 1) < tolerance
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.3, -1.0, 0.99999, 1.0, 3.0])
+@pytest.mark.parametrize("log_scale", [-50.0, -9.0, -7.0, -3.0, 0.0, 5.0, 60.0])
+def test_probabilities_sum_to_one_at_the_edges_and_at_any_scale(mean, log_scale):
+    mixture = probabilities(LogisticMixture(1), torch.tensor([0.0, mean, log_scale], dtype=torch.float64))
+    assert abs(mixture.sum().item() - 1) < 1e-11
+    gaussian = probabilities(Gaussian(), torch.tensor([mean, log_scale], dtype=torch.float64))
+    assert abs(gaussian.sum().item() - 1) < 1e-8
+
+
+def test_the_gaussian_sums_to_one_at_the_finest_scale_it_accepts():
+    column = torch.tensor([0.1234567, -20.0], dtype=torch.float64)
+    assert abs(probabilities(Gaussian(log_scale_min=-9.99), column).sum().item() - 1) < 1e-6
+
+
+@pytest.mark.parametrize("levels", [2, 256])
+def test_a_mixture_over_few_levels_sums_to_one(levels):
+    mixture = LogisticMixture(3, levels=levels)
+    for column in random_parameters(mixture, batch=1)[0].T:
+        assert abs(probabilities(mixture, column).sum().item() - 1) < 1e-12
+
+
+@every_distribution
+def test_samples_follow_the_probabilities(distribution):
+    n = 100_000
+    column = random_parameters(distribution)[0, :, 0]
+    noise = uniform_noise(torch.tensor([11]), 0, n, distribution.draws)
+    samples = distribution.sample(column[None, :, None].expand(1, -1, n), noise)[0]
+    nearest = mu_law_encode(samples) if isinstance(distribution, MuLaw) else (samples * 32768).round() + 32768
+    index = nearest.long().clamp(max=len(symbols(distribution)) - 1)
+    observed = torch.bincount(index, minlength=len(symbols(distribution))).double().cumsum(0) / n
+    distance = (observed - probabilities(distribution, column).cumsum(0)).abs().max().item()
+    assert distance < 1.95 / math.sqrt(n)  # the 0.1 % point of Kolmogorov's D
+    # The bound can tell: the same samples against a distribution with other parameters.
+    other = probabilities(distribution, random_parameters(distribution)[0, :, 1]).cumsum(0)
+    assert (observed - other).abs().max() > 10 * 1.95 / math.sqrt(n)
+
+
+@every_distribution
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_sampling_is_deterministic_in_range_and_never_in_half_precision(distribution, dtype):
+    parameters = (3 * random_parameters(distribution, time=200)).to(dtype)
+    noise = uniform_noise(torch.tensor([1, 2]), 0, 200, distribution.draws)
+    for temperature in (0.0, 0.5, 1.0, 2.0):
+        samples = distribution.sample(parameters, noise, temperature=temperature)
+        assert samples.shape == (2, 200)
+        assert samples.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert samples.abs().max() <= 1
+        assert torch.equal(samples, distribution.sample(parameters, noise, temperature=temperature))
+        by_step = [
+            distribution.sample(parameters[1:, :, t : t + 1], noise[1:, :, t : t + 1], temperature=temperature)
+            for t in range(3)
+        ]
+        torch.testing.assert_close(torch.cat(by_step, dim=1), samples[1:, :3])
+
+
+def mode_of(distribution, column):
+    return symbols(distribution)[probabilities(distribution, column).argmax()].item()
+
+
+@every_distribution
+def test_temperature_0_is_the_mode_and_ignores_the_noise(distribution):
+    parameters = random_parameters(distribution)
+    if isinstance(distribution, LogisticMixture):  # narrow components, which lie apart
+        parameters[:, 20:] -= 3
+    noise = uniform_noise(torch.tensor([1, 2]), 0, 5, distribution.draws)
+    mode = distribution.sample(parameters, noise, temperature=0)
+    assert torch.equal(mode, distribution.sample(parameters, 1 - noise, temperature=0))
+    expected = [[mode_of(distribution, column) for column in item.T] for item in parameters]
+    tolerance = 0 if isinstance(distribution, MuLaw) else 2 / LEVELS_16_BIT
+    torch.testing.assert_close(mode, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=tolerance)
+
+
+@every_distribution
+def test_a_small_temperature_approaches_the_mode(distribution):
+    parameters = random_parameters(distribution)
+    noise = uniform_noise(torch.tensor([1, 2]), 0, 5, distribution.draws)
+    mode = distribution.sample(parameters, noise, temperature=0)
+    almost = distribution.sample(parameters, noise, temperature=1e-4)
+    torch.testing.assert_close(almost, mode, rtol=0, atol=1e-3)
+
+
+def test_the_mode_of_a_mixture_is_its_highest_peak_not_its_heaviest_component():
+    mixture = LogisticMixture(2)
+    column = torch.tensor([math.log(0.6), math.log(0.4), -0.5, 0.5, -4.0, -7.0], dtype=torch.float64)
+    mode = mixture.sample(column[None, :, None], torch.full((1, 2, 1), 0.3), temperature=0)
+    assert mode.item() == 0.5
+    assert abs(mode_of(mixture, column) - 0.5) <= 2 / LEVELS_16_BIT
+
+
+@every_distribution
+def test_float32_stays_near_float64(distribution):
+    parameters = random_parameters(distribution, time=2000, dtype=torch.float32)
+    x = torch.linspace(-1, 1, 2000).expand(2, -1)
+    exact = distribution.log_prob(parameters.double(), x.double())
+    single = distribution.log_prob(parameters, x)
+    assert single.dtype == torch.float32
+    # Stated bound: 1e-4 nats near the mean (6e-8 of full scale over scales down to 1e-3), 1e-5 of it far out.
+    torch.testing.assert_close(single.double(), exact, atol=1e-4, rtol=1e-5)
+
+    noise = uniform_noise(torch.tensor([1, 2]), 0, 2000, distribution.draws)
+    difference = (distribution.sample(parameters, noise) - distribution.sample(parameters.double(), noise)).abs()
+    # Where a class boundary falls between the two precisions the choice differs, hence "nearly all".
+    assert (difference < 1e-5).double().mean() > 0.999
+
+
+@every_distribution
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [0.0, 1.0, 100.0, 1e4, 1e6])
+def test_values_and_gradients_are_finite_for_extreme_parameters(distribution, dtype, size):
+    generator = torch.Generator().manual_seed(3)
+    signs = torch.randint(-1, 2, (4, distribution.channels, 64), generator=generator)
+    parameters = (size * signs).to(dtype).requires_grad_()
+    edges = torch.tensor([-1.0, 1.0, 0.0, -0.0, 32767 / 32768, 1e-5, -0.5, 0.7], dtype=dtype)
+    log_prob = distribution.log_prob(parameters, edges.repeat(4, 8))
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all()
+    assert (log_prob <= 1e-6).all()
+    assert parameters.grad.isfinite().all()
+    noise = uniform_noise(torch.arange(4), 0, 64, distribution.draws)
+    for temperature in (0, 0.1, 1):
+        samples = distribution.sample(parameters.detach(), noise, temperature=temperature)
+        assert (samples.abs() <= 1).all()  # also refuses NaN
+
+
+@every_distribution
+def test_gradients_equal_finite_differences(distribution):
+    parameters = random_parameters(distribution, batch=1, time=3).requires_grad_()
+    x = torch.tensor([[-1.0, 0.125, 1.0]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda p: distribution.log_prob(p, x), parameters, eps=1e-7, atol=1e-3)
+
+
+@pytest.mark.parametrize("distribution", ALL[1:], ids=lambda d: d.name)
+def test_a_far_too_wide_scale_still_learns(distribution):
+    parameters = torch.zeros(1, distribution.channels, 1)
+    parameters[:, -distribution.channels // 3 :] = 200.0  # a clamp above would stop the gradient here
+    parameters.requires_grad_()
+    distribution.log_prob(parameters, torch.zeros(1, 1)).sum().backward()
+    assert parameters.grad[0, -1, 0] < 0
+
+
+@every_distribution
+def test_half_precision_parameters_are_taken_to_float32_under_autocast(distribution):
+    parameters = random_parameters(distribution).bfloat16()
+    x = torch.linspace(-1, 1, 5).expand(2, -1)
+    expected = distribution.log_prob(parameters.float(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(distribution.log_prob(parameters, x), expected)
+        assert torch.equal(distribution.log_prob(parameters.float(), x), expected)
+
+
+@every_distribution
+def test_embedding_has_the_declared_channels(distribution):
+    x = torch.linspace(-1, 1, 7).expand(2, -1)
+    embedded = distribution.embed(x)
+    assert embedded.shape == (2, distribution.input_channels, 7)
+    assert embedded.dtype == x.dtype
+    if isinstance(distribution, MuLaw):
+        assert torch.equal(embedded.argmax(1), mu_law_encode(x))
+        assert torch.equal(embedded.sum(1), torch.ones(2, 7))
+        assert embedded.unique().tolist() == [0, 1]
+    else:
+        assert torch.equal(embedded[:, 0], x)
+
+
+@every_distribution
+def test_wrong_shapes_are_refused_instead_of_broadcast(distribution):
+    parameters, draws = random_parameters(distribution), distribution.draws
+    with pytest.raises(ValueError, match="parameters have shape"):
+        distribution.log_prob(parameters[:, :-1], torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="parameters have shape"):
+        distribution.log_prob(parameters, torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="noise have shape"):
+        distribution.sample(parameters, torch.full((1, draws, 5), 0.5))
+    with pytest.raises(ValueError, match="noise have shape"):
+        distribution.sample(parameters, torch.full((2, draws + 1, 5), 0.5))
+    with pytest.raises(ConfigError, match="negative"):
+        distribution.sample(parameters, torch.full((2, draws, 5), 0.5), temperature=-1)
+
+
+# ---- one by one -------------------------------------------------------------------------------------------
+
+
+def test_mu_law_samples_embed_to_exactly_the_class_drawn():
+    logits = torch.full((256, 256, 1), -1e4)
+    logits[torch.arange(256), torch.arange(256)] = 0
+    noise = uniform_noise(torch.arange(256), 0, 1, 1)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        samples = MuLaw().sample(logits.to(dtype), noise)
+        assert torch.equal(MuLaw().embed(samples).argmax(1)[:, 0], torch.arange(256))
+
+
+@pytest.mark.parametrize("u", [0.0, 2.0**-24, 0.5, 1 - 2.0**-24, 1.0])
+def test_inverse_cdf_never_chooses_an_empty_class(u):
+    """Also for a `u` that breaks the contract by being 0 or 1."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 256, 300, generator=generator)
+    logits[:, torch.randperm(256, generator=generator)[:100]] = -torch.inf
+    logits[:, :3] = logits[:, -3:] = -torch.inf
+    index = distributions._inverse_cdf(logits, torch.full((1, 300), u))
+    assert logits.gather(1, index[:, None]).isfinite().all()
+    present = logits[0, :, 0].isfinite().nonzero()
+    if u < 1e-6:
+        assert (index == present[0]).all()
+    if u == 1.0:
+        assert (index <= present[-1]).all()
+
+
+def test_inverse_cdf_equals_a_search_in_the_sums():
+    rng = np.random.default_rng(0)
+    logits, u = rng.normal(size=(1, 256, 1000)), rng.uniform(size=(1, 1000))
+    sums = scipy.special.softmax(logits, axis=1).cumsum(1)
+    expected = [np.searchsorted(sums[0, :, t], u[0, t], side="right") for t in range(1000)]
+    index = distributions._inverse_cdf(torch.from_numpy(logits), torch.from_numpy(u))
+    assert index[0].tolist() == expected
+
+
+def test_mu_law_log_prob_is_the_log_softmax():
+    parameters, x = random_parameters(MuLaw()), torch.linspace(-1, 1, 10, dtype=torch.float64).view(2, 5)
+    expected = np.take_along_axis(
+        scipy.special.log_softmax(parameters.numpy(), axis=1), mu_law_encode(x).numpy()[:, None], 1
+    )
+    np.testing.assert_allclose(MuLaw().log_prob(parameters, x), expected[:, 0], rtol=1e-12)
+
+
+def mass_by_scipy(kind, x, mean, scale):
+    """Probability of the levels of `x`, from the tail in which the difference does not cancel."""
+    upper = np.where(x == 32767 / 32768, np.inf, x + 1 / 65536)
+    lower = np.where(x == -1, -np.inf, x - 1 / 65536)
+    from_below = kind.cdf(upper, mean, scale) - kind.cdf(lower, mean, scale)
+    from_above = kind.sf(lower, mean, scale) - kind.sf(upper, mean, scale)
+    return np.where(x > mean, from_above, from_below)
+
+
+@pytest.fixture
+def levels_near_the_means():
+    rng = np.random.default_rng(5)
+    return np.concatenate(([-32768, 32767, 0], rng.integers(-32768, 32768, 997))) / 32768
+
+
+def test_mixture_log_prob_equals_scipy(levels_near_the_means):
+    x = levels_near_the_means
+    column = random_parameters(LogisticMixture())[0, :, 0]
+    column[20:] += 2  # wide enough for the plain difference in float64
+    weights, means, scales = column[:10].softmax(0), column[10:20], column[20:].exp()
+    mass = sum(
+        weight * mass_by_scipy(scipy.stats.logistic, x, mean, scale)
+        for weight, mean, scale in zip(weights.numpy(), means.numpy(), scales.numpy(), strict=True)
+    )
+    parameters = column[None, :, None].expand(1, -1, len(x))
+    log_prob = LogisticMixture().log_prob(parameters, torch.from_numpy(x)[None])[0]
+    np.testing.assert_allclose(log_prob, np.log(mass), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [2e-4, 0.01, 0.3])
+def test_gaussian_log_prob_equals_scipy(levels_near_the_means, scale):
+    x, mean = levels_near_the_means, 0.25
+    x = x[(np.abs(x - mean) < 8 * scale) | (np.abs(x) > 0.9999)]
+    x = np.concatenate((x, 0.25 + np.arange(-20, 20) / 32768))
+    parameters = torch.tensor([mean, math.log(scale)], dtype=torch.float64)[None, :, None]
+    log_prob = Gaussian().log_prob(parameters.expand(1, -1, len(x)), torch.from_numpy(x)[None])[0].numpy()
+    mass = mass_by_scipy(scipy.stats.norm, x, mean, scale)
+    body = mass > 0  # the edge levels of a narrow Gaussian underflow
+    assert body.sum() > 30
+    np.testing.assert_allclose(log_prob[body], np.log(mass[body]), rtol=0, atol=1e-6)
+    upper_tail = scipy.stats.norm.logsf((32767 / 32768 - 1 / 65536 - mean) / scale)
+    lower_tail = scipy.stats.norm.logcdf((-1 + 1 / 65536 - mean) / scale)
+    np.testing.assert_allclose(log_prob[x == 32767 / 32768], upper_tail, rtol=1e-12)
+    np.testing.assert_allclose(log_prob[x == -1], lower_tail, rtol=1e-12)
+
+
+def test_tiny_probabilities_keep_their_slope():
+    """Far out the logistic falls by 1/scale per unit; a difference of CDFs is 0 there, its logarithm -inf."""
+    parameters = torch.tensor([0.0, -0.9, -7.0])[None, :, None].expand(1, 3, 2)
+    log_prob = LogisticMixture(1).log_prob(parameters, torch.tensor([[0.5, 0.75]]))[0]
+    assert math.isclose(log_prob[0] - log_prob[1], 0.25 * math.exp(7), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_log_of_the_normal_cdf_and_its_gradient_hold_far_out(dtype):
+    x = torch.tensor([-1e10, -1e6, -1e3, -30, -5, -1, -1e-3, 0, 1e-3, 1, 5, 30, 1e10], dtype=dtype)
+    x.requires_grad_()
+    value = distributions._log_normal_cdf(x)
+    value.sum().backward()
+    rtol = 1e-5 if dtype == torch.float32 else 1e-12
+    at = x.detach().double().numpy()
+    np.testing.assert_allclose(value.detach(), scipy.special.log_ndtr(at), rtol=rtol, atol=1e-8)
+    slope = np.exp(scipy.stats.norm.logpdf(at[3:]) - scipy.special.log_ndtr(at[3:]))
+    np.testing.assert_allclose(x.grad[3:], slope, rtol=max(rtol, 1e-10), atol=1e-30)
+    np.testing.assert_allclose(x.grad[:3], -at[:3], rtol=2e-6)  # Mills: φ/Φ is -x (1 + 1/x² ...)
+
+
+def test_x_counts_as_its_nearest_level():
+    x = torch.tensor([[0.25, 0.25 + 0.4 / 32768, 1.0, 32767 / 32768]], dtype=torch.float64)
+    for distribution in (LogisticMixture(), Gaussian()):
+        parameters = random_parameters(distribution)[:1, :, :1].expand(1, -1, 4)
+        first, same, top, last = distribution.log_prob(parameters, x)[0]
+        assert (first, top) == (same, last)
+
+
+def test_mixture_and_gaussian_bits_are_on_one_scale():
+    """A logistic and a Gaussian of one variance, on samples of that Gaussian: the true one costs less."""
+    n, std = 20_000, 0.05
+    x = normal_noise(torch.tensor([4]), 0, n, 1)[0] * std
+    gaussian = torch.tensor([0.0, math.log(std)])[None, :, None].expand(1, 2, n)
+    logistic = torch.tensor([0.0, 0.0, math.log(std * math.sqrt(3) / math.pi)])[None, :, None].expand(1, 3, n)
+    cost = -Gaussian().log_prob(gaussian, x).mean().item()
+    assert abs(cost - (0.5 * math.log(2 * math.pi * math.e) + math.log(std * 32768))) < 0.02
+    assert 0 < -LogisticMixture(1).log_prob(logistic, x).mean().item() - cost < 0.05
+
+
+def test_scales_below_the_minimum_are_clamped():
+    for distribution, columns in (
+        (LogisticMixture(1), ([0.0, 0.1, -7.0], [0.0, 0.1, -70.0])),
+        (Gaussian(), ([0.1, -9.0], [0.1, -90.0])),
+    ):
+        at, below = (torch.tensor(column)[None, :, None] for column in columns)
+        x, noise = torch.full((1, 1), 0.1), torch.full((1, distribution.draws, 1), 0.9)
+        assert torch.equal(distribution.log_prob(at, x), distribution.log_prob(below, x))
+        assert torch.equal(distribution.sample(at, noise), distribution.sample(below, noise))
+
+
+# ---- by name ----------------------------------------------------------------------------------------------
+
+
+def test_distributions_by_name():
+    for distribution in ALL:
+        assert type(output_distribution(distribution.name)) is type(distribution)
+    assert output_distribution("logistic-mixture", components=4, log_scale_min=-8.0).channels == 12
+    assert output_distribution("mu-law", classes=64).input_channels == 64
+    assert [(d.channels, d.input_channels, d.draws) for d in ALL] == [(256, 256, 1), (30, 1, 2), (2, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "mulaw",
+            {},
+            "distribution: unknown output distribution 'mulaw'; use 'mu-law' or 'logistic-mixture' or 'gaussian'",
+        ),
+        ("gaussian", {"sclae": 1}, "gaussian: unknown option 'sclae'; use 'log_scale_min'"),
+        (
+            "gaussian",
+            {"log_scale_min": -12},
+            "log_scale_min: -12 is finer than 16-bit audio; use -9.9 or more",
+        ),
+        ("mu-law", {"classes": 1}, "classes: 1 is too few; use at least 2"),
+        ("logistic-mixture", {"components": 0}, "components: 0 is too few; use at least 1"),
+        ("logistic-mixture", {"levels": 255}, "levels: 255 is not an even number above 0; use 65536"),
+    ],
+)
+def test_impossible_choices_say_what_to_do(name, options, message):
+    with pytest.raises(ConfigError) as error:
+        output_distribution(name, **options)
+    assert str(error.value) == message
