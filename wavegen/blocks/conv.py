@@ -1,0 +1,146 @@
+"""The dilated convolution under every block: causal or same-padded, whole or streamed."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from wavegen.blocks.geometry import causal_padding, same_padding
+from wavegen.errors import StreamingError
+
+Padding = Literal["causal", "same"]
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Input steps read before (left) and after (right) the output step itself.
+
+    Contexts add along a stack; a causal layer is one with ``right == 0``.
+    """
+
+    left: int = 0
+    right: int = 0
+
+    def __add__(self, other: "Context") -> "Context":
+        return Context(self.left + other.left, self.right + other.right)
+
+    @property
+    def receptive_field(self) -> int:
+        """Input steps that one output step reads, itself included."""
+        return self.left + 1 + self.right
+
+
+class DilatedConv1d(nn.Conv1d):
+    """1-D convolution with stride 1 whose output has as many steps as its input.
+
+    Missing context is zeros::
+
+        causal, k 3, d 2    0 0 0 0 | x0 x1 x2 …          y0 reads only x0
+        same,   k 3, d 2        0 0 | x0 x1 x2 … | 0 0    y0 reads x0 and x2
+
+    The parameters are those of ``nn.Conv1d`` (keys ``weight`` and ``bias``).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: taps.
+        dilation: steps between taps.
+        padding: ``"causal"`` or ``"same"``.
+        groups: as in ``nn.Conv1d``.
+        bias: as in ``nn.Conv1d``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        dilation: int = 1,
+        padding: Padding = "causal",
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        pad = causal_padding if padding == "causal" else same_padding
+        left, right = pad(kernel_size, dilation)
+        super().__init__(in_channels, out_channels, kernel_size, dilation=dilation, groups=groups, bias=bias)
+        self.context = Context(left, right)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Convolve a whole sequence.
+
+        Args:
+            x: ``[batch, in_channels, time]``.
+            mask: ``[batch, 1, time]``, True where a step is real; others are read as zeros whatever they hold.
+
+        Returns:
+            ``[batch, out_channels, time]``; steps outside the mask hold unspecified finite values.
+        """
+        x = masked(x, mask)
+        return self._convolve(F.pad(x, (self.context.left, self.context.right)))
+
+    def initial_state(self, batch: int) -> Tensor:
+        """The zeros before the first step: ``[batch, in_channels, context.left]``."""
+        return self.weight.new_zeros(batch, self.in_channels, self.context.left)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve the next piece of a sequence; ``forward`` with real left context for padding.
+
+        Args:
+            x: ``[batch, in_channels, time]`` for any ``time``.
+            state: what ``initial_state`` or the step before returned; it is not changed.
+
+        Returns:
+            ``[batch, out_channels, time]`` and the next state.
+
+        Raises:
+            StreamingError: the layer reads the future.
+        """
+        refuse_look_ahead(self)
+        seen = torch.cat((state, x), dim=-1)
+        # Sliced from the front: `seen[..., -left:]` would be everything where left is 0.
+        return self._convolve(seen), seen[..., seen.shape[-1] - self.context.left :]
+
+    def _convolve(self, seen: Tensor) -> Tensor:
+        if seen.shape[-1] < self.context.receptive_field:  # a piece of no steps gives none
+            return seen.new_zeros(seen.shape[0], self.out_channels, 0)
+        return super().forward(seen)
+
+
+def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    """``x`` with zeros outside ``mask``. Selected, not multiplied: 0 × NaN is NaN."""
+    return x if mask is None else torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def refuse_look_ahead(layer: nn.Module) -> None:
+    """Raise StreamingError where ``layer.context.right > 0``: such a layer has no exact causal state."""
+    if layer.context.right > 0:  # type: ignore[union-attr,operator]
+        raise StreamingError(
+            f"reads {layer.context.right} steps ahead, so it cannot step",  # type: ignore[union-attr]
+            where=type(layer).__name__,
+            remedy="build it with padding='causal', or stream the whole vocoder, which adds the look-ahead",
+        )
+
+
+def apply_weight_norm(module: AnyModule) -> AnyModule:
+    """Give every convolution and linear layer inside ``module`` weight normalisation (arXiv:1602.07868)."""
+    for layer in list(module.modules()):
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            parametrizations.weight_norm(layer)
+    return module
+
+
+def fold_weight_norm(module: AnyModule) -> AnyModule:
+    """Replace weight normalisation by the plain weights it stands for; the output changes only by rounding.
+
+    Do it once before synthesis: recomputing the norm costs more than half of every autoregressive step. A folded
+    module has plain ``weight`` keys, so loading weights saved before folding raises instead of being ignored.
+    """
+    for layer in list(module.modules()):
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    return module

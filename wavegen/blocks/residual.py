@@ -1,0 +1,226 @@
+"""Residual blocks over dilated convolutions, and stacks of them."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavegen.blocks.conv import Context, DilatedConv1d, Padding
+from wavegen.errors import ConfigError
+
+State = tuple[Tensor, ...]
+
+
+def exponential_dilations(cycles: int, depth: int, *, base: int = 2) -> tuple[int, ...]:
+    """Dilations that grow exponentially and start over: ``(3, 10)`` gives 1, 2, 4, …, 512, three times."""
+    return tuple(base**i for i in range(depth)) * cycles
+
+
+class ResidualBlock(nn.Module):
+    """What all blocks share: a dilated convolution, a condition added to it, then something pointwise.
+
+    ``forward`` and ``step`` run the same computation; they differ only in where left context comes from.
+    """
+
+    channels: int
+    skip_channels: int
+    conv: DilatedConv1d
+    condition: DilatedConv1d | None
+
+    @property
+    def context(self) -> Context:
+        """Steps read around each output step: those of the dilated convolution."""
+        return self.conv.context
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run a whole sequence.
+
+        Args:
+            x: ``[batch, channels, time]``.
+            condition: ``[batch, condition_channels, time]``; needed where the block was built with some.
+            mask: ``[batch, 1, time]``, True where a step is real.
+
+        Returns:
+            residual ``[batch, channels, time]`` and skip ``[batch, skip_channels, time]``.
+        """
+        return self.combine(x, self._conditioned(self.conv(x, mask), condition))
+
+    def initial_state(self, batch: int) -> Tensor:
+        """State before the first step."""
+        return self.conv.initial_state(batch)
+
+    def step(self, x: Tensor, state: Tensor, condition: Tensor | None = None) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Run the next piece: ``(residual, skip), state``."""
+        h, state = self.conv.step(x, state)
+        return self.combine(x, self._conditioned(h, condition)), state
+
+    def combine(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Make residual and skip of the block's input and its conditioned convolution, step by step."""
+        raise NotImplementedError
+
+    def _conditioned(self, h: Tensor, condition: Tensor | None) -> Tensor:
+        if self.condition is None:
+            return h
+        if condition is None:
+            raise ConfigError(
+                f"a block with {self.condition.in_channels} condition channels got no condition",
+                remedy="pass condition=, or build it with condition_channels=0",
+            )
+        return h + self.condition(condition)
+
+
+class GatedResidualBlock(ResidualBlock):
+    """WaveNet's block (arXiv:1609.03499, eq. 2 and figure 4).
+
+    ::
+
+        x ──┬── dilated conv ── + ── tanh · sigmoid ── 1×1 ──┬── skip
+            │       condition 1×1 ┘                          │
+            └────────────────────────────────────────── + ── × residual_scale ── residual
+
+    Args:
+        channels: channels of the input and the residual output.
+        kernel_size: taps of the dilated convolution.
+        dilation: steps between taps.
+        padding: ``"causal"`` or ``"same"``.
+        gate_channels: channels before the gate halves them; twice ``channels`` by default.
+        skip_channels: channels of the skip output; ``channels`` by default.
+        condition_channels: channels of the condition; 0 for none.
+        residual_scale: factor on the residual sum; √½ keeps its variance through a deep stack.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int = 3,
+        dilation: int = 1,
+        padding: Padding = "causal",
+        gate_channels: int | None = None,
+        skip_channels: int | None = None,
+        condition_channels: int = 0,
+        residual_scale: float = math.sqrt(0.5),
+    ) -> None:
+        super().__init__()
+        gate_channels = gate_channels or 2 * channels
+        if gate_channels % 2:
+            raise ConfigError(f"gate_channels is {gate_channels}", remedy="the gate halves it: give an even number")
+        self.channels = channels
+        self.skip_channels = skip_channels or channels
+        self.residual_scale = residual_scale
+        self.conv = DilatedConv1d(channels, gate_channels, kernel_size, dilation=dilation, padding=padding)
+        self.condition = DilatedConv1d(condition_channels, gate_channels, 1, bias=False) if condition_channels else None
+        self.output = DilatedConv1d(gate_channels // 2, channels + self.skip_channels, 1)
+
+    def combine(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Gate, then mix into residual and skip."""
+        filtered, gate = h.chunk(2, dim=1)
+        h = self.output(torch.tanh(filtered) * torch.sigmoid(gate))
+        residual, skip = h.split((self.channels, self.skip_channels), dim=1)
+        return (x + residual) * self.residual_scale, skip
+
+
+class SeparableResidualBlock(ResidualBlock):
+    """Depthwise dilated convolution, then a pointwise network: the block that learns fastest at frame rate.
+
+    ConvNeXt's block (arXiv:2201.03545) as vocoders use it (arXiv:2306.00814), with dilation::
+
+        x ──┬── depthwise conv ── LayerNorm over channels ── 1×1 ── GELU ── 1×1 ── × scale ──┬── skip
+            │            condition 1×1 ┘                                                     │
+            └────────────────────────────────────────────────────────────────────────── + ──┴── residual
+
+    The norm works on each time step alone: normalising over time would read the future.
+
+    Args:
+        channels: channels in and out.
+        kernel_size: taps of the depthwise convolution.
+        dilation: steps between taps.
+        padding: ``"causal"`` or ``"same"``.
+        expansion: hidden channels as a multiple of ``channels``.
+        condition_channels: channels of the condition; 0 for none.
+        initial_scale: initial value of the learned scale per channel; 1 / layers suits a stack.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int = 7,
+        dilation: int = 1,
+        padding: Padding = "causal",
+        expansion: int = 3,
+        condition_channels: int = 0,
+        initial_scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.channels = self.skip_channels = channels
+        self.conv = DilatedConv1d(channels, channels, kernel_size, dilation=dilation, padding=padding, groups=channels)
+        self.condition = DilatedConv1d(condition_channels, channels, 1, bias=False) if condition_channels else None
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, expansion * channels)
+        self.project = nn.Linear(expansion * channels, channels)
+        self.scale = nn.Parameter(torch.full((channels,), initial_scale))
+
+    def combine(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Norm and pointwise network; the skip is what the block adds to its input."""
+        h = self.norm(h.transpose(1, 2))
+        h = self.scale * self.project(F.gelu(self.expand(h)))
+        skip = h.transpose(1, 2)
+        return x + skip, skip
+
+
+class DilatedStack(nn.Module):
+    """Blocks one after another; their skips add up.
+
+    ``DilatedStack(GatedResidualBlock(64, dilation=d) for d in exponential_dilations(2, 10))``
+
+    Args:
+        blocks: residual blocks, all of the same channel counts.
+    """
+
+    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
+        super().__init__()
+        members = list(blocks)
+        if not members:
+            raise ConfigError("a stack of no blocks", remedy="give at least one")
+        self.blocks = nn.ModuleList(members)
+        self.channels, self.skip_channels = members[0].channels, members[0].skip_channels
+        self.context = sum((block.context for block in members), Context())
+        # A condition enters after the first block's convolution.
+        self.condition_context = sum((block.context for block in members[1:]), Context())
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run a whole sequence.
+
+        Args:
+            x: ``[batch, channels, time]``.
+            condition: ``[batch, condition_channels, time]``, read by every block.
+            mask: ``[batch, 1, time]``, True where a step is real.
+
+        Returns:
+            the last block's residual ``[batch, channels, time]`` and the sum of all skips
+            ``[batch, skip_channels, time]``.
+        """
+        skips = []
+        for block in self._members():
+            x, skip = block(x, condition, mask)
+            skips.append(skip)
+        return x, sum(skips[1:], skips[0])
+
+    def initial_state(self, batch: int) -> State:
+        """State before the first step, an entry a block."""
+        return tuple(block.initial_state(batch) for block in self._members())
+
+    def step(self, x: Tensor, state: State, condition: Tensor | None = None) -> tuple[tuple[Tensor, Tensor], State]:
+        """Run the next piece: ``(residual, sum of skips), state``."""
+        skips, after = [], []
+        for block, before in zip(self._members(), state, strict=True):
+            (x, skip), new = block.step(x, before, condition)
+            skips.append(skip)
+            after.append(new)
+        return (x, sum(skips[1:], skips[0])), tuple(after)
+
+    def _members(self) -> Iterator[ResidualBlock]:
+        return iter(self.blocks)  # type: ignore[arg-type]  # ModuleList is typed as a list of any modules

@@ -1,0 +1,91 @@
+"""The reference engine: plain torch with cached activations. Others are measured against it."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from wavegen.blocks import DilatedConv1d, DilatedStack, GatedResidualBlock
+from wavegen.distributions import OutputDistribution
+from wavegen.engines.base import Engine, State
+
+
+class Network(Protocol):
+    """The parts of a WaveNet that run once per sample."""
+
+    distribution: OutputDistribution
+    input: DilatedConv1d
+    stack: DilatedStack
+    hidden: DilatedConv1d
+    output: DilatedConv1d
+    skip_scale: float
+
+
+class ReferenceEngine(Engine):
+    """Keeps, for each convolution, the inputs its past taps will read, in a ring.
+
+    The state is the number of samples done and a ring ``[steps, batch, channels]`` a convolution.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.distribution = network.distribution
+        self.skip_scale = network.skip_scale
+        blocks = [block for block in network.stack.blocks if isinstance(block, GatedResidualBlock)]
+        self.input = _Taps(network.input)
+        self.blocks = [_Block(block) for block in blocks]
+        self.hidden, self.output = _Taps(network.hidden), _Taps(network.output)
+        self._rings = [self.input, *(block.conv for block in self.blocks)]
+
+    def initial_state(self, batch: int) -> State:
+        """No samples done, and zeros."""
+        rings = (ring.taps[0].new_zeros(ring.steps, batch, len(ring.taps[0])) for ring in self._rings)
+        return (torch.zeros(1, dtype=torch.int64), *rings)
+
+    def advance(self, previous: Tensor, condition: Tensor, state: State) -> Tensor:
+        """Predict one sample; see Engine."""
+        counter, *rings = state
+        now = int(counter)
+        counter += 1
+        embedded = self.distribution.embed(previous[:, None])[..., 0].to(self.input.taps[0].dtype)
+        x = self.input(embedded, rings[0], now)
+        skips: Tensor | None = None
+        for block, ring in zip(self.blocks, rings[1:], strict=True):
+            gate = block.conv(x, ring, now)
+            if block.condition is not None:
+                gate = torch.addmm(gate, condition, block.condition)
+            filtered, gate = gate.chunk(2, dim=1)
+            mixed = block.output(torch.tanh(filtered) * torch.sigmoid(gate))
+            x = (x + mixed[:, : block.channels]) * block.residual_scale
+            skip = mixed[:, block.channels :]
+            skips = skip if skips is None else skips + skip
+        assert skips is not None
+        h = self.hidden(torch.relu(skips * self.skip_scale))
+        return self.output(torch.relu(h))
+
+
+class _Taps:
+    """A causal convolution as one matrix a tap, ``[in, out]``, oldest tap first."""
+
+    def __init__(self, conv: DilatedConv1d) -> None:
+        weight = conv.weight.detach()
+        self.taps = [weight[..., tap].t().contiguous() for tap in range(weight.shape[-1])]
+        self.bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().clone()
+        self.dilation, self.steps = conv.dilation[0], conv.context.left
+
+    def __call__(self, x: Tensor, ring: Tensor | None = None, now: int = 0) -> Tensor:
+        """Convolve one step ``[batch, in]``; the ring gives the past inputs and takes this one."""
+        y = torch.addmm(self.bias, x, self.taps[-1])
+        if ring is not None and self.steps:
+            for back, tap in enumerate(reversed(self.taps[:-1]), start=1):
+                y = torch.addmm(y, ring[(now - back * self.dilation) % self.steps], tap)
+            ring[now % self.steps] = x
+        return y
+
+
+class _Block:
+    """One gated block's weights."""
+
+    def __init__(self, block: GatedResidualBlock) -> None:
+        self.conv, self.output = _Taps(block.conv), _Taps(block.output)
+        self.condition = None if block.condition is None else _Taps(block.condition).taps[0]
+        self.channels, self.residual_scale = block.channels, block.residual_scale

@@ -1,0 +1,176 @@
+"""What every vocoder is: mel frames in, ``hop_length`` samples per frame out, whole or streamed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wavegen.blocks import Context, fold_weight_norm, masked
+from wavegen.config import Config
+from wavegen.errors import MelError
+from wavegen.mel import MelSpec
+
+State = tuple  # of tensors, nested where a part has a state of its own
+
+
+class VocoderConfig(Config):
+    """A vocoder's shape in a recipe; every field but ``name`` is a keyword of the vocoder's constructor."""
+
+    name: str
+
+
+class Vocoder(nn.Module, ABC):
+    """Base of all vocoders.
+
+    A subclass implements ``generate``. Streaming comes with it: pieces of mel are put together into windows with
+    the declared context on both sides, which is exact for causal and same-padded models alike and costs
+    ``1 + context / piece`` times the work. A causal subclass overrides ``initial_state``, ``step`` and ``flush``
+    to carry its own state and recompute nothing.
+
+    Args:
+        mel: the definition of the mel spectrograms this vocoder understands.
+    """
+
+    Config: ClassVar[type[VocoderConfig]]
+    objective: ClassVar[Literal["likelihood", "reconstruction"]]
+    normalised_over_channels: ClassVar[bool] = False
+
+    def __init__(self, mel: MelSpec) -> None:
+        super().__init__()
+        self.mel = mel
+
+    @property
+    @abstractmethod
+    def context(self) -> Context:
+        """Mel frames read around the frame whose samples are made."""
+
+    @property
+    def receptive_field_samples(self) -> int:
+        """Samples of mel context and output that one output sample depends on; training crops are compared to it."""
+        return self.context.receptive_field * self.mel.hop_length
+
+    @property
+    def latency_samples(self) -> int:
+        """How far streamed output lags behind the mel that has been fed in."""
+        return self.context.right * self.mel.hop_length
+
+    @property
+    def steps_natively(self) -> bool:
+        """Whether ``step`` carries its own state; if not, it recomputes the context of every piece."""
+        return False
+
+    @abstractmethod
+    def generate(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int) -> Tensor:
+        """Make the samples of a piece of mel with nothing known around it.
+
+        Args:
+            mel: ``[batch, n_mels, frames]``.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None for all.
+            seeds: int64 ``[batch]``.
+            first_frame: index of ``mel[..., 0]`` in the whole utterance: noise is a function of
+                (seed, position), never of how the utterance was cut.
+
+        Returns:
+            ``[batch, frames * hop_length]``.
+        """
+
+    @torch.no_grad()
+    def synthesize(self, mel: Tensor, *, lengths: Tensor | None = None, seed: int | Sequence[int] = 0) -> Tensor:
+        """Turn whole mel spectrograms into sound.
+
+        Args:
+            mel: ``[batch, n_mels, frames]``, made to ``self.mel``.
+            lengths: int ``[batch]``, real frames of each item; what lies beyond is ignored, NaN included.
+            seed: one for all items, or one each; an item's output depends on its own seed only.
+
+        Returns:
+            ``[batch, frames * hop_length]`` in -1…1 or slightly beyond; zeros after each item's end.
+
+        Raises:
+            MelError: ``mel`` has the wrong shape.
+        """
+        self.check_shape(mel)
+        mask = frame_mask(lengths, mel.shape[-1])
+        if mel.shape[-1] == 0:
+            return mel.new_zeros(len(mel), 0)
+        samples = self.generate(masked(mel, mask), mask, self._seeds(seed, mel), 0)
+        return samples if mask is None else masked(samples, _per_sample(mask, self.mel.hop_length))
+
+    def initial_state(self, batch: int, *, seed: int | Sequence[int] = 0) -> State:
+        """State before the first frame: frames kept for context, index of the first of them, frames done, seeds."""
+        like = next(self.parameters())
+        kept = like.new_zeros(batch, self.mel.n_mels, 0)
+        return kept, torch.tensor(0), torch.tensor(0), self._seeds(seed, kept)
+
+    @torch.no_grad()
+    def step(self, mel: Tensor, state: State) -> tuple[Tensor, State]:
+        """Take the next frames; give the samples that are ready.
+
+        Args:
+            mel: ``[batch, n_mels, frames]`` for any number of frames.
+            state: what ``initial_state`` or the step before returned; it is not changed.
+
+        Returns:
+            ``[batch, samples]`` (none where more look-ahead is needed) and the next state.
+        """
+        self.check_shape(mel)
+        kept, first, done, seeds = state
+        kept = torch.cat((kept, mel), dim=-1)
+        ready = int(first) + kept.shape[-1] - self.context.right
+        if ready <= int(done):
+            return kept.new_zeros(len(kept), 0), (kept, first, done, seeds)
+        samples = self._window(kept, int(first), int(done), ready, seeds)
+        unneeded = max(0, ready - self.context.left - int(first))
+        return samples, (kept[..., unneeded:], first + unneeded, torch.tensor(ready), seeds)
+
+    @torch.no_grad()
+    def flush(self, state: State) -> Tensor:
+        """The samples that waited for look-ahead which will not come, ``[batch, samples]``."""
+        kept, first, done, seeds = state
+        end = int(first) + kept.shape[-1]
+        if end == int(done):
+            return kept.new_zeros(len(kept), 0)
+        return self._window(kept, int(first), int(done), end, seeds)
+
+    def streaming_overhead(self, frames: int) -> float:
+        """Times the work of offline synthesis that streaming in pieces of ``frames`` takes."""
+        if self.steps_natively:
+            return 1.0
+        return (frames + self.context.left + self.context.right) / frames
+
+    def prepared_for_synthesis(self) -> "Vocoder":
+        """This vocoder in evaluation mode with its weight normalisation folded; changes the module itself."""
+        return fold_weight_norm(self).eval().requires_grad_(False)
+
+    def check_shape(self, mel: Tensor) -> None:
+        """Raise MelError where ``mel`` is not ``[batch, n_mels, frames]``."""
+        if mel.dim() != 3 or mel.shape[1] != self.mel.n_mels:
+            raise MelError(
+                f"a mel of shape {list(mel.shape)}",
+                remedy=f"give [batch, {self.mel.n_mels}, frames]; a single one is mel[None]",
+            )
+
+    def normalised(self, mel: Tensor) -> Tensor:
+        """Natural-log mel scaled to about -2…2 for speech, whatever the contract's own log and statistics are."""
+        return (self.mel.to_linear(mel).clamp(min=self.mel.floor).log() + 5) / 2.5
+
+    def _window(self, kept: Tensor, first: int, start: int, end: int, seeds: Tensor) -> Tensor:
+        hop = self.mel.hop_length
+        return self.generate(kept, None, seeds, first)[:, (start - first) * hop : (end - first) * hop]
+
+    def _seeds(self, seed: int | Sequence[int], like: Tensor) -> Tensor:
+        seeds = [seed] * len(like) if isinstance(seed, int) else list(seed)
+        return torch.tensor(seeds, dtype=torch.int64, device=like.device)
+
+
+def frame_mask(lengths: Tensor | None, frames: int) -> Tensor | None:
+    """``[batch, 1, frames]``, True before each item's length; None for None."""
+    if lengths is None:
+        return None
+    return (torch.arange(frames, device=lengths.device) < lengths[:, None])[:, None]
+
+
+def _per_sample(mask: Tensor, hop_length: int) -> Tensor:
+    return mask[:, 0].repeat_interleave(hop_length, dim=-1)

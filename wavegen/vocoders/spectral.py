@@ -1,0 +1,228 @@
+"""A dilated stack at frame rate with an inverse STFT head: quick to train, hundreds of times real time."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wavegen.blocks import (
+    Context,
+    DilatedConv1d,
+    DilatedStack,
+    InverseSTFT,
+    Padding,
+    SeparableResidualBlock,
+    exponential_dilations,
+    griffin_lim,
+    griffin_lim_context,
+)
+from wavegen.mel import MelSpec
+from wavegen.vocoders.base import State, Vocoder, VocoderConfig
+
+# Magnitudes below this are silence to the network; a full-scale sine has about n_fft / 4.
+SMALLEST_MAGNITUDE = 1e-3
+# Momentum of the iterations at synthesis (Perraudin et al., 2013).
+FAST_MOMENTUM = 0.99
+
+
+class SpectralConfig(VocoderConfig):
+    """Shape of a spectral vocoder in a recipe."""
+
+    name: Literal["spectral"] = "spectral"
+    padding: Padding = "same"
+    channels: int = 160
+    layers: int = 6
+    kernel_size: int = 7
+    dilation_depth: int = 1
+    expansion: int = 3
+    refinement_iterations: int = 2
+    synthesis_iterations: int = 6
+
+
+class SpectralVocoder(Vocoder):
+    """Predicts each frame's spectrum as a correction of what the mel already tells, then inverts it.
+
+    ::
+
+        mel ─ pseudo-inverse ─ log ──┬── 1×1 ─ conv ─ separable dilated blocks ─ norm ─ 1×1 ──┬── phase ──┐
+                                     └───────────────────────────────────────────────────── + ── magnitude ─ spectrum
+        spectrum ─ a few Griffin-Lim iterations, trained through ─ inverse STFT ─ samples
+
+    The pseudo-inverse of the mel filterbank (as in FreeV, arXiv:2406.08196) is a better start than any first
+    minutes of training. Phase is referenced to the frame's centre: bin ``k`` times ``(-1)^k``.
+
+    Args:
+        mel: the mel contract.
+        padding: ``"same"``, or ``"causal"`` for the lowest latency (the inverse STFT and the iterations still look
+            ahead by what ``context`` says).
+        channels: channels of the stack.
+        layers: blocks.
+        kernel_size: taps of the blocks' depthwise convolutions and of the input's.
+        dilation_depth: dilations grow 1, 2, … 2^(depth - 1) and start over; 1 for none.
+        expansion: hidden channels of each block as a multiple of ``channels``.
+        refinement_iterations: Griffin-Lim iterations within the model, trained through.
+        synthesis_iterations: further fast iterations at synthesis only: a dial between quality and speed.
+    """
+
+    Config = SpectralConfig
+    objective = "reconstruction"
+    normalised_over_channels = True
+
+    def __init__(
+        self,
+        mel: MelSpec,
+        *,
+        padding: Padding = "same",
+        channels: int = 160,
+        layers: int = 6,
+        kernel_size: int = 7,
+        dilation_depth: int = 1,
+        expansion: int = 3,
+        refinement_iterations: int = 2,
+        synthesis_iterations: int = 6,
+    ) -> None:
+        super().__init__(mel)
+        bins = mel.n_fft // 2 + 1
+        self.refinement_iterations, self.synthesis_iterations = refinement_iterations, synthesis_iterations
+        cycles = math.ceil(layers / dilation_depth)
+        dilations = exponential_dilations(cycles, dilation_depth)[:layers]
+        self.reduce = DilatedConv1d(bins, mel.n_mels, 1)
+        self.input = DilatedConv1d(mel.n_mels, channels, kernel_size, padding=padding)
+        self.input_norm = nn.LayerNorm(channels)
+        self.stack = DilatedStack(
+            SeparableResidualBlock(
+                channels,
+                kernel_size=kernel_size,
+                dilation=dilation,
+                padding=padding,
+                expansion=expansion,
+                initial_scale=1 / layers,
+            )
+            for dilation in dilations
+        )
+        self.output_norm = nn.LayerNorm(channels)
+        self.magnitude = DilatedConv1d(channels, bins, 1)
+        self.phase = DilatedConv1d(channels, bins, 1)
+        self.istft = InverseSTFT(mel.n_fft, mel.hop_length, mel.window(), left_padding=mel.left_padding)
+        inverse = torch.from_numpy(np.linalg.pinv(mel.filterbank()))
+        # The mel of a normalised STFT is smaller by the window's energy; the inverse STFT wants plain spectra.
+        if mel.stft_normalized:
+            inverse = inverse * mel.window(torch.float64).square().sum().sqrt()
+        self.register_buffer("mel_inverse", inverse.float(), persistent=False)
+        self.register_buffer("centre_sign", 1.0 - 2.0 * (torch.arange(bins)[:, None] % 2), persistent=False)
+        self.mel_inverse: Tensor
+        self.centre_sign: Tensor
+        self.largest_log_magnitude = math.log(float(mel.window().sum()))
+        self._initialise()
+
+    @property
+    def context(self) -> Context:
+        """Frames read by the stack, by the iterations at synthesis and by the inverse STFT."""
+        total = self.input.context + self.stack.context + self.istft.context
+        iteration = griffin_lim_context(self.istft)
+        for _ in range(self.refinement_iterations + self.synthesis_iterations):
+            total = total + iteration
+        return total
+
+    @property
+    def latency_samples(self) -> int:
+        """A causal stack without iterations waits for the inverse STFT's overlap alone."""
+        return self.istft.latency_samples if self.steps_natively else super().latency_samples
+
+    def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Differentiable synthesis as trained: without the iterations that synthesis adds.
+
+        Args:
+            mel: ``[batch, n_mels, frames]``.
+            mask: ``[batch, 1, frames]``, True where a frame is real.
+
+        Returns:
+            ``[batch, frames * hop_length]``.
+        """
+        return self._synthesize(mel, mask, synthesis_iterations=0)
+
+    def generate(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int) -> Tensor:
+        """Synthesis with all iterations; there is no noise, so seeds and position do not matter."""
+        return self._synthesize(mel, mask, synthesis_iterations=self.synthesis_iterations)
+
+    def initial_state(self, batch: int, *, seed: int | list[int] = 0) -> State:  # type: ignore[override]
+        """State before the first frame."""
+        if not self.steps_natively:
+            return super().initial_state(batch, seed=seed)
+        return (
+            self.input.initial_state(batch),
+            self.stack.initial_state(batch),
+            self.istft.initial_state(batch),
+        )
+
+    @torch.no_grad()
+    def step(self, mel: Tensor, state: State) -> tuple[Tensor, State]:
+        """Take the next frames; give the samples that are ready."""
+        if not self.steps_natively:
+            return super().step(mel, state)
+        self.check_shape(mel)
+        input_state, stack_state, istft_state = state
+        prior, x = self._prior(mel)
+        h, input_state = self.input.step(x, input_state)
+        (h, _), stack_state = self.stack.step(self._norm(self.input_norm, h), stack_state)
+        samples, istft_state = self.istft.step(self._spectrum(prior, h)[1], istft_state)
+        return samples, (input_state, stack_state, istft_state)
+
+    @torch.no_grad()
+    def flush(self, state: State) -> Tensor:
+        """The samples that waited for frames which will not come."""
+        return self.istft.flush(state[2]) if self.steps_natively else super().flush(state)
+
+    @property
+    def steps_natively(self) -> bool:
+        """True for a causal stack without iterations, which reread what came before."""
+        iterations = self.refinement_iterations + self.synthesis_iterations
+        return self.input.context.right == self.stack.context.right == iterations == 0
+
+    def _synthesize(self, mel: Tensor, mask: Tensor | None, *, synthesis_iterations: int) -> Tensor:
+        prior, x = self._prior(mel)
+        h, _ = self.stack(self._norm(self.input_norm, self.input(x, mask)), None, mask)
+        magnitude, spectrum = self._spectrum(prior, h)
+        with torch.autocast(mel.device.type, enabled=False):  # transforms have no half precision
+            for iterations, momentum in (
+                (self.refinement_iterations, 0.0),
+                (synthesis_iterations, FAST_MOMENTUM),
+            ):
+                spectrum = griffin_lim(
+                    self.istft, magnitude, spectrum, iterations=iterations, momentum=momentum, mask=mask
+                )
+            return self.istft(spectrum, mask)
+
+    def _prior(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-magnitude by the pseudo-inverse ``[batch, bins, frames]``, and the network's input made of it."""
+        with torch.autocast(mel.device.type, enabled=False):
+            linear = self.mel_inverse.to(mel.dtype) @ self.mel.to_linear(mel)
+            prior = linear.clamp(min=SMALLEST_MAGNITUDE).log()
+        return prior, self.reduce((prior + 3) / 2)  # speech averages about -3
+
+    def _spectrum(self, prior: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Magnitude and complex spectrum, ``[batch, bins, frames]`` each, in the precision of ``prior``."""
+        h = self._norm(self.output_norm, h)
+        log_magnitude, phase = prior + self.magnitude(h).to(prior.dtype), self.phase(h).to(prior.dtype)
+        magnitude = log_magnitude.clamp(max=self.largest_log_magnitude).exp()
+        centred = magnitude * self.centre_sign.to(prior.dtype)
+        return magnitude, torch.complex(centred * phase.cos(), centred * phase.sin())
+
+    @staticmethod
+    def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        return norm(x.transpose(1, 2)).transpose(1, 2)
+
+    def _initialise(self) -> None:
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv1d | nn.Linear):
+                fan_in = layer.weight[0].numel()
+                std = 0.02 if isinstance(layer, nn.Linear) else 1 / math.sqrt(fan_in)
+                nn.init.trunc_normal_(layer.weight, std=std)
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+        # Start from the prior's magnitudes, untouched.
+        nn.init.zeros_(self.magnitude.weight)
+        with torch.no_grad():
+            self.phase.weight.mul_(0.5)
