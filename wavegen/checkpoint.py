@@ -1,0 +1,133 @@
+"""Weights on disk: safetensors with a JSON header. Nothing is ever unpickled."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from wavegen.config import did_you_mean, parse
+from wavegen.errors import CheckpointError
+from wavegen.files import write_beside
+from wavegen.melspec import MelSpec
+from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
+
+FORMAT = 1
+MODEL = "model.safetensors"
+_KEY = "wavegen"
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON header to one file, beside first and then renamed.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full; a file that was there is unchanged.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # To bytes first: a full disk is then an ordinary OSError from an ordinary write.
+    data = save(contiguous, metadata={_KEY: json.dumps({"format": FORMAT, **header})})
+    with write_beside(path) as beside:
+        beside.write_bytes(data)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save_checkpoint`` wrote: tensors on the CPU, and the header.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, of a newer format, or no wavegen checkpoint at all.
+    """
+    if not path.is_file():
+        raise CheckpointError("no such file", where=path, remedy="check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except SafetensorError as error:
+        start = path.open("rb").read(2)
+        pickled = start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
+        raise CheckpointError(
+            "is a pickle, which wavegen never loads" if pickled else f"is damaged or cut short ({error})",
+            where=path,
+            remedy="give a .safetensors file that wavegen wrote, such as an earlier one of the run",
+        ) from error
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            "is a safetensors file without wavegen's header", where=path, remedy="give one that wavegen wrote"
+        ) from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"is of format {header.get('format')}, this version reads format {FORMAT}",
+            where=path,
+            remedy="update wavegen",
+        )
+    return tensors, header
+
+
+def vocoder_header(vocoder_config: Mapping[str, Any], mel: MelSpec) -> dict[str, Any]:
+    """The part of a header from which ``load_vocoder`` builds the model again."""
+    return {"vocoder": dict(vocoder_config), "mel": mel.model_dump(mode="json")}
+
+
+def load_vocoder(path: Path, device: torch.device | str = "cpu") -> Vocoder:
+    """The vocoder saved in a model file or, with its averaged weights, in a training checkpoint.
+
+    Returns:
+        in evaluation mode, weight normalisation folded, on ``device``.
+
+    Raises:
+        CheckpointError: as ``load_checkpoint``, or weights that do not fit the model they say they are of.
+    """
+    tensors, header = load_checkpoint(path)
+    try:
+        name, definition = header["vocoder"]["name"], header["mel"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError("holds no vocoder", where=path, remedy="give a model or checkpoint of a run") from error
+    if name not in VOCODERS:
+        raise CheckpointError(f"unknown vocoder {name!r}", where=path, remedy=did_you_mean(name, VOCODERS))
+    config = parse(VOCODERS[name].Config, header["vocoder"], where=path)
+    vocoder = build_vocoder(config, parse(MelSpec, definition, where=path))
+    prefix = "ema." if any(key.startswith("ema.") for key in tensors) else "model."
+    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    load_weights(vocoder, weights, path)
+    return vocoder.prepared_for_synthesis().to(device)
+
+
+def load_weights(vocoder: Vocoder, weights: Mapping[str, Tensor], where: object) -> None:
+    """Strict ``load_state_dict`` whose complaint is one line. Raises CheckpointError."""
+    try:
+        vocoder.load_state_dict(dict(weights), strict=True)
+    except RuntimeError as error:
+        first = [line.strip() for line in str(error).splitlines()][1:2]
+        raise CheckpointError(
+            f"its weights do not fit the model: {' '.join(first) or error}",
+            where=where,
+            remedy="use the version of wavegen that wrote it, or the recipe it was trained with",
+        ) from error
+
+
+def find_model(where: Path | None, runs: Path = Path("runs")) -> Path:
+    """The model file that a user means by a run folder, a file, or nothing (the newest finished run).
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if where is None:
+        finished = sorted(runs.glob(f"**/{MODEL}"), key=lambda path: path.stat().st_mtime)
+        if not finished:
+            raise CheckpointError(
+                f"no finished run in {runs.absolute()}",
+                remedy="train one, as with wavegen-train demo, or give --model RUN_OR_FILE",
+            )
+        return finished[-1]
+    if where.is_dir():
+        if (where / MODEL).exists():
+            return where / MODEL
+        checkpoints = sorted((where / "checkpoints").glob("step-*.safetensors"))
+        if not checkpoints:
+            raise CheckpointError("a folder without a model or checkpoint", where=where, remedy="give a run folder")
+        return checkpoints[-1]
+    return where

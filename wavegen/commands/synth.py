@@ -1,0 +1,66 @@
+"""wavegen-synth: mel files to sound."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from wavegen.commands import run_command, say
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="wavegen-synth",
+        description="Turn a mel spectrogram, or a folder of them, into sound.",
+    )
+    parser.add_argument("mel", type=Path, help=".npy, or .npz of wavegen-extract, or a folder of them")
+    parser.add_argument("out", type=Path, help=".wav or .flac; a folder where MEL is one")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="RUN_OR_FILE",
+        help="a run's folder or a model file (default: newest finished run)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    parser.add_argument("--float", action="store_true", help="write 32-bit float WAV instead of 16-bit")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, … (default: a GPU where there is one)")
+    arguments = parser.parse_args(argv)
+    return run_command("wavegen-synth", lambda: _synth(arguments))
+
+
+def _synth(arguments: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from wavegen.checkpoint import find_model, load_vocoder
+    from wavegen.errors import MelError
+    from wavegen.synthesis import Timing, find_mels, open_for, synthesize_file
+
+    if not arguments.mel.exists():
+        raise MelError("no such file or folder", where=arguments.mel, remedy="check the path")
+    if arguments.mel.is_dir():
+        mels = find_mels(arguments.mel)
+        jobs = [(path, arguments.out / path.relative_to(arguments.mel).with_suffix(".wav")) for path in mels]
+    else:
+        jobs = [(arguments.mel, arguments.out)]
+    model = find_model(arguments.model)
+    if arguments.model is None:
+        print(f"wavegen-synth: model {model}", file=sys.stderr)
+    device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    vocoder = load_vocoder(model, device)
+    frames = sum(open_for(vocoder, path).shape[1] for path, _ in jobs)  # all checked before any is synthesised
+    audio_s = wall_s = 0.0
+    with tqdm(total=frames, desc="synthesising", unit="frame", disable=not sys.stderr.isatty()) as bar:
+        for path, out in jobs:
+            timing = synthesize_file(
+                vocoder, path, out, seed=arguments.seed, float32=arguments.float, on_piece=bar.update
+            )
+            audio_s, wall_s = audio_s + timing.audio_s, wall_s + timing.wall_s
+    total = Timing(audio_s, wall_s)
+    speed = f"{total.times_real_time:.1f} x real time"
+    say(f"{arguments.out}: {total.audio_s:.2f} s of audio in {total.wall_s:.2f} s, {speed}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""wavegen-train: from recordings to a voice."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from wavegen.commands import INTERRUPTED, run_command, say
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="wavegen-train",
+        description="Extract features, train a vocoder, and synthesise held-back clips. What is finished is skipped; "
+        "a stopped run goes on where it was. On several GPUs: torchrun --no-python --nproc-per-node N wavegen-train …",
+    )
+    parser.add_argument("recipe", help="a recipe's name, such as demo or ljspeech/spectral, or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as training.steps=5000")
+    parser.add_argument("--out", type=Path, help="the run's folder (default: runs/RECIPE)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
+    arguments = parser.parse_args(argv)
+    return run_command("wavegen-train", lambda: _train(arguments))
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from wavegen.pipeline import run
+    from wavegen.recipe import default_run_name, find_recipe, load_recipe
+    from wavegen.training.distributed import pick_device
+
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    out = arguments.out or Path("runs") / default_run_name(arguments.recipe)
+    finished = run(recipe, path, out, device=pick_device(arguments.device), say=say, progress=sys.stderr.isatty())
+    return 0 if finished else INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

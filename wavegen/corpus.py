@@ -1,0 +1,142 @@
+"""Recordings and manifests: the only interface between a corpus on disk and training."""
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+from wavegen.audio import AUDIO_SUFFIXES
+from wavegen.errors import DataError
+from wavegen.files import write_beside
+
+Split = Literal["train", "valid"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file of a corpus. ``name`` is unique in it: the path below the corpus folder without its suffix."""
+
+    name: str
+    path: Path
+    split: Split
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording after extraction.
+
+    ``audio`` is mono at the mel's sample rate, ``samples`` long; ``mel`` the ``.npz`` made of it, ``frames`` long.
+    """
+
+    name: str
+    split: Split
+    samples: int
+    frames: int
+    audio: Path
+    mel: Path
+
+
+def find_recordings(folder: Path, *, pattern: str = "**/*", held_out: float | str = 0.05) -> list[Recording]:
+    """The recordings below a folder, each in its split.
+
+    Args:
+        folder: where the corpus lies.
+        pattern: glob below ``folder``; of what it matches, the files with an audio suffix count.
+        held_out: a share of the recordings (chosen by a hash of their names, so adding files moves few), or a
+            glob that the names of the held-back ones match.
+
+    Returns:
+        sorted by name.
+
+    Raises:
+        DataError: no such folder, no recordings, two of one name, or a glob that leaves a split empty.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError("no such folder", where=folder, remedy="give the folder that holds the recordings")
+    paths = sorted(p for p in folder.glob(pattern) if p.is_file() and p.suffix.lower() in AUDIO_SUFFIXES)
+    if not paths:
+        raise DataError(
+            f"no recordings match {pattern!r}",
+            where=folder,
+            remedy=f"looked for {', '.join(sorted(AUDIO_SUFFIXES))}; check the folder and the pattern",
+        )
+    _refuse_shared_names(folder, paths)
+    return split_recordings({p.relative_to(folder).with_suffix("").as_posix(): p for p in paths}, held_out)
+
+
+def split_recordings(paths: dict[str, Path], held_out: float | str) -> list[Recording]:
+    """Name → path to recordings in their splits; ``held_out`` as in ``find_recordings``, 0 for none."""
+    if isinstance(held_out, str):
+        valid = {name for name in paths if fnmatch(name, held_out)}
+        if len(valid) in (0, len(paths)):
+            raise DataError(
+                f"held_out {held_out!r} matches {len(valid)} of {len(paths)} recordings",
+                remedy=f"it is compared with names like {next(iter(paths))!r}",
+            )
+    else:
+        # Something is held back as soon as it is asked for, and something is always left to train on.
+        count = min(math.ceil(held_out * len(paths)), len(paths) - 1)
+        by_hash = sorted(paths, key=lambda name: hashlib.sha256(name.encode()).digest())
+        valid = set(by_hash[:count])
+    return [Recording(name, path, "valid" if name in valid else "train") for name, path in sorted(paths.items())]
+
+
+def _refuse_shared_names(folder: Path, paths: Iterable[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        other = seen.setdefault(path.with_suffix(""), path)
+        if other is not path:
+            raise DataError(
+                f"{other.name} and {path.name} share the name {path.stem!r}",
+                where=folder,
+                remedy="rename one, or narrow the pattern, as '**/*.wav' does",
+            )
+
+
+def write_manifest(path: Path, clips: Sequence[Clip]) -> None:
+    """Write clips as tab-separated text with a header; files below the manifest's folder by relative path."""
+
+    def shown(value: object) -> object:
+        if isinstance(value, Path) and value.is_relative_to(path.parent):
+            return value.relative_to(path.parent).as_posix()
+        return value
+
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(field.name for field in fields(Clip))
+    writer.writerows([shown(value) for value in asdict(clip).values()] for clip in clips)
+    with write_beside(path) as beside:
+        beside.write_text(text.getvalue(), encoding="utf-8")
+
+
+def read_manifest(path: Path) -> list[Clip]:
+    """Read what ``write_manifest`` wrote.
+
+    Raises:
+        DataError: the file is missing, has no clips, or a row is not one of a manifest.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except FileNotFoundError:
+        raise DataError("no such manifest", where=path, remedy="make it with wavegen-extract") from None
+    clips = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            split: Split = "valid" if row["split"] == "valid" else "train"
+            samples, frames = int(row["samples"]), int(row["frames"])
+            audio, mel = path.parent / row["audio"], path.parent / row["mel"]
+            clips.append(Clip(row["name"], split, samples, frames, audio, mel))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"line {line} is not a row of a manifest ({error!r})", where=path, remedy="make it with wavegen-extract"
+            ) from error
+    if not clips:
+        raise DataError("a manifest without clips", where=path, remedy="make it with wavegen-extract")
+    return clips

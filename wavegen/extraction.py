@@ -1,0 +1,152 @@
+"""A folder of recordings to mel files and a manifest."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from wavegen.audio import audio_info, read_audio, write_audio
+from wavegen.corpus import Clip, Recording, read_manifest, write_manifest
+from wavegen.errors import AudioError, DataError, MelError
+from wavegen.files import write_beside
+from wavegen.mel import LogMel, save_mel
+from wavegen.melspec import MelSpec
+
+MANIFEST = "manifest.tsv"
+# Written last: a folder without it is unfinished, and one whose content differs was made of something else.
+MARKER = "complete.json"
+# Containers that training can read a segment of without decoding what comes before.
+SEEKABLE = {".wav", ".flac"}
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What extraction made: the clips, and the recordings it had to leave out with the reason for each."""
+
+    clips: list[Clip]
+    left_out: dict[str, str]
+    was_complete: bool = False
+
+    def complaint(self) -> str | None:
+        """The recordings left out, in lines for the user."""
+        if not self.left_out:
+            return None
+        return "\n".join([f"{len(self.left_out)} left out:", *(f"  {why}" for why in self.left_out.values())])
+
+
+def extract(
+    recordings: Sequence[Recording], out: Path, spec: MelSpec, *, jobs: int | None = None, progress: bool = True
+) -> Extraction:
+    """Make a mel file of each recording, and a manifest of them all.
+
+    What is finished already is kept: the whole where the marker says that nothing has changed since, else the
+    mels of recordings that are older than them. Another mel definition makes everything anew. A bad recording
+    is left out with its reason; it does not stop the others.
+
+    Args:
+        recordings: from ``find_recordings``.
+        out: folder for ``manifest.tsv``, ``mels/`` and, for recordings that are not yet mono at the definition's
+            rate in a seekable container, ``audio/``.
+        spec: the mel definition.
+        jobs: threads; one a core by default.
+        progress: show a bar on stderr.
+
+    Raises:
+        DataError: no recording could be used.
+        OutputError: the folder cannot be written.
+    """
+    out = Path(out).absolute()
+    before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
+    if is_complete(recordings, out, spec):
+        return Extraction(read_manifest(out / MANIFEST), before["left_out"], was_complete=True)
+    same_definition = before.get("mel") == fingerprint["mel"]
+    with write_beside(out / MARKER) as beside:  # unfinished from here on, and this definition's own
+        beside.write_text(json.dumps({"mel": fingerprint["mel"]}))
+    log_mel = LogMel(spec)
+
+    def one(recording: Recording) -> Clip | str:
+        try:
+            return _extract_one(recording, out, log_mel, keep_fresh=same_definition)
+        except (AudioError, MelError) as error:
+            return str(error)
+
+    with _one_torch_thread(), ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        done = pool.map(one, recordings)
+        bar = tqdm(done, total=len(recordings), desc="extracting", unit="clip", disable=not progress)
+        results = list(bar)
+    clips = [result for result in results if isinstance(result, Clip)]
+    left_out = {r.name: result for r, result in zip(recordings, results, strict=True) if isinstance(result, str)}
+    if not clips:
+        raise DataError(
+            f"none of {len(recordings)} recordings can be used; the first: {next(iter(left_out.values()))}",
+            where=out,
+        )
+    write_manifest(out / MANIFEST, clips)
+    with write_beside(out / MARKER) as beside:
+        beside.write_text(json.dumps({**fingerprint, "left_out": left_out}, indent=1))
+    return Extraction(clips, left_out)
+
+
+def is_complete(recordings: Sequence[Recording], out: Path, spec: MelSpec) -> bool:
+    """Whether ``extract`` has finished for just these recordings, as they are now, and this definition."""
+    marker = _read_marker(Path(out))
+    return all(marker.get(key) == value for key, value in _fingerprint(recordings, spec).items())
+
+
+def _extract_one(recording: Recording, out: Path, log_mel: LogMel, *, keep_fresh: bool) -> Clip:
+    spec, info = log_mel.spec, audio_info(recording.path)
+    usable_as_it_is = (
+        info.sample_rate_hz == spec.sample_rate_hz and info.channels == 1 and recording.path.suffix.lower() in SEEKABLE
+    )
+    mel_path = out / "mels" / f"{recording.name}.npz"
+    audio_path = recording.path.absolute() if usable_as_it_is else out / "audio" / f"{recording.name}.flac"
+    if keep_fresh and _newer(mel_path, recording.path) and (usable_as_it_is or _newer(audio_path, recording.path)):
+        samples = audio_info(audio_path).samples
+    else:
+        audio = read_audio(recording.path, spec.sample_rate_hz)
+        mel = log_mel(torch.from_numpy(audio)[None])[0].numpy()
+        if not usable_as_it_is:
+            write_audio(audio_path, audio, spec.sample_rate_hz)
+        save_mel(mel_path, mel, spec)
+        samples = len(audio)
+    return Clip(recording.name, recording.split, samples, spec.frames(samples), audio_path, mel_path)
+
+
+def _newer(path: Path, than: Path) -> bool:
+    return path.exists() and path.stat().st_mtime_ns >= than.stat().st_mtime_ns
+
+
+def _fingerprint(recordings: Sequence[Recording], spec: MelSpec) -> dict[str, Any]:
+    """What tells that nothing has changed: the definition, and each recording's name, split, place, size and time."""
+    identities = []
+    for recording in recordings:
+        stat = recording.path.stat()
+        place = str(recording.path.absolute())
+        identities.append([recording.name, recording.split, place, stat.st_size, stat.st_mtime_ns])
+    return {"mel": spec.model_dump(mode="json"), "recordings": identities}
+
+
+def _read_marker(out: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
+        if isinstance(marker, dict):
+            return marker
+    return {}
+
+
+@contextlib.contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Clips run in parallel, so the operations within one need not; both at once would fight over the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,177 @@
+"""The stages of a recipe: features, training, samples. Each is skipped where it is finished and nothing changed."""
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
+from wavegen.corpus import Clip, Recording, find_recordings
+from wavegen.errors import ConfigError
+from wavegen.evaluation.samples import Clip as SampleClip
+from wavegen.evaluation.samples import summary_table, write_samples
+from wavegen.extraction import Extraction, extract, is_complete
+from wavegen.files import write_beside
+from wavegen.recipe import Recipe, build, load_recipe, save_recipe
+from wavegen.synthesis import synthesize
+from wavegen.training import distributed
+from wavegen.training.loop import train
+from wavegen.training.state import RunFolder
+
+Say = Callable[[str], None]
+
+# What may change between the parts of one run: how it is watched, and how long it goes on.
+_FREE = {
+    "description", "samples.clips", "samples.baseline_iterations", "data.features", "training.steps",
+    "training.log_every", "training.validate_every", "training.checkpoint_every", "training.keep_checkpoints",
+    "training.valid_clips", "training.valid_frames", "training.listen_clips", "training.listen_frames",
+    "training.workers",
+}  # fmt: skip
+
+
+def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, say: Say, progress: bool) -> bool:
+    """Take a recipe from recordings to scored samples, doing what is not done yet.
+
+    Args:
+        recipe: resolved.
+        recipe_path: its file; a ``prepare.py`` beside it knows the corpus.
+        out: the run's folder.
+        device: to train and synthesise on.
+        say: prints a line for the user.
+        progress: show bars.
+
+    Returns:
+        False where training was interrupted.
+    """
+    rank, _ = distributed.rank_from_environment()
+    if rank > 0:
+        say, progress = (lambda line: None), False
+    _refuse_changes(recipe, out)
+    recordings = list_recordings(recipe, recipe_path)
+    features = recipe.data.features or out / "features"
+    if rank > 0:  # no collective: extraction may take longer than their time-out
+        while not is_complete(recordings, features, recipe.mel):
+            time.sleep(0.5)
+    extraction = extract(recordings, features, recipe.mel, progress=progress)
+    _tell(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, say)
+
+    if rank == 0:
+        save_recipe(recipe, out / "recipe.yaml")
+    distributed.start(device)
+    try:
+        if not _train(recipe, extraction.clips, out, device, say):
+            return False
+    finally:
+        distributed.stop()
+    if rank == 0:
+        _samples(recipe, extraction.clips, out, device, say, progress)
+    return True
+
+
+def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
+    """The corpus's recordings, by the ``prepare.py`` beside the recipe or by the recipe's glob.
+
+    Raises:
+        ConfigError: the recipe leaves the corpus open.
+        DataError: the folder is not that corpus.
+    """
+    if recipe.data.corpus is None:
+        raise ConfigError("not given", where="data.corpus", remedy="add data.corpus=FOLDER to the command")
+    script = recipe_path.parent / "prepare.py"
+    if not script.is_file():
+        return find_recordings(recipe.data.corpus, pattern=recipe.data.recordings, held_out=recipe.data.held_out)
+    spec = importlib.util.spec_from_file_location("prepare", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    prepared: Iterable[Recording] = module.prepare(recipe.data.corpus, recipe.data.held_out)
+    return list(prepared)
+
+
+def _tell(extraction: Extraction, features: Path, hop_seconds: float, say: Say) -> None:
+    seconds = hop_seconds * sum(clip.frames for clip in extraction.clips)
+    held_back = sum(clip.split == "valid" for clip in extraction.clips)
+    how = "are finished" if extraction.was_complete else "extracted"
+    count = len(extraction.clips)
+    say(f"features of {count} clips ({seconds / 60:.1f} minutes, {held_back} clips held back) {how} in {features}")
+    if complaint := extraction.complaint():
+        say(complaint)
+
+
+def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, say: Say) -> bool:
+    """Train, unless the model is there with all its steps; False where training was interrupted."""
+    model = out / MODEL
+    if model.exists() and load_checkpoint(model)[1]["step"] >= recipe.training.steps:
+        say(f"training is finished: {model}")
+        return True
+    torch.manual_seed(recipe.seed)
+    vocoder = build(recipe)
+    run_folder = RunFolder(out, recipe.vocoder.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    millions = sum(parameter.numel() for parameter in vocoder.parameters()) / 1e6
+    field_ms = 1000 * vocoder.receptive_field_samples / vocoder.mel.sample_rate_hz
+    say(
+        f"training {recipe.vocoder.name} ({millions:.2f} M parameters, receptive field {field_ms:.0f} ms) "
+        f"to step {recipe.training.steps} on {device}"
+    )
+    finished = train(vocoder, clips, recipe.training, run_folder, seed=recipe.seed, device=device, say=say)
+    if finished:
+        say(f"model: {finished}")
+    return finished is not None
+
+
+def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, say: Say, progress: bool) -> None:
+    """Synthesise held-back clips from their mel files and score them beside Griffin-Lim."""
+    chosen = [clip for clip in clips if clip.split == "valid"][: recipe.samples.clips]
+    if not chosen:
+        return
+    folder, model = out / "samples", out / MODEL
+    # The marker holds what the samples were made of, and is written last.
+    made_of = json.dumps([model.stat().st_mtime_ns, [clip.name for clip in chosen], recipe.samples.model_dump()])
+    marker = folder / ".complete"
+    if marker.exists() and marker.read_text() == made_of:
+        say(f"samples are finished: {folder}")
+        say((folder / "scores.txt").read_text().rstrip())
+        return
+    vocoder = load_vocoder(model, device)
+    rows = write_samples(
+        [SampleClip(clip.name, clip.audio, clip.mel) for clip in chosen],
+        lambda mel: synthesize(vocoder, mel),
+        vocoder.mel,
+        folder,
+        baseline_iterations=recipe.samples.baseline_iterations,
+        progress=progress,
+    )
+    table = summary_table(rows)
+    for path, text in ((folder / "scores.txt", table + "\n"), (marker, made_of)):
+        with write_beside(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+    say(f"samples of {len(chosen)} held-back clips: {folder}")
+    say(table)
+
+
+def _refuse_changes(recipe: Recipe, out: Path) -> None:
+    """A run has one definition. Raise ConfigError where the recipe differs from the one ``out`` was begun with."""
+    path = out / "recipe.yaml"
+    if not path.exists():
+        return
+    before, now = (_flat(r.model_dump(mode="json")) for r in (load_recipe(path), recipe))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and key not in _FREE]
+    if changed:
+        shown = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed[:4])
+        raise ConfigError(
+            f"this run was begun with other settings ({shown})",
+            where=out,
+            remedy="give another --out, or take the change back",
+        )
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

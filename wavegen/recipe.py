@@ -1,0 +1,162 @@
+"""The recipe: one YAML that says all, from recordings to a voice. The one place that knows everything."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from wavegen.config import Config, apply_overrides, did_you_mean, load_yaml, merge, parse, to_yaml
+from wavegen.errors import ConfigError
+from wavegen.files import write_beside
+from wavegen.melspec import MelSpec, profile
+from wavegen.training.config import TrainingConfig
+from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
+from wavegen.vocoders.base import VocoderConfig
+
+# In a wheel the shipped files lie inside the package; in a checkout, beside it.
+_PACKAGE = Path(__file__).parent
+SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
+
+if TYPE_CHECKING:
+    AnyVocoderConfig = VocoderConfig
+else:  # the union of the configs of all vocoders found, told apart by their names
+    AnyVocoderConfig = Annotated[
+        Union[tuple(vocoder.Config for vocoder in VOCODERS.values())],  # noqa: UP007  (a tuple, not written out)
+        Field(discriminator="name"),
+    ]
+
+
+class DataConfig(Config):
+    """Where the recordings are.
+
+    Attributes:
+        corpus: folder of the corpus. In a recipe file it is relative to that file, on the command line to the
+            current folder.
+        recordings: glob below ``corpus``, for corpora that need no ``prepare.py``.
+        held_out: share of the recordings held back for validation, or a glob of their names.
+        features: folder for the extracted mels, shared by the recipes of a corpus; below the run by default.
+    """
+
+    corpus: Path | None = None
+    recordings: str = "**/*"
+    held_out: Annotated[float, Field(gt=0, lt=1)] | str = 0.05
+    features: Path | None = None
+
+
+class SamplesConfig(Config):
+    """What is synthesised and scored when training has finished.
+
+    Attributes:
+        clips: how many of the held-back clips; 0 for none.
+        baseline_iterations: Griffin-Lim iterations of the baseline they are scored beside.
+    """
+
+    clips: Annotated[int, Field(ge=0)] = 8
+    baseline_iterations: PositiveInt = 32
+
+
+class Recipe(Config):
+    """From recordings to a voice."""
+
+    description: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    mel: MelSpec
+    data: DataConfig
+    vocoder: AnyVocoderConfig
+    training: TrainingConfig
+    samples: SamplesConfig = SamplesConfig()
+
+    @field_validator("mel", mode="before")
+    @classmethod
+    def _named_profile(cls, value: Any) -> Any:
+        """``mel: bigvgan-24k``, or ``mel: {profile: pwg-22k, mean: […], std: […]}``."""
+        named = {"profile": value} if isinstance(value, str) else value
+        if not isinstance(named, dict) or "profile" not in named:
+            return value
+        changes = {key: tuple(v) if isinstance(v, list) else v for key, v in named.items() if key != "profile"}
+        return {**profile(named["profile"]).model_dump(mode="json"), **changes}
+
+    @model_validator(mode="after")
+    def _segment_fits(self) -> "Recipe":
+        vocoder = build(self, device="meta")
+        segment, needed = self.training.segment_frames * self.mel.hop_length, vocoder.receptive_field_samples
+        if segment <= needed and not vocoder.normalised_over_channels:
+            shortest = needed // self.mel.hop_length + 1
+            raise ValueError(
+                f"training.segment_frames: {self.training.segment_frames} frames are {segment} samples, which does not "
+                f"exceed the vocoder's receptive field of {needed}; give at least {shortest}"
+            )
+        return self
+
+
+def build(recipe: Recipe, *, device: str = "cpu") -> Vocoder:
+    """The recipe's vocoder with random weights; on device ``"meta"`` it has shapes and no numbers."""
+    import torch
+
+    with torch.device(device):
+        return build_vocoder(recipe.vocoder, recipe.mel)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with wavegen: ``demo``, ``ljspeech/wavenet``, …"""
+    folder = SHIPPED / "recipes"
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml")]
+    # A recipe named as its folder goes by that one name.
+    return sorted(name.split("/")[0] if len(set(name.split("/"))) == 1 else name for name in names)
+
+
+def find_recipe(name: str) -> Path:
+    """The YAML file of a shipped recipe's name, or of a path.
+
+    Raises:
+        ConfigError: there is none, with the nearest names.
+    """
+    if name in shipped_recipes():
+        return SHIPPED / "recipes" / (f"{name}.yaml" if "/" in name else f"{name}/{name}.yaml")
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml"):
+        raise ConfigError("no such file", where=name, remedy="check the path")
+    raise ConfigError(f"unknown recipe {name!r}", remedy=did_you_mean(name, shipped_recipes()))
+
+
+def default_run_name(name: str) -> str:
+    """The run folder's name for a recipe given by name or path: ``ljspeech/wavenet`` is ``ljspeech-wavenet``."""
+    return name.replace("/", "-") if name in shipped_recipes() else Path(name).stem
+
+
+def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe, the fragments of ``conf/`` that its ``uses`` names, and ``key=value`` overrides on top.
+
+    Raises:
+        ConfigError: a key is unknown, a value has the wrong type, or the parts do not go together.
+    """
+    own = load_yaml(path)
+    data: dict[str, Any] = {}
+    for fragment in own.pop("uses", []):
+        data = merge(data, load_yaml(_find_fragment(str(fragment), path)))
+    data = merge(data, own)
+    corpus = data.get("data", {}).get("corpus") if isinstance(data.get("data"), dict) else None
+    if isinstance(corpus, str):
+        data["data"] = {**data["data"], "corpus": str(path.parent.absolute() / corpus)}
+    recipe = parse(Recipe, apply_overrides(data, overrides), where=path)
+    if recipe.data.corpus is None:
+        return recipe
+    return recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"corpus": recipe.data.corpus.expanduser().absolute()})}
+    )
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the recipe resolved: this file alone, given to wavegen-train, reproduces the run."""
+    with write_beside(path) as beside:
+        beside.write_text(to_yaml(recipe), encoding="utf-8")
+
+
+def _find_fragment(name: str, recipe: Path) -> Path:
+    path = SHIPPED / "conf" / f"{name}.yaml"
+    if not path.is_file():
+        names = [fragment.stem for fragment in (SHIPPED / "conf").glob("*.yaml")]
+        raise ConfigError(f"uses: unknown fragment {name!r}", where=recipe, remedy=did_you_mean(name, names))
+    return path

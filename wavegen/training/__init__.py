@@ -1,0 +1,1 @@
+"""Training: data, losses, objectives, the loop and what it saves."""

@@ -1,0 +1,54 @@
+"""TensorBoard: curves, and held-back clips to hear and see."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from wavegen.audio import read_audio
+from wavegen.corpus import Clip
+from wavegen.evaluation.pictures import figure_to_array, spectrogram_figure
+from wavegen.mel import open_mel
+from wavegen.training.config import TrainingConfig
+from wavegen.vocoders import Vocoder
+
+
+class Board:
+    """A TensorBoard log of one run.
+
+    Args:
+        folder: for the event files.
+        first_step: where a resumed run goes on; what an interrupted one wrote from there on is hidden.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the first process needs it
+
+        self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
+        self.first_step = first_step
+
+    def scalars(self, group: str, step: int, values: Mapping[str, float]) -> None:
+        """Add one point to each curve."""
+        for name, value in values.items():
+            self.writer.add_scalar(f"{group}/{name}", value, step)
+
+    @torch.no_grad()
+    def listen(
+        self, step: int, vocoder: Vocoder, clips: Sequence[Clip], config: TrainingConfig, device: torch.device
+    ) -> None:
+        """Synthesise a few clips and add their sound, and their spectrogram beside the recording's."""
+        rate = vocoder.mel.sample_rate_hz
+        for clip in clips[: config.listen_clips]:
+            frames = min(config.listen_frames, clip.frames)
+            mel = torch.tensor(open_mel(clip.mel)[:, :frames], device=device)[None]
+            generated = vocoder.synthesize(mel)[0].float().cpu().numpy()
+            real = read_audio(clip.audio)[: len(generated)]
+            self.writer.add_audio(f"{clip.name}/generated", generated.clip(-1, 1)[None], step, sample_rate=rate)
+            if step == min(config.validate_every, config.steps):
+                self.writer.add_audio(f"{clip.name}/recording", real.clip(-1, 1)[None], step, sample_rate=rate)
+            figure = spectrogram_figure({"recording": real, "generated": generated}, vocoder.mel)
+            self.writer.add_image(f"{clip.name}/spectrogram", figure_to_array(figure), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write out what is still in memory."""
+        self.writer.close()

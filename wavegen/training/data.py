@@ -1,0 +1,107 @@
+"""Random training segments, each a pure function of (seed, step, place in the batch)."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from wavegen.audio import read_segment
+from wavegen.corpus import Clip
+from wavegen.mel import open_mel
+from wavegen.melspec import MelSpec
+
+Key = tuple[int, int]  # step, place in the global batch
+
+
+class Batch(NamedTuple):
+    """Segments of clips, padded with zeros to one length.
+
+    Attributes:
+        audio: ``[batch, frames * hop_length]``.
+        mel: ``[batch, n_mels, frames]``.
+        lengths: int64 ``[batch]``, real frames.
+        starts: int64 ``[batch]``, frame of the clip at which the segment starts.
+    """
+
+    audio: Tensor
+    mel: Tensor
+    lengths: Tensor
+    starts: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        return Batch(*(part.to(device, non_blocking=True) for part in self))
+
+
+class Segments(Dataset[Batch]):
+    """Random segments of clips, a clip being chosen as often as its length says.
+
+    There is no sampler state to save: item ``i`` of step ``n`` is always the same segment, whatever was read before,
+    in which process, and however many processes share the batch. So a resumed run reads what the uninterrupted one
+    would have, and two processes read what one would. A clip shorter than a segment is padded, never dropped.
+
+    Args:
+        clips: the clips of the training split.
+        spec: definition that the clips' mel files must have been made to.
+        frames: length of a segment.
+        seed: of the choices.
+    """
+
+    def __init__(self, clips: Sequence[Clip], spec: MelSpec, *, frames: int, seed: int) -> None:
+        self.clips, self.spec, self.frames, self.seed = clips, spec, frames, seed
+        self._ends = np.cumsum([clip.frames for clip in clips])
+
+    def __getitem__(self, key: Key) -> Batch:
+        """The segment for (step, place in the batch), as a batch of one."""
+        step, place = key
+        # A counter-based generator: its key is the position, so no draw depends on any other.
+        random = np.random.Generator(np.random.Philox(key=np.array([self.seed, step << 24 | place], dtype=np.uint64)))
+        clip = self.clips[int(np.searchsorted(self._ends, random.integers(self._ends[-1]), side="right"))]
+        return read_crop(clip, self.spec, int(random.integers(max(1, clip.frames - self.frames + 1))), self.frames)
+
+    def loader(
+        self, first_step: int, steps: int, batch_size: int, *, rank: int, world: int, workers: int
+    ) -> DataLoader:
+        """Batches of this process for steps ``first_step`` to ``steps - 1``; ``batch_size`` is global."""
+        places = range(rank, batch_size, world)
+        return DataLoader(
+            self,
+            batch_sampler=_Steps(range(first_step, steps), places),
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class _Steps(Sampler[list[Key]]):
+    def __init__(self, steps: range, places: range) -> None:
+        self.steps, self.places = steps, places
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return (list(itertools.product((step,), self.places)) for step in self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int) -> Batch:
+    """``frames`` frames of a clip from ``start`` on, padded with zeros; a batch of one. Reads nothing else."""
+    real = min(frames, clip.frames - start)
+    mel = np.zeros((1, spec.n_mels, frames), dtype=np.float32)
+    mel[0, :, :real] = open_mel(clip.mel, spec)[:, start : start + real]
+    hop = spec.hop_length
+    audio = np.zeros((1, frames * hop), dtype=np.float32)
+    # Centred framing has a last frame that reaches beyond the last sample.
+    samples = read_segment(clip.audio, start * hop, min(real * hop, clip.samples - start * hop))
+    audio[0, : len(samples)] = samples
+    return Batch(torch.from_numpy(audio), torch.from_numpy(mel), torch.tensor([real]), torch.tensor([start]))
+
+
+def collate(items: Sequence[Batch]) -> Batch:
+    """Batches of one as one batch."""
+    return Batch(*(torch.cat(parts) for parts in zip(*items, strict=True)))

@@ -1,0 +1,50 @@
+"""The few places where several processes must agree."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank_from_environment() -> tuple[int, int]:
+    """This process's number and how many torchrun started; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many have joined."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def start(device: torch.device) -> None:
+    """Join the other processes, where there are any."""
+    if rank_from_environment()[1] > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leave them."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of this process: its own GPU where there is one."""
+    if name != "auto":
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def total(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Each value summed over all processes; every process must call it, with the same names."""
+    if not dist.is_initialized():
+        return dict(values)
+    packed: Tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(packed)
+    return dict(zip(values, packed.tolist(), strict=True))
