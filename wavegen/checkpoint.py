@@ -1,6 +1,7 @@
 """Weights on disk: safetensors with a JSON header. Nothing is ever unpickled."""
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
 
 FORMAT = 1
 MODEL = "model.safetensors"
-_KEY = "wavegen"
+_KEY, _CHECKSUM = "wavegen", "crc32"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -29,7 +30,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[s
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # To bytes first: a full disk is then an ordinary OSError from an ordinary write.
-    data = save(contiguous, metadata={_KEY: json.dumps({"format": FORMAT, **header})})
+    text = json.dumps({"format": FORMAT, **header})
+    data = save(contiguous, metadata={_KEY: text, _CHECKSUM: _checksum(text, contiguous)})
     with write_beside(path) as beside:
         beside.write_bytes(data)
 
@@ -38,22 +40,21 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save_checkpoint`` wrote: tensors on the CPU, and the header.
 
     Raises:
-        CheckpointError: the file is missing, cut short, of a newer format, or no wavegen checkpoint at all.
+        CheckpointError: the file is missing, cut short, damaged, of a newer format, or no wavegen checkpoint at all.
     """
+    remedy = "give a .safetensors file that wavegen wrote, such as an earlier one of the run"
     if not path.is_file():
         raise CheckpointError("no such file", where=path, remedy="check the path")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        header = json.loads(metadata[_KEY])
     except SafetensorError as error:
-        start = path.open("rb").read(2)
-        pickled = start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
-        raise CheckpointError(
-            "is a pickle, which wavegen never loads" if pickled else f"is damaged or cut short ({error})",
-            where=path,
-            remedy="give a .safetensors file that wavegen wrote, such as an earlier one of the run",
-        ) from error
+        with path.open("rb") as file:
+            pickled = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
+        what = "is a pickle, which wavegen never loads" if pickled else f"is damaged or cut short ({error})"
+        raise CheckpointError(what, where=path, remedy=remedy) from error
     except (KeyError, ValueError) as error:
         raise CheckpointError(
             "is a safetensors file without wavegen's header", where=path, remedy="give one that wavegen wrote"
@@ -64,7 +65,19 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             where=path,
             remedy="update wavegen",
         )
+    checksum = _checksum(metadata[_KEY], tensors)
+    if metadata.get(_CHECKSUM, checksum) != checksum:
+        raise CheckpointError("is damaged (its checksum does not match)", where=path, remedy=remedy)
     return tensors, header
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of a header and of the tensors with their names; safetensors notices only sizes that do not add up."""
+    crc = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        values = tensors[name].reshape(-1).view(torch.uint8).numpy().data
+        crc = zlib.crc32(values, zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"
 
 
 def vocoder_header(vocoder_config: Mapping[str, Any], mel: MelSpec) -> dict[str, Any]:

@@ -54,19 +54,29 @@ def find_recordings(folder: Path, *, pattern: str = "**/*", held_out: float | st
         sorted by name.
 
     Raises:
-        DataError: no such folder, no recordings, two of one name, or a glob that leaves a split empty.
+        DataError: no such folder, a pattern that is no glob below it, no recordings, two of one name, a name that
+            is not UTF-8, or a glob that leaves a split empty.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError("no such folder", where=folder, remedy="give the folder that holds the recordings")
-    paths = sorted(p for p in folder.glob(pattern) if p.is_file() and p.suffix.lower() in AUDIO_SUFFIXES)
+    try:
+        if ".." in Path(pattern).parts:  # names would lead out of the folder, and so would the files called after them
+            raise ValueError("it leaves the folder")
+        paths = sorted(p for p in folder.glob(pattern) if p.is_file() and p.suffix.lower() in AUDIO_SUFFIXES)
+    except (ValueError, NotImplementedError) as error:  # NotImplementedError: an absolute path
+        raise DataError(
+            f"{pattern!r} is no pattern for files below it ({error})",
+            where=folder,
+            remedy="give one such as '**/*.wav'",
+        ) from error
     if not paths:
         raise DataError(
             f"no recordings match {pattern!r}",
             where=folder,
             remedy=f"looked for {', '.join(sorted(AUDIO_SUFFIXES))}; check the folder and the pattern",
         )
-    _refuse_shared_names(folder, paths)
+    _refuse_unusable_names(folder, paths)
     return split_recordings({p.relative_to(folder).with_suffix("").as_posix(): p for p in paths}, held_out)
 
 
@@ -87,9 +97,12 @@ def split_recordings(paths: dict[str, Path], held_out: float | str) -> list[Reco
     return [Recording(name, path, "valid" if name in valid else "train") for name, path in sorted(paths.items())]
 
 
-def _refuse_shared_names(folder: Path, paths: Iterable[Path]) -> None:
+def _refuse_unusable_names(folder: Path, paths: Iterable[Path]) -> None:
     seen: dict[Path, Path] = {}
     for path in paths:
+        if not _is_utf8(path):
+            name = str(path.relative_to(folder))
+            raise DataError(f"the name {name!a} is not UTF-8", where=folder, remedy="rename the file")
         other = seen.setdefault(path.with_suffix(""), path)
         if other is not path:
             raise DataError(
@@ -97,6 +110,14 @@ def _refuse_shared_names(folder: Path, paths: Iterable[Path]) -> None:
                 where=folder,
                 remedy="rename one, or narrow the pattern, as '**/*.wav' does",
             )
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # Python holds the bytes of such a name as lone surrogates
+        return False
+    return True
 
 
 def write_manifest(path: Path, clips: Sequence[Clip]) -> None:
@@ -119,20 +140,22 @@ def read_manifest(path: Path) -> list[Clip]:
     """Read what ``write_manifest`` wrote.
 
     Raises:
-        DataError: the file is missing, has no clips, or a row is not one of a manifest.
+        DataError: the file is missing or unreadable, has no clips, or a row is not one of a manifest.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
     except FileNotFoundError:
         raise DataError("no such manifest", where=path, remedy="make it with wavegen-extract") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"not a manifest ({error})", where=path, remedy="make it with wavegen-extract") from error
+    splits: dict[str, Split] = {"train": "train", "valid": "valid"}
     clips = []
     for line, row in enumerate(rows, start=2):
         try:
-            split: Split = "valid" if row["split"] == "valid" else "train"
             samples, frames = int(row["samples"]), int(row["frames"])
             audio, mel = path.parent / row["audio"], path.parent / row["mel"]
-            clips.append(Clip(row["name"], split, samples, frames, audio, mel))
+            clips.append(Clip(row["name"], splits[row["split"]], samples, frames, audio, mel))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"line {line} is not a row of a manifest ({error!r})", where=path, remedy="make it with wavegen-extract"

@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from wavegen.audio import audio_info, read_audio, write_audio
 from wavegen.corpus import Clip, Recording, read_manifest, write_manifest
-from wavegen.errors import AudioError, DataError, MelError
+from wavegen.errors import AudioError, DataError, MelError, OutputError
 from wavegen.files import write_beside
 from wavegen.mel import LogMel, save_mel
 from wavegen.melspec import MelSpec
 
 MANIFEST = "manifest.tsv"
-# Written last: a folder without it is unfinished, and one whose content differs was made of something else.
+# Says what the folder is made of. Which recordings were left out is added last: without that, it is unfinished.
 MARKER = "complete.json"
 # Containers that training can read a segment of without decoding what comes before.
 SEEKABLE = {".wav", ".flac"}
@@ -47,8 +47,8 @@ def extract(
     """Make a mel file of each recording, and a manifest of them all.
 
     What is finished already is kept: the whole where the marker says that nothing has changed since, else the
-    mels of recordings that are older than them. Another mel definition makes everything anew. A bad recording
-    is left out with its reason; it does not stop the others.
+    mels of the recordings that have not. Another mel definition makes everything anew. A bad recording is left out
+    with its reason; it does not stop the others.
 
     Args:
         recordings: from ``find_recordings``.
@@ -66,14 +66,16 @@ def extract(
     before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
     if is_complete(recordings, out, spec):
         return Extraction(read_manifest(out / MANIFEST), before["left_out"], was_complete=True)
-    same_definition = before.get("mel") == fingerprint["mel"]
-    with write_beside(out / MARKER) as beside:  # unfinished from here on, and this definition's own
-        beside.write_text(json.dumps({"mel": fingerprint["mel"]}))
+    # Once the marker names a recording, the mel of that name, where there is one, is of it. So what was made of another
+    # goes first. Comparing times would not do: a recording that was moved or unpacked here may be older than its mel.
+    for recording in _changed(recordings, before, fingerprint):
+        _forget(_mel_path(recording, out))
+    _write_marker(out, fingerprint)
     log_mel = LogMel(spec)
 
     def one(recording: Recording) -> Clip | str:
         try:
-            return _extract_one(recording, out, log_mel, keep_fresh=same_definition)
+            return _extract_one(recording, out, log_mel)
         except (AudioError, MelError) as error:
             return str(error)
 
@@ -84,30 +86,28 @@ def extract(
     clips = [result for result in results if isinstance(result, Clip)]
     left_out = {r.name: result for r, result in zip(recordings, results, strict=True) if isinstance(result, str)}
     if not clips:
-        raise DataError(
-            f"none of {len(recordings)} recordings can be used; the first: {next(iter(left_out.values()))}",
-            where=out,
-        )
+        first = next(iter(left_out.values()), "there are none")
+        raise DataError(f"none of {len(recordings)} recordings can be used; the first: {first}", where=out)
     write_manifest(out / MANIFEST, clips)
-    with write_beside(out / MARKER) as beside:
-        beside.write_text(json.dumps({**fingerprint, "left_out": left_out}, indent=1))
+    _write_marker(out, {**fingerprint, "left_out": left_out})
     return Extraction(clips, left_out)
 
 
 def is_complete(recordings: Sequence[Recording], out: Path, spec: MelSpec) -> bool:
     """Whether ``extract`` has finished for just these recordings, as they are now, and this definition."""
     marker = _read_marker(Path(out))
-    return all(marker.get(key) == value for key, value in _fingerprint(recordings, spec).items())
+    is_finished = "left_out" in marker and (Path(out) / MANIFEST).is_file()
+    return is_finished and all(marker.get(key) == value for key, value in _fingerprint(recordings, spec).items())
 
 
-def _extract_one(recording: Recording, out: Path, log_mel: LogMel, *, keep_fresh: bool) -> Clip:
+def _extract_one(recording: Recording, out: Path, log_mel: LogMel) -> Clip:
     spec, info = log_mel.spec, audio_info(recording.path)
     usable_as_it_is = (
         info.sample_rate_hz == spec.sample_rate_hz and info.channels == 1 and recording.path.suffix.lower() in SEEKABLE
     )
-    mel_path = out / "mels" / f"{recording.name}.npz"
+    mel_path = _mel_path(recording, out)
     audio_path = recording.path.absolute() if usable_as_it_is else out / "audio" / f"{recording.name}.flac"
-    if keep_fresh and _newer(mel_path, recording.path) and (usable_as_it_is or _newer(audio_path, recording.path)):
+    if mel_path.exists() and audio_path.exists():
         samples = audio_info(audio_path).samples
     else:
         audio = read_audio(recording.path, spec.sample_rate_hz)
@@ -119,18 +119,42 @@ def _extract_one(recording: Recording, out: Path, log_mel: LogMel, *, keep_fresh
     return Clip(recording.name, recording.split, samples, spec.frames(samples), audio_path, mel_path)
 
 
-def _newer(path: Path, than: Path) -> bool:
-    return path.exists() and path.stat().st_mtime_ns >= than.stat().st_mtime_ns
+def _mel_path(recording: Recording, out: Path) -> Path:
+    return out / "mels" / f"{recording.name}.npz"
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        remedy = "check the folder's permissions"
+        raise OutputError(f"cannot be replaced: {error.strerror}", where=path, remedy=remedy) from error
 
 
 def _fingerprint(recordings: Sequence[Recording], spec: MelSpec) -> dict[str, Any]:
     """What tells that nothing has changed: the definition, and each recording's name, split, place, size and time."""
     identities = []
     for recording in recordings:
-        stat = recording.path.stat()
+        try:
+            stat = recording.path.stat()
+            size_and_time = [stat.st_size, stat.st_mtime_ns]
+        except OSError:  # reading it will say what is wrong
+            size_and_time = [0, 0]
         place = str(recording.path.absolute())
-        identities.append([recording.name, recording.split, place, stat.st_size, stat.st_mtime_ns])
+        identities.append([recording.name, recording.split, place, *size_and_time])
     return {"mel": spec.model_dump(mode="json"), "recordings": identities}
+
+
+def _changed(recordings: Sequence[Recording], before: dict[str, Any], now: dict[str, Any]) -> list[Recording]:
+    """Those that differ between two fingerprints in more than their split, or all under another definition."""
+    known = {name: rest for name, _, *rest in before.get("recordings", [])} if before.get("mel") == now["mel"] else {}
+    pairs = zip(recordings, now["recordings"], strict=True)
+    return [recording for recording, (name, _, *rest) in pairs if known.get(name) != rest]
+
+
+def _write_marker(out: Path, content: dict[str, Any]) -> None:
+    with write_beside(out / MARKER) as beside:
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _read_marker(out: Path) -> dict[str, Any]:

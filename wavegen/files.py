@@ -27,8 +27,10 @@ def write_beside(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
+        no_folder = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file is where its folder should be" if no_folder else error.strerror or error
         raise OutputError(
-            f"cannot write: {error.strerror or error}",
+            f"cannot write: {reason}",
             where=path,
             remedy="check the folder's permissions and the free space; nothing there was changed",
         ) from error

@@ -34,7 +34,8 @@ class DataConfig(Config):
             current folder.
         recordings: glob below ``corpus``, for corpora that need no ``prepare.py``.
         held_out: share of the recordings held back for validation, or a glob of their names.
-        features: folder for the extracted mels, shared by the recipes of a corpus; below the run by default.
+        features: folder for the extracted mels, shared by the recipes of a corpus; relative to the current folder,
+            as runs are. Below the run by default.
     """
 
     corpus: Path | None = None
@@ -59,7 +60,7 @@ class Recipe(Config):
     """From recordings to a voice."""
 
     description: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     mel: MelSpec
     data: DataConfig
     vocoder: AnyVocoderConfig
@@ -74,7 +75,7 @@ class Recipe(Config):
         if not isinstance(named, dict) or "profile" not in named:
             return value
         changes = {key: tuple(v) if isinstance(v, list) else v for key, v in named.items() if key != "profile"}
-        return {**profile(named["profile"]).model_dump(mode="json"), **changes}
+        return {**profile(str(named["profile"])).model_dump(mode="json"), **changes}
 
     @model_validator(mode="after")
     def _segment_fits(self) -> "Recipe":
@@ -134,12 +135,15 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     """
     own = load_yaml(path)
     data: dict[str, Any] = {}
-    for fragment in own.pop("uses", []):
+    uses = own.pop("uses", [])
+    if not isinstance(uses, list):
+        raise ConfigError(f"uses: found {uses!r}, want a list of fragments", where=path, remedy="write uses: [NAME]")
+    for fragment in uses:
         data = merge(data, load_yaml(_find_fragment(str(fragment), path)))
     data = merge(data, own)
     corpus = data.get("data", {}).get("corpus") if isinstance(data.get("data"), dict) else None
     if isinstance(corpus, str):
-        data["data"] = {**data["data"], "corpus": str(path.parent.absolute() / corpus)}
+        data["data"] = {**data["data"], "corpus": str(path.parent.absolute() / Path(corpus).expanduser())}
     recipe = parse(Recipe, apply_overrides(data, overrides), where=path)
     if recipe.data.corpus is None:
         return recipe

@@ -43,20 +43,20 @@ def stream(
         piece_frames: frames at a time.
 
     Yields:
-        float32 ``[samples]``, in all ``frames * hop_length``.
+        ``[samples]`` in the vocoder's own precision, in all ``frames * hop_length``.
     """
-    device = next(vocoder.parameters()).device
+    like = next(vocoder.parameters())
     state = vocoder.initial_state(1, seed=seed)
     for start in range(0, mel.shape[1], piece_frames):
         # Copied, because a mapped file is read-only and its bins may lie side by side.
-        piece = torch.tensor(mel[:, start : start + piece_frames], dtype=torch.float32, device=device)[None]
+        piece = torch.tensor(mel[:, start : start + piece_frames], dtype=like.dtype, device=like.device)[None]
         samples, state = vocoder.step(piece, state)
-        yield samples[0].float().cpu().numpy()
-    yield vocoder.flush(state)[0].float().cpu().numpy()
+        yield samples[0].cpu().numpy()
+    yield vocoder.flush(state)[0].cpu().numpy()
 
 
 def synthesize(vocoder: Vocoder, mel: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """The whole sound of a mel ``[n_mels, frames]``, float32 ``[frames * hop_length]``."""
+    """The whole sound of a mel ``[n_mels, frames]``, ``[frames * hop_length]`` in the vocoder's own precision."""
     return np.concatenate(list(stream(vocoder, mel, seed=seed)))
 
 
@@ -112,8 +112,17 @@ def open_for(vocoder: Vocoder, path: Path) -> np.ndarray:
 
 
 def find_mels(folder: Path) -> list[Path]:
-    """The mel files below a folder, sorted. Raises MelError where there are none."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in MEL_SUFFIXES)
+    """The mel files below a folder, sorted; hidden ones are what a killed extraction left behind.
+
+    Raises:
+        MelError: there are none, or two have the same name but for the suffix, and would be one sound file.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in MEL_SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise MelError("no .npy or .npz files", where=folder, remedy="give the folder wavegen-extract wrote")
+    named: dict[Path, Path] = {}
+    for path in paths:
+        other = named.setdefault(path.with_suffix(""), path)
+        if other != path:
+            raise MelError(f"{other.name} and {path.name} share a name", where=path.parent, remedy="rename one")
     return paths

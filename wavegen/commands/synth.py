@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from wavegen.commands import run_command, say
+from wavegen.commands import pick_device, run_command, say
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,11 +25,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--float", action="store_true", help="write 32-bit float WAV instead of 16-bit")
     parser.add_argument("--device", default="auto", help="cpu, cuda, … (default: a GPU where there is one)")
     arguments = parser.parse_args(argv)
+    if not 0 <= arguments.seed < 2**63:
+        parser.error(f"--seed {arguments.seed}: give 0 or more, and less than 2^63")
     return run_command("wavegen-synth", lambda: _synth(arguments))
 
 
 def _synth(arguments: argparse.Namespace) -> int:
-    import torch
     from tqdm import tqdm
 
     from wavegen.checkpoint import find_model, load_vocoder
@@ -46,8 +47,7 @@ def _synth(arguments: argparse.Namespace) -> int:
     model = find_model(arguments.model)
     if arguments.model is None:
         print(f"wavegen-synth: model {model}", file=sys.stderr)
-    device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    vocoder = load_vocoder(model, device)
+    vocoder = load_vocoder(model, pick_device(arguments.device))
     frames = sum(open_for(vocoder, path).shape[1] for path, _ in jobs)  # all checked before any is synthesised
     audio_s = wall_s = 0.0
     with tqdm(total=frames, desc="synthesising", unit="frame", disable=not sys.stderr.isatty()) as bar:

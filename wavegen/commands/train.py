@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from wavegen.commands import INTERRUPTED, run_command, say
+from wavegen.commands import INTERRUPTED, pick_device, run_command, say
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,14 +18,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as training.steps=5000")
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/RECIPE)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     return run_command("wavegen-train", lambda: _train(arguments))
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from wavegen.pipeline import run
     from wavegen.recipe import default_run_name, find_recipe, load_recipe
-    from wavegen.training.distributed import pick_device
 
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)

@@ -74,6 +74,8 @@ class Segments(Dataset[Batch]):
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
+            # Its own, unused: else making the loader would draw from the generator that a resumed run restores.
+            generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )
 

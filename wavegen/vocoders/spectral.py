@@ -3,7 +3,6 @@
 import math
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from wavegen.blocks import (
     griffin_lim,
     griffin_lim_context,
 )
-from wavegen.mel import MelSpec
+from wavegen.mel import MelInverse, MelSpec
 from wavegen.vocoders.base import State, Vocoder, VocoderConfig
 
 # Magnitudes below this are silence to the network; a full-scale sine has about n_fft / 4.
@@ -46,12 +45,13 @@ class SpectralVocoder(Vocoder):
 
     ::
 
-        mel ─ pseudo-inverse ─ log ──┬── 1×1 ─ conv ─ separable dilated blocks ─ norm ─ 1×1 ──┬── phase ──┐
+        mel ─ inverse filters ─ log ─┬── 1×1 ─ conv ─ separable dilated blocks ─ norm ─ 1×1 ──┬── phase ──┐
                                      └───────────────────────────────────────────────────── + ── magnitude ─ spectrum
         spectrum ─ a few Griffin-Lim iterations, trained through ─ inverse STFT ─ samples
 
-    The pseudo-inverse of the mel filterbank (as in FreeV, arXiv:2406.08196) is a better start than any first
-    minutes of training. Phase is referenced to the frame's centre: bin ``k`` times ``(-1)^k``.
+    The magnitude that explains the mel is a better start than any first minutes of training (as FreeV,
+    arXiv:2406.08196, shows with the pseudo-inverse). Phase is referenced to the frame's centre: bin ``k`` times
+    ``(-1)^k``.
 
     Args:
         mel: the mel contract.
@@ -106,13 +106,8 @@ class SpectralVocoder(Vocoder):
         self.magnitude = DilatedConv1d(channels, bins, 1)
         self.phase = DilatedConv1d(channels, bins, 1)
         self.istft = InverseSTFT(mel.n_fft, mel.hop_length, mel.window(), left_padding=mel.left_padding)
-        inverse = torch.from_numpy(np.linalg.pinv(mel.filterbank()))
-        # The mel of a normalised STFT is smaller by the window's energy; the inverse STFT wants plain spectra.
-        if mel.stft_normalized:
-            inverse = inverse * mel.window(torch.float64).square().sum().sqrt()
-        self.register_buffer("mel_inverse", inverse.float(), persistent=False)
+        self.mel_inverse = MelInverse(mel)
         self.register_buffer("centre_sign", 1.0 - 2.0 * (torch.arange(bins)[:, None] % 2), persistent=False)
-        self.mel_inverse: Tensor
         self.centre_sign: Tensor
         self.largest_log_magnitude = math.log(float(mel.window().sum()))
         self._initialise()
@@ -196,10 +191,8 @@ class SpectralVocoder(Vocoder):
             return self.istft(spectrum, mask)
 
     def _prior(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-magnitude by the pseudo-inverse ``[batch, bins, frames]``, and the network's input made of it."""
-        with torch.autocast(mel.device.type, enabled=False):
-            linear = self.mel_inverse.to(mel.dtype) @ self.mel.to_linear(mel)
-            prior = linear.clamp(min=SMALLEST_MAGNITUDE).log()
+        """Log-magnitude that explains the mel ``[batch, bins, frames]``, and the network's input made of it."""
+        prior = self.mel_inverse(mel).clamp(min=SMALLEST_MAGNITUDE).log()
         return prior, self.reduce((prior + 3) / 2)  # speech averages about -3
 
     def _spectrum(self, prior: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
