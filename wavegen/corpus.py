@@ -120,6 +120,12 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
+def spread(clips: Sequence[Clip], count: int) -> list[Clip]:
+    """``count`` of the clips, evenly from all of them: the first few of a sorted corpus are one speaker's."""
+    count = min(count, len(clips))
+    return [clips[i * len(clips) // count] for i in range(count)]
+
+
 def write_manifest(path: Path, clips: Sequence[Clip]) -> None:
     """Write clips as tab-separated text with a header; files below the manifest's folder by relative path."""
 

@@ -77,6 +77,7 @@ def extract(
         try:
             return _extract_one(recording, out, log_mel)
         except (AudioError, MelError) as error:
+            error.where = error.where or recording.path  # samples that are too few know no file
             return str(error)
 
     with _one_torch_thread(), ThreadPoolExecutor(jobs or os.cpu_count()) as pool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
-from wavegen.corpus import Clip, Recording, find_recordings
+from wavegen.corpus import Clip, Recording, find_recordings, spread
 from wavegen.errors import ConfigError
 from wavegen.evaluation.samples import Clip as SampleClip
 from wavegen.evaluation.samples import summary_table, write_samples
@@ -126,7 +126,7 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, s
 
 def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, say: Say, progress: bool) -> None:
     """Synthesise held-back clips from their mel files and score them beside Griffin-Lim."""
-    chosen = [clip for clip in clips if clip.split == "valid"][: recipe.samples.clips]
+    chosen = spread([clip for clip in clips if clip.split == "valid"], recipe.samples.clips)
     if not chosen:
         return
     folder, model = out / "samples", out / MODEL

@@ -159,8 +159,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def _find_fragment(name: str, recipe: Path) -> Path:
-    path = SHIPPED / "conf" / f"{name}.yaml"
-    if not path.is_file():
-        names = [fragment.stem for fragment in (SHIPPED / "conf").glob("*.yaml")]
-        raise ConfigError(f"uses: unknown fragment {name!r}", where=recipe, remedy=did_you_mean(name, names))
-    return path
+    fragments = {path.stem: path for path in (SHIPPED / "conf").glob("*.yaml")}
+    if name not in fragments:
+        raise ConfigError(f"uses: unknown fragment {name!r}", where=recipe, remedy=did_you_mean(name, fragments))
+    return fragments[name]

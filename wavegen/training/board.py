@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from wavegen.audio import read_audio
-from wavegen.corpus import Clip
+from wavegen.corpus import Clip, spread
 from wavegen.evaluation.pictures import figure_to_array, spectrogram_figure
 from wavegen.mel import open_mel
 from wavegen.training.config import TrainingConfig
@@ -38,7 +38,7 @@ class Board:
     ) -> None:
         """Synthesise a few clips and add their sound, and their spectrogram beside the recording's."""
         rate = vocoder.mel.sample_rate_hz
-        for clip in clips[: config.listen_clips]:
+        for clip in spread(clips, config.listen_clips):
             frames = min(config.listen_frames, clip.frames)
             mel = torch.tensor(open_mel(clip.mel)[:, :frames], device=device)[None]
             generated = vocoder.synthesize(mel)[0].float().cpu().numpy()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from wavegen.checkpoint import MODEL
-from wavegen.corpus import Clip
+from wavegen.corpus import Clip, spread
 from wavegen.errors import ConfigError
 from wavegen.training import distributed
 from wavegen.training.board import Board
@@ -67,7 +66,7 @@ def train(
             remedy="give a multiple of it: the batch size is global",
         )
     train_clips = [clip for clip in clips if clip.split == "train"]
-    valid_clips = [clip for clip in clips if clip.split == "valid"][: config.valid_clips]
+    valid_clips = spread([clip for clip in clips if clip.split == "valid"], config.valid_clips)
     if not train_clips or len(valid_clips) < world:
         raise ConfigError(
             f"{len(train_clips)} clips to train on and {len(valid_clips)} held back, for {world} processes",
@@ -94,11 +93,7 @@ def train(
     loader = iter(
         segments.loader(start, config.steps, config.batch_size, rank=rank, world=world, workers=config.workers)
     )
-    board = Board(run.path / "tensorboard", first_step=start) if rank == 0 else None
-    bar = tqdm(
-        total=config.steps, initial=start, desc="training", unit="step", disable=rank > 0 or not sys.stderr.isatty()
-    )
-    report = _Report(run, board, bar, say) if rank == 0 else None
+    report = _Report(run, config, start, say) if rank == 0 else None
     window = _Window()
 
     with _Interruption() as interruption:
@@ -118,7 +113,7 @@ def train(
             state.update_average()
             window.add({**parts, "gradient_norm": norm})
             if report:
-                bar.update()
+                report.bar.update()
 
             is_last = state.step == config.steps
             if state.step % config.log_every == 0 or is_last:
@@ -136,14 +131,16 @@ def train(
                     report.validation(state.step, row)
                     report.board.listen(state.step, state.average, valid_clips, config, device)
                 window = _Window()  # time spent here is no training time
-            stop = distributed.total({"stop": float(interruption.requested)}, device)["stop"] > 0
+            stop = interruption.requested
+            if world > 1:  # all must agree, and asking waits for the GPU: not at every step
+                asked = state.step % config.log_every == 0
+                stop = asked and distributed.total({"stop": float(stop)}, device)["stop"] > 0
             if rank == 0 and (state.step % config.checkpoint_every == 0 or is_best or is_last or stop):
                 run.save(state, is_best=is_best)
             if stop:
                 break
-    bar.close()
-    if board:
-        board.close()
+    if report:
+        report.close()
     if state.step < config.steps:
         if rank == 0:
             say(f"stopped at step {state.step}; the same command goes on from there")
@@ -216,14 +213,16 @@ class _Window:
 class _Report:
     """Where the first process shows what is going on: log file, TensorBoard, bar or plain lines."""
 
-    def __init__(self, run: RunFolder, board: Board | None, bar: Any, say: Say) -> None:
-        assert board is not None
-        self.run, self.board, self.bar, self.say = run, board, bar, say
-        self.lines_every_s, self.last_line = 10.0, -math.inf
+    def __init__(self, run: RunFolder, config: TrainingConfig, start: int, say: Say) -> None:
+        self.run, self.say = run, say
+        self.board = Board(run.path / "tensorboard", first_step=start)
+        self.bar = tqdm(
+            total=config.steps, initial=start, desc="training", unit="step", disable=not sys.stderr.isatty()
+        )
+        self.lines_every_s, self.last_line, self.started = 10.0, -math.inf, time.monotonic()
 
     def training(self, step: int, row: Mapping[str, float]) -> None:
-        self.run.append({"step": step, "kind": "train", **row})
-        self.board.scalars("train", step, row)
+        self._log("train", step, row)
         self.bar.set_postfix_str(f"loss {row['loss']:.3f}")
         now = time.monotonic()
         if self.bar.disable and now - self.last_line > self.lines_every_s:  # no terminal: a line now and then
@@ -231,9 +230,17 @@ class _Report:
             self.say(f"step {step}/{self.bar.total}  loss {row['loss']:.3f}  {row['steps_per_s']:.2f} steps/s")
 
     def validation(self, step: int, row: Mapping[str, float]) -> None:
-        self.run.append({"step": step, "kind": "valid", **row})
-        self.board.scalars("valid", step, row)
+        self._log("valid", step, row)
         self.say(f"step {step}  held back: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
+
+    def close(self) -> None:
+        self.bar.close()
+        self.board.close()
+
+    def _log(self, kind: str, step: int, row: Mapping[str, float]) -> None:
+        elapsed_s = round(time.monotonic() - self.started, 3)  # of this process: a resumed one starts at 0
+        self.run.append({"step": step, "kind": kind, "elapsed_s": elapsed_s, **row})
+        self.board.scalars(kind, step, row)
 
 
 class _Interruption:

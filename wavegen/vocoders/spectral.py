@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from wavegen.blocks import (
@@ -22,8 +23,8 @@ from wavegen.vocoders.base import State, Vocoder, VocoderConfig
 
 # Magnitudes below this are silence to the network; a full-scale sine has about n_fft / 4.
 SMALLEST_MAGNITUDE = 1e-3
-# Momentum of the iterations at synthesis (Perraudin et al., 2013).
-FAST_MOMENTUM = 0.99
+# Of the Griffin-Lim iterations (Perraudin et al., 2013).
+MOMENTUM = 0.99
 
 
 class SpectralConfig(VocoderConfig):
@@ -31,13 +32,13 @@ class SpectralConfig(VocoderConfig):
 
     name: Literal["spectral"] = "spectral"
     padding: Padding = "same"
-    channels: int = 160
-    layers: int = 6
-    kernel_size: int = 7
-    dilation_depth: int = 1
-    expansion: int = 3
-    refinement_iterations: int = 2
-    synthesis_iterations: int = 6
+    channels: PositiveInt = 160
+    layers: PositiveInt = 6
+    kernel_size: PositiveInt = 7
+    dilation_depth: PositiveInt = 1
+    expansion: PositiveInt = 3
+    refinement_iterations: NonNegativeInt = 6
+    synthesis_iterations: NonNegativeInt = 10
 
 
 class SpectralVocoder(Vocoder):
@@ -80,8 +81,8 @@ class SpectralVocoder(Vocoder):
         kernel_size: int = 7,
         dilation_depth: int = 1,
         expansion: int = 3,
-        refinement_iterations: int = 2,
-        synthesis_iterations: int = 6,
+        refinement_iterations: int = 6,
+        synthesis_iterations: int = 10,
     ) -> None:
         super().__init__(mel)
         bins = mel.n_fft // 2 + 1
@@ -181,13 +182,8 @@ class SpectralVocoder(Vocoder):
         h, _ = self.stack(self._norm(self.input_norm, self.input(x, mask)), None, mask)
         magnitude, spectrum = self._spectrum(prior, h)
         with torch.autocast(mel.device.type, enabled=False):  # transforms have no half precision
-            for iterations, momentum in (
-                (self.refinement_iterations, 0.0),
-                (synthesis_iterations, FAST_MOMENTUM),
-            ):
-                spectrum = griffin_lim(
-                    self.istft, magnitude, spectrum, iterations=iterations, momentum=momentum, mask=mask
-                )
+            iterations = self.refinement_iterations + synthesis_iterations
+            spectrum = griffin_lim(self.istft, magnitude, spectrum, iterations=iterations, momentum=MOMENTUM, mask=mask)
             return self.istft(spectrum, mask)
 
     def _prior(self, mel: Tensor) -> tuple[Tensor, Tensor]:

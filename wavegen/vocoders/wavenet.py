@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor
 
 from wavegen.blocks import (
@@ -27,13 +28,13 @@ class WaveNetConfig(VocoderConfig):
 
     name: Literal["wavenet"] = "wavenet"
     output: Literal["mu-law", "logistic-mixture", "gaussian"] = "mu-law"
-    residual_channels: int = 64
-    skip_channels: int = 128
-    hidden_channels: int = 256
-    condition_channels: int = 64
-    cycles: int = 2
-    depth: int = 10
-    kernel_size: int = 2
+    residual_channels: PositiveInt = 64
+    skip_channels: PositiveInt = 128
+    hidden_channels: PositiveInt = 256
+    condition_channels: PositiveInt = 64
+    cycles: PositiveInt = 2
+    depth: PositiveInt = 10
+    kernel_size: PositiveInt = 2
     weight_norm: bool = False
 
 

@@ -1,0 +1,447 @@
+"""The shipped recipes: every one loads, every mistake in one is named, and the main ones run end to end."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from wavegen.audio import audio_info, write_audio
+from wavegen.checkpoint import load_vocoder
+from wavegen.commands.train import main
+from wavegen.config import load_yaml
+from wavegen.corpus import Recording, read_manifest
+from wavegen.errors import ConfigError, DataError, MelError
+from wavegen.mel import profile
+from wavegen.pipeline import list_recordings
+from wavegen.recipe import (
+    SHIPPED,
+    build,
+    default_run_name,
+    find_recipe,
+    load_recipe,
+    save_recipe,
+    shipped_recipes,
+)
+from wavegen.vocoders import VOCODERS
+
+CORPUS = Path("corpus")
+# A recipe of the least that one must say; tests add to it.
+SMALLEST = """\
+description: smallest
+mel: bigvgan-24k
+data: {corpus: audio}
+vocoder: {name: spectral, channels: 8, layers: 1}
+training: {steps: 2}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _alone_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Relative, known paths in messages, and no trace in torch of what a training sets for its process."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = False
+    torch.set_num_threads(threads)
+
+
+def write(text: str = SMALLEST, path: str = "mine.yaml") -> Path:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def refusal(*overrides: str, text: str = SMALLEST) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(write(text), overrides)
+    return str(caught.value)
+
+
+# --- what is shipped ---
+
+
+def test_the_shipped_recipes_are_listed_by_name() -> None:
+    names = shipped_recipes()
+    assert names == sorted(names)
+    assert {"demo", "folder/spectral", "folder/wavenet", "ljspeech/spectral", "ljspeech/wavenet"} <= set(names)
+    files = list((SHIPPED / "recipes").rglob("*.yaml"))
+    assert {find_recipe(name) for name in names} == set(files)
+    assert len(names) == len(files)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_loads_and_its_vocoder_can_be_built(name: str) -> None:
+    recipe = load_recipe(find_recipe(name))
+    vocoder = build(recipe, device="meta")
+    assert vocoder.mel == recipe.mel
+    assert all(parameter.is_meta for parameter in vocoder.parameters())
+    # No recipe knows where a user keeps a corpus; the demo's lies beside it.
+    assert (recipe.data.corpus is None) == (not name.startswith("demo"))
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_says_its_size_as_it_is(name: str) -> None:
+    recipe = load_recipe(find_recipe(name))
+    size = f"{sum(parameter.numel() for parameter in build(recipe, device='meta').parameters()) / 1e6:.1f} M"
+    path = find_recipe(name)
+    said = re.findall(r"([\d.]+ M) parameters", path.read_text(encoding="utf-8"))
+    assert set(said) == ({size} if said else set())
+    readme = path.with_name("README.md")
+    if readme.exists():
+        (row,) = [line for line in readme.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}` |")]
+        assert row.endswith(f"| {size} | {recipe.training.batch_size} | {recipe.training.steps:,} |")
+
+
+def test_every_shipped_fragment_is_used_by_two_recipes_or_more() -> None:
+    used = [fragment for name in shipped_recipes() for fragment in load_yaml(find_recipe(name)).get("uses", [])]
+    fragments = [path.stem for path in (SHIPPED / "conf").glob("*.yaml")]
+    assert fragments
+    assert all(used.count(fragment) >= 2 for fragment in fragments)
+
+
+def test_both_ljspeech_recipes_take_the_corpus_as_it_is_and_share_their_features() -> None:
+    spectral, wavenet = (load_recipe(find_recipe(f"ljspeech/{name}")) for name in ("spectral", "wavenet"))
+    assert spectral.mel == wavenet.mel == profile("hifigan-22k")
+    assert spectral.data == wavenet.data
+    assert spectral.data.features == Path("features/ljspeech-hifigan-22k")
+
+
+def test_a_run_is_called_after_its_recipe() -> None:
+    assert default_run_name("demo") == "demo"
+    assert default_run_name("ljspeech/wavenet") == "ljspeech-wavenet"
+    assert default_run_name("some/where/mine.yaml") == "mine"
+
+
+# --- finding and reading ---
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
+    for name, message in {
+        "ljspeech/wavnet": "unknown recipe 'ljspeech/wavnet'; did you mean 'ljspeech/wavenet'?",
+        "dmeo": "unknown recipe 'dmeo'; did you mean 'demo'?",
+        "zzz": f"unknown recipe 'zzz'; valid names: {', '.join(shipped_recipes())}",
+        "none/mine.yaml": "none/mine.yaml: no such file; check the path",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            find_recipe(name)
+        assert str(caught.value) == message
+    assert find_recipe(str(write())) == Path("mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("vocoder.chanels=3", "vocoder.chanels: unknown key, did you mean 'channels'?"),
+        ("traning.steps=3", "traning: unknown key, did you mean 'training'?"),
+        ("training.steps=many", 'training.steps: found "many", want an integer'),
+        ("training.steps=1.5", "training.steps: found 1.5, want an integer"),
+        ("training.compile=1", "training.compile: found 1, want true or false"),
+        (
+            "training.precision=bf16",
+            "training.precision: found \"bf16\", want 'auto', 'float32' or 'bfloat16' (did you mean 'bfloat16'?)",
+        ),
+        (
+            "vocoder.name=spectrl",
+            "vocoder.name: found \"spectrl\", want one of 'spectral', 'wavenet' (did you mean 'spectral'?)",
+        ),
+        ("vocoder=wavenet", 'vocoder: found "wavenet", want a mapping'),
+        ("data.held_out=5", "data.held_out: found 5, want less than 1 or a string"),
+        ("data=null", "data: found null, want a mapping"),
+        ("mel={profile: hifigan-22k, hop_lenght: 256}", "mel.hop_lenght: unknown key, did you mean 'hop_length'?"),
+        ("mel={profile: hifigan-22k, f_max_hz: 12000}", "mel: f_max_hz 12000 is above half of sample_rate_hz 22050"),
+        (
+            "training.stft_resolutions=[[256, 256]]",
+            "training: stft_resolutions: hop 256 is not shorter than n_fft 256",
+        ),
+        ("seed=-1", "seed: found -1, want greater than or equal to 0"),
+        ("seed=9223372036854775808", "seed: found 9223372036854775808, want less than 9223372036854775808"),
+    ],
+)
+def test_a_mistake_is_refused_with_its_place_and_what_is_wanted(override: str, message: str) -> None:
+    assert refusal(override) == f"mine.yaml: {message}"
+
+
+@pytest.mark.parametrize("override", ["mel=bigvgan-25k", "mel={profile: bigvgan-25k}", "mel={profile: 3}"])
+def test_an_unknown_mel_profile_is_refused_with_the_names_there_are(override: str) -> None:
+    with pytest.raises(MelError, match=r"^(bigvgan-25k|3): no mel profile has this name; try .*bigvgan-24k"):
+        load_recipe(write(), [override])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("uses: [gpu-trainin]", "uses: unknown fragment 'gpu-trainin'; did you mean 'gpu-training'?"),
+        ("uses: [../recipes/demo/demo]", "uses: unknown fragment '../recipes/demo/demo'; valid names: "),
+        ("uses: gpu-training", "uses: found 'gpu-training', want a list of fragments; write uses: [NAME]"),
+        ("uses: {gpu-training: 1}", "uses: found {'gpu-training': 1}, want a list of fragments; write uses: [NAME]"),
+    ],
+)
+def test_an_unknown_fragment_is_refused(line: str, message: str) -> None:
+    assert refusal(text=f"{line}\n{SMALLEST}").startswith(f"mine.yaml: {message}")
+
+
+def test_a_recipe_comes_on_top_of_its_fragments_and_overrides_on_top_of_both() -> None:
+    fragment = load_yaml(SHIPPED / "conf/gpu-training.yaml")["training"]
+    path = write(SMALLEST.replace("{steps: 2}", "{steps: 2, log_every: 7}") + "uses: [gpu-training]\n")
+    training = load_recipe(path, ["training.validate_every=11"]).training
+    assert training.ema_decay == fragment["ema_decay"]
+    assert fragment["log_every"] != training.log_every == 7
+    assert fragment["validate_every"] != training.validate_every == 11
+
+
+def test_a_named_profile_can_be_changed_in_part() -> None:
+    mel = load_recipe(write(), ["mel={profile: bigvgan-24k, f_max_hz: 8000}"]).mel
+    assert mel == profile("bigvgan-24k").replace(f_max_hz=8000)
+    statistics = f"mean: {[-3.5] * 80}, std: {[2] * 80}"
+    mel = load_recipe(write(), [f"mel={{profile: pwg-22k, {statistics}}}"]).mel
+    assert mel == profile("pwg-22k").replace(mean=(-3.5,) * 80, std=(2.0,) * 80)
+
+
+def test_the_corpus_is_relative_to_the_file_and_of_an_override_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(path="sub/mine.yaml")
+    assert load_recipe(path).data.corpus == tmp_path / "sub/audio"
+    assert load_recipe(path, ["data.corpus=audio"]).data.corpus == tmp_path / "audio"
+    assert load_recipe(path, ["data.corpus=/some/where"]).data.corpus == Path("/some/where")
+    monkeypatch.setenv("HOME", "/at/home")
+    assert load_recipe(path, ["data.corpus=~/audio"]).data.corpus == Path("/at/home/audio")
+    at_home = write(SMALLEST.replace("corpus: audio", "corpus: ~/audio"), "sub/mine.yaml")
+    assert load_recipe(at_home).data.corpus == Path("/at/home/audio")
+
+
+def test_the_vocoder_is_switched_by_one_override() -> None:
+    recipe = load_recipe(write(), ["vocoder={name: wavenet, cycles: 1}"])
+    assert (recipe.vocoder.name, type(build(recipe, device="meta")).__name__) == ("wavenet", "WaveNet")
+    assert recipe.vocoder.model_dump()["cycles"] == 1
+    # Its name alone would leave the keys of the other.
+    assert refusal("vocoder.name=wavenet").startswith("mine.yaml: vocoder.channels: unknown key")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_resolved_recipe_is_the_same_alone_and_elsewhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(find_recipe(name), ["data.corpus=audio", "training.steps=3"])
+    save_recipe(recipe, Path("run/recipe.yaml"))
+    assert "uses" not in load_yaml(Path("run/recipe.yaml"))
+    monkeypatch.chdir("run")
+    assert load_recipe(Path("recipe.yaml")) == recipe
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    monkeypatch.setattr("wavegen.recipe.SHIPPED", Path("nowhere"))
+    assert load_recipe(Path("../recipe.yaml")) == recipe
+
+
+def test_a_segment_within_the_receptive_field_is_refused_before_any_data_is_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wavenet = "vocoder={name: wavenet, cycles: 2, depth: 10, kernel_size: 2}"
+    path = write()
+    arguments = [str(path), wavenet, "data.corpus=none", "--device", "cpu"]
+    assert main([*arguments, "training.segment_frames=8"]) == 2
+    assert capsys.readouterr().err == (
+        "wavegen-train: error: mine.yaml: training.segment_frames: 8 frames are 2048 samples, which does not exceed "
+        "the vocoder's receptive field of 2048; give at least 9\n"
+    )
+    assert load_recipe(path, [wavenet, "training.segment_frames=9"]).training.segment_frames == 9
+    # A vocoder that normalises over channels learns from crops of any length.
+    assert load_recipe(path, ["training.segment_frames=1"]).training.segment_frames == 1
+
+
+# --- the corpora ---
+
+
+def sweep(seconds: float, rate: int, *, from_hz: float = 100.0) -> np.ndarray:
+    """Something with syllables: a rising tone that comes and goes, over a little noise."""
+    time = np.arange(int(seconds * rate)) / rate
+    tone = np.sin(2 * np.pi * (from_hz * time + 1000 * time**2)) * np.sin(3 * np.pi * time)
+    return (0.5 * tone + 1e-3 * np.random.default_rng(0).standard_normal(len(time))).astype(np.float32)
+
+
+def write_ljspeech(folder: Path = CORPUS) -> None:
+    """Five recordings in the layout of LJSpeech-1.1, the last two of chapter 50."""
+    lines = []
+    for index, seconds in enumerate((1.0, 1.5, 2.0, 0.4, 1.0)):
+        name = f"LJ{49 + index // 3:03d}-{index:04d}"
+        write_audio(folder / f"wavs/{name}.wav", sweep(seconds, 22050, from_hz=100.0 * (index + 1)), 22050)
+        lines.append(f'{name}|He said, "no. {index}|he said, "number\u2028{index}\n')
+    (folder / "metadata.csv").write_text("".join(lines), encoding="utf-8")
+
+
+def ljspeech(*overrides: str) -> list[Recording]:
+    path = find_recipe("ljspeech/spectral")
+    return list_recordings(load_recipe(path, [f"data.corpus={CORPUS}", *overrides]), path)
+
+
+def test_ljspeech_is_what_its_metadata_names_with_a_chapter_held_back(tmp_path: Path) -> None:
+    write_ljspeech()
+    write_audio(CORPUS / "wavs/LJ049-9999.wav", sweep(0.2, 22050), 22050)  # not in metadata.csv
+    found = ljspeech()
+    assert [(recording.name, recording.split) for recording in found] == [
+        ("LJ049-0000", "train"),
+        ("LJ049-0001", "train"),
+        ("LJ049-0002", "train"),
+        ("LJ050-0003", "valid"),
+        ("LJ050-0004", "valid"),
+    ]
+    assert found[0].path == tmp_path / "corpus/wavs/LJ049-0000.wav"
+    assert sum(recording.split == "valid" for recording in ljspeech("data.held_out=0.2")) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (["metadata.csv"], "no metadata.csv here"),
+        (["wavs"], "no wavs/ here"),
+        (["metadata.csv", "wavs"], "no metadata.csv and no wavs/ here"),
+    ],
+)
+def test_a_folder_that_is_not_ljspeech_is_refused(spoil: list[str], message: str, tmp_path: Path) -> None:
+    write_ljspeech()
+    for name in spoil:
+        (CORPUS / name).rename(name)
+    with pytest.raises(DataError) as caught:
+        ljspeech()
+    assert str(caught.value) == (
+        f"{tmp_path}/corpus: not LJSpeech, which has metadata.csv (lines of id|text|normalised text) and wavs/ID.wav: "
+        f"{message}; give the folder LJSpeech-1.1 that the archive unpacks to"
+    )
+
+
+def test_missing_recordings_are_counted_and_the_first_three_named(tmp_path: Path) -> None:
+    write_ljspeech()
+    unpack = "; unpack the archive again"
+    for path in sorted((CORPUS / "wavs").iterdir())[1:]:
+        path.unlink()
+        with pytest.raises(DataError) as caught:
+            ljspeech()
+    missing = "4 of the 5 recordings in metadata.csv are missing: LJ049-0001.wav, LJ049-0002.wav, LJ050-0003.wav, …"
+    assert str(caught.value) == f"{tmp_path}/corpus/wavs: {missing}{unpack}"
+    (CORPUS / "metadata.csv").write_text("\n\n")
+    with pytest.raises(DataError) as caught:
+        ljspeech()
+    assert str(caught.value) == f"{tmp_path}/corpus/metadata.csv: names no recordings{unpack}"
+
+
+# --- end to end ---
+
+TINY = {
+    "spectral": "vocoder={name: spectral, channels: 8, layers: 1}",
+    "wavenet": "vocoder={name: wavenet, residual_channels: 4, skip_channels: 4, hidden_channels: 4, "
+    "condition_channels: 4, cycles: 1, depth: 3}",
+}
+QUICK = (
+    "training.steps=2", "training.batch_size=2", "training.workers=0", "training.valid_clips=1",
+    "training.valid_frames=8", "training.listen_clips=1", "training.listen_frames=8",
+    "samples.clips=1", "samples.baseline_iterations=1",
+)  # fmt: skip
+
+
+def train(recipe: str, *overrides: str) -> int:
+    return main([recipe, f"data.corpus={CORPUS}", TINY[recipe.split("/")[1]], *QUICK, *overrides, "--device", "cpu"])
+
+
+def state_of(*folders: str) -> dict[Path, tuple[int, bytes]]:
+    """Every file's time and content. The resolved recipe is written each time, so that only its content counts."""
+    files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
+    return {p: (0 if p.name == "recipe.yaml" else p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+
+def assert_a_run_is_whole(run: Path, sample: str, vocoder: str) -> None:
+    assert isinstance(load_vocoder(run / "model.safetensors", torch.device("cpu")), VOCODERS[vocoder])
+    recipe = load_recipe(run / "recipe.yaml")
+    generated, reference = (audio_info(run / f"samples/{sample}{kind}.wav") for kind in ("", ".reference"))
+    assert generated.sample_rate_hz == reference.sample_rate_hz == recipe.mel.sample_rate_hz
+    assert generated.samples == recipe.mel.frames(reference.samples) * recipe.mel.hop_length
+    assert {path.suffix for path in (run / "samples").rglob(f"{Path(sample).name}*")} == {".wav", ".png"}
+    assert list((run / "tensorboard").iterdir())
+    assert not [path for path in run.rglob("*") if ".part" in path.name]
+
+
+def test_ljspeech_goes_from_its_recordings_to_both_voices(capsys: pytest.CaptureFixture[str]) -> None:
+    write_ljspeech()
+    extracted = "features of 5 clips (0.1 minutes, 2 clips held back) extracted in features/ljspeech-hifigan-22k\n"
+    finished = extracted.replace("extracted", "are finished")
+    for vocoder, features in (("spectral", extracted), ("wavenet", finished)):  # the second finds the first one's
+        assert train(f"ljspeech/{vocoder}") == 0
+        out, err = capsys.readouterr()
+        assert out.startswith(f"{features}training {vocoder} (")
+        assert "to step 2 on cpu\n" in out
+        assert f"\nsamples of 1 held-back clips: runs/ljspeech-{vocoder}/samples\n" in out
+        assert err == ""
+        assert_a_run_is_whole(Path(f"runs/ljspeech-{vocoder}"), "LJ050-0003", vocoder)
+    assert not Path("features/ljspeech-hifigan-22k/audio").exists()  # used where they lie
+
+    before = state_of("runs", "features")
+    for vocoder in TINY:
+        assert train(f"ljspeech/{vocoder}") == 0
+        run = f"runs/ljspeech-{vocoder}"
+        scores = Path(f"{run}/samples/scores.txt").read_text(encoding="utf-8")
+        assert capsys.readouterr().out == (
+            f"{finished}training is finished: {run}/model.safetensors\nsamples are finished: {run}/samples\n{scores}"
+        )
+    assert state_of("runs", "features") == before
+
+
+def write_mixed_folder() -> set[str]:
+    """Recordings of many kinds in subfolders, and what is none. Returns their names."""
+    files = {"a/wide.wav": 44100, "a/same.flac": 24000, "b/deep/low.ogg": 16000, "b/loud.wav": 48000}
+    if "MP3" in soundfile.available_formats():
+        files["b/pressed.mp3"] = 44100
+    for index, (name, rate) in enumerate(files.items()):
+        (CORPUS / name).parent.mkdir(parents=True, exist_ok=True)
+        samples = sweep(1.0, rate, from_hz=100.0 * (index + 1))
+        soundfile.write(CORPUS / name, np.stack([samples, -0.5 * samples], axis=1) if "wide" in name else samples, rate)
+    write_audio(CORPUS / "held/short.flac", sweep(0.3, 24000), 24000)  # shorter than a segment
+    (CORPUS / "notes.txt").write_text("no recording")
+    (CORPUS / "a/broken.wav").write_text("no recording either")
+    return {str(Path(name).with_suffix("")) for name in (*files, "held/short")}
+
+
+def test_any_folder_goes_from_its_recordings_to_both_voices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    names = write_mixed_folder()
+    left_out = (
+        f"1 left out:\n  {tmp_path}/corpus/a/broken.wav: cannot be decoded (Format not recognised.); "
+        "copy or download it again, or leave it out\n"
+    )
+    counted = f"features of {len(names)} clips (0.1 minutes, 1 clips held back)"
+    for vocoder in TINY:
+        run = Path(f"runs/folder-{vocoder}")
+        assert train(f"folder/{vocoder}", "data.held_out=held/*") == 0
+        assert capsys.readouterr().out.startswith(
+            f"{counted} extracted in {run}/features\n{left_out}training {vocoder}"
+        )
+        assert_a_run_is_whole(run, "held/short", vocoder)
+        clips = {clip.name: clip for clip in read_manifest(run / "features/manifest.tsv")}
+        assert set(clips) == names
+        for name, clip in clips.items():
+            info = audio_info(clip.audio)
+            assert (info.sample_rate_hz, info.channels) == (24000, 1)
+            assert abs(info.samples - 24000 * (0.3 if name == "held/short" else 1)) <= 2400  # MP3 pads its ends
+            assert clip.audio.is_relative_to(tmp_path / CORPUS) == (name in ("a/same", "held/short"))
+
+        before = state_of("runs")
+        assert train(f"folder/{vocoder}", "data.held_out=held/*") == 0
+        again = capsys.readouterr().out
+        assert again.startswith(f"{counted} are finished in {run}/features\n{left_out}training is finished: {run}/")
+        assert f"\nsamples are finished: {run}/samples\n" in again
+        assert state_of("runs") == before
+
+
+def test_a_recipe_without_a_corpus_says_how_to_give_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["folder/spectral", "--device", "cpu"]) == 2
+    assert capsys.readouterr().err == (
+        "wavegen-train: error: data.corpus: not given; add data.corpus=FOLDER to the command\n"
+    )
+    CORPUS.mkdir()
+    assert main(["folder/spectral", "data.corpus=corpus", "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"wavegen-train: error: {CORPUS.absolute()}: no recordings match '**/*'; "
+    )
+    assert not Path("runs").exists()

@@ -1,0 +1,56 @@
+"""Tiny vocoders with random weights, model files of them, and mels that they understand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wavegen.checkpoint import save_checkpoint, vocoder_header
+from wavegen.mel import LogMel, MelSpec
+from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
+
+SPEC = MelSpec(
+    sample_rate_hz=8000, n_fft=64, win_length=64, hop_length=16, n_mels=8, f_min_hz=0, f_max_hz=4000,
+    scale="slaney", norm="slaney", log="ln", floor=1e-5, center=False, magnitude_eps=1e-9,
+)  # fmt: skip
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "spectral": {"channels": 8, "layers": 2, "kernel_size": 3, "refinement_iterations": 1, "synthesis_iterations": 1},
+    "wavenet": {
+        "residual_channels": 4,
+        "skip_channels": 8,
+        "hidden_channels": 8,
+        "condition_channels": 4,
+        "cycles": 1,
+        "depth": 3,
+    },
+}
+
+
+def vocoder_config(name: str, **changes: Any) -> dict[str, Any]:
+    return VOCODERS[name].Config(**{**SHAPES[name], **changes}).model_dump(mode="json")
+
+
+def tiny_vocoder(name: str, *, spec: MelSpec = SPEC, **changes: Any) -> Vocoder:
+    """In training mode, every parameter random: zeros would hide what a weight does."""
+    torch.manual_seed(0)
+    vocoder = build_vocoder(VOCODERS[name].Config(**vocoder_config(name, **changes)), spec)
+    for parameter in vocoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return vocoder
+
+
+def write_model(path: Path, name: str = "spectral", *, spec: MelSpec = SPEC, **changes: Any) -> Path:
+    """A model file as a finished run has it."""
+    weights = tiny_vocoder(name, spec=spec, **changes).state_dict()
+    header = vocoder_header(vocoder_config(name, **changes), spec) | {"kind": "model", "recipe": {}, "step": 8}
+    save_checkpoint(path, {f"ema.{key}": value for key, value in weights.items()}, header)
+    return path
+
+
+def tiny_mel(frames: int, *, seed: int = 0, spec: MelSpec = SPEC) -> np.ndarray:
+    """The mel ``[n_mels, frames]`` of noise that swells from silence."""
+    samples = np.random.default_rng(seed).uniform(-0.9, 0.9, frames * spec.hop_length)
+    swelling = (samples * np.linspace(0, 1, len(samples)) ** 2).astype(np.float32)
+    return LogMel(spec)(torch.from_numpy(swelling)[None])[0].numpy()
