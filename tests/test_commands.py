@@ -17,7 +17,7 @@ from voices import SPEC, tiny_mel, tiny_vocoder, write_model
 
 import wavegen.checkpoint
 from wavegen.commands import extract, synth, train
-from wavegen.corpus import read_manifest
+from wavegen.corpus import Clip, read_manifest
 from wavegen.mel import load_mel, profile, save_mel
 from wavegen.recipe import find_recipe
 
@@ -393,7 +393,7 @@ def test_one_recording_becomes_a_mel_and_a_manifest(capsys: pytest.CaptureFixtur
     mel, spec = load_mel("out/mels/a.npz")
     assert spec == profile("bigvgan-24k")
     assert mel.shape == (100, 28)
-    (clip,) = read_manifest(Path("out/manifest.tsv"))
+    (clip,) = read_manifest(Path("out/manifest.tsv"), Clip)
     assert (clip.name, clip.split, clip.samples, clip.frames) == ("a", "train", 7200, 28)
 
 
@@ -402,7 +402,7 @@ def test_a_folder_of_recordings_to_a_profile(capsys: pytest.CaptureFixture[str])
     arguments = ["in", "out", "--profile", "vocos-24k"]
     assert extract.main(arguments) == 0
     assert load_mel("out/mels/sub/b.npz")[1] == profile("vocos-24k")
-    assert [clip.name for clip in read_manifest(Path("out/manifest.tsv"))] == ["a", "sub/b"]
+    assert [clip.name for clip in read_manifest(Path("out/manifest.tsv"), Clip)] == ["a", "sub/b"]
     assert capsys.readouterr().out == "2 mels of 0.6 s extracted: out/manifest.tsv\n"
     before = tree()
     assert extract.main(arguments) == 0
@@ -413,7 +413,7 @@ def test_a_folder_of_recordings_to_a_profile(capsys: pytest.CaptureFixture[str])
 def test_a_share_is_held_out() -> None:
     write_recordings(*(f"in/{index}.wav" for index in range(5)), seconds=0.1)
     assert extract.main(["in", "out", "--held-out", "0.4"]) == 0
-    splits = [clip.split for clip in read_manifest(Path("out/manifest.tsv"))]
+    splits = [clip.split for clip in read_manifest(Path("out/manifest.tsv"), Clip)]
     assert sorted(splits) == ["train"] * 3 + ["valid"] * 2
 
 
@@ -436,7 +436,7 @@ def test_a_bad_recording_among_good_ones_is_reported_at_the_end(capsys: pytest.C
             "wavegen-extract: 1 left out:\n"
             "  in/b.wav: cannot be decoded (Format not recognised.); copy or download it again, or leave it out\n",
         )
-    assert [clip.name for clip in read_manifest(Path("out/manifest.tsv"))] == ["a", "c"]
+    assert [clip.name for clip in read_manifest(Path("out/manifest.tsv"), Clip)] == ["a", "c"]
 
 
 @pytest.mark.parametrize(

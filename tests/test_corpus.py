@@ -141,13 +141,13 @@ CLIPS = [
 
 def test_a_manifest_is_read_back_equal() -> None:
     write_manifest(Path("out/manifest.tsv"), CLIPS)
-    assert read_manifest(Path("out/manifest.tsv")) == CLIPS
+    assert read_manifest(Path("out/manifest.tsv"), Clip) == CLIPS
 
 
 def test_files_below_the_manifest_move_with_it() -> None:
     write_manifest(Path("out/manifest.tsv"), CLIPS)
     Path("out").rename("moved")
-    moved = read_manifest(Path("moved/manifest.tsv"))
+    moved = read_manifest(Path("moved/manifest.tsv"), Clip)
     assert moved[0] == replace(CLIPS[0], mel=Path("moved/mels/a/x.npz"))
     assert moved[1].audio == Path("moved/audio/z.flac")
 
@@ -158,9 +158,9 @@ HEADER = "name\tsplit\tsamples\tframes\taudio\tmel\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a manifest without clips"),
-        (HEADER, "a manifest without clips"),
-        ("x\ttrain\t1\t1\ta\tb\nx\ttrain\t1\t1\ta\tb\n", "line 2 is not a row of a manifest (KeyError('samples'))"),
+        ("", "a manifest without rows"),
+        (HEADER, "a manifest without rows"),
+        ("x\ttrain\t1\t1\ta\tb\nx\ttrain\t1\t1\ta\tb\n", "line 2 is not a row of a manifest (KeyError('name'))"),
         (HEADER + "x\ttrain\t1\t1\ta\tb\nx\ttrain\n", "line 3 is not a row of a manifest (TypeError("),
         (HEADER + "x\ttrain\tmany\t1\ta\tb\n", "line 2 is not a row of a manifest (ValueError("),
         # "test" taken for "train" would be trained on.
@@ -171,17 +171,16 @@ def test_a_bad_manifest_is_refused(text: str, message: str) -> None:
     path = Path("manifest.tsv")
     path.write_text(text)
     with pytest.raises(DataError) as caught:
-        read_manifest(path)
+        read_manifest(path, Clip)
     assert str(caught.value).startswith(f"manifest.tsv: {message}")
-    assert str(caught.value).endswith("; make it with wavegen-extract")
+    columns = "name, split, samples, frames, audio, mel"
+    assert str(caught.value).endswith(f"; it needs the tab-separated columns {columns}")
 
 
 def test_what_is_no_text_is_no_manifest() -> None:
     Path("manifest.tsv").write_bytes(b"\xff\xfe\x00name")
     for path in (Path("manifest.tsv"), Path()):
-        with pytest.raises(
-            DataError, match=r"^(manifest\.tsv|\.): not a manifest \(.+\); make it with wavegen-extract$"
-        ):
-            read_manifest(path)
-    with pytest.raises(DataError, match=r"^none\.tsv: no such manifest; make it with wavegen-extract$"):
-        read_manifest(Path("none.tsv"))
+        with pytest.raises(DataError, match=r"^(manifest\.tsv|\.): not a manifest \(.+\); it needs the tab-separated"):
+            read_manifest(path, Clip)
+    with pytest.raises(DataError, match=r"^none\.tsv: no such manifest; check the path$"):
+        read_manifest(Path("none.tsv"), Clip)

@@ -13,7 +13,7 @@ import torch
 
 import wavegen.extraction
 from wavegen.audio import read_audio, write_audio
-from wavegen.corpus import Recording, find_recordings, read_manifest
+from wavegen.corpus import Clip, Recording, find_recordings, read_manifest
 from wavegen.errors import DataError, OutputError
 from wavegen.extraction import MANIFEST, MARKER, Extraction, extract, is_complete
 from wavegen.mel import LogMel, load_mel, profile
@@ -79,7 +79,7 @@ def test_every_mel_is_that_of_its_recording_and_carries_its_definition() -> None
         assert spec == SPEC
         assert (clip.samples, clip.frames) == (len(audio), mel.shape[1])
         np.testing.assert_array_equal(mel, LogMel(SPEC)(torch.from_numpy(audio)[None])[0].numpy())
-    assert read_manifest(OUT.absolute() / MANIFEST) == result.clips
+    assert read_manifest(OUT.absolute() / MANIFEST, Clip) == result.clips
     assert {clip.split for clip in result.clips} == {"train", "valid"}
 
 
@@ -262,7 +262,7 @@ def test_another_split_keeps_the_mels_and_changes_the_manifest(made: list[str]) 
     made.clear()
     result = extract(find_recordings(CORPUS, held_out="b"), OUT, SPEC, jobs=1, progress=False)
     assert not result.was_complete
-    assert [clip.name for clip in read_manifest(OUT / MANIFEST) if clip.split == "valid"] == ["b"]
+    assert [clip.name for clip in read_manifest(OUT / MANIFEST, Clip) if clip.split == "valid"] == ["b"]
     assert made == []
 
 

@@ -13,10 +13,10 @@ from wavegen.audio import audio_info, write_audio
 from wavegen.checkpoint import load_vocoder
 from wavegen.commands.train import main
 from wavegen.config import load_yaml
-from wavegen.corpus import Recording, read_manifest
+from wavegen.corpus import Clip, Recording, read_manifest
 from wavegen.errors import ConfigError, DataError, MelError
 from wavegen.mel import profile
-from wavegen.pipeline import list_recordings
+from wavegen.pipeline import RECIPE, RECORDINGS, list_recordings
 from wavegen.recipe import (
     SHIPPED,
     build,
@@ -217,6 +217,16 @@ def test_the_corpus_is_relative_to_the_file_and_of_an_override_to_the_current_fo
     assert load_recipe(at_home).data.corpus == Path("/at/home/audio")
 
 
+def test_a_list_of_recordings_takes_the_place_of_the_glob() -> None:
+    text = "name\tsplit\tpath\nx\ttrain\tone.wav\ny\tvalid\t/elsewhere/two.flac\n"
+    Path("lists").mkdir()
+    Path("lists/mine.tsv").write_text(text, encoding="utf-8")
+    path = write(SMALLEST.replace("corpus: audio", "manifest: mine.tsv"), "lists/mine.yaml")
+    x, y = list_recordings(load_recipe(path), path)
+    assert x == Recording("x", Path("lists/one.wav").absolute(), "train")
+    assert y == Recording("y", Path("/elsewhere/two.flac"), "valid")
+
+
 def test_the_vocoder_is_switched_by_one_override() -> None:
     recipe = load_recipe(write(), ["vocoder={name: wavenet, cycles: 1}"])
     assert (recipe.vocoder.name, type(build(recipe, device="meta")).__name__) == ("wavenet", "WaveNet")
@@ -348,9 +358,9 @@ def train(recipe: str, *overrides: str) -> int:
 
 
 def state_of(*folders: str) -> dict[Path, tuple[int, bytes]]:
-    """Every file's time and content. The resolved recipe is written each time, so that only its content counts."""
+    """Every file's time and content; of what says what the run is, written each time, the content alone."""
     files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
-    return {p: (0 if p.name == "recipe.yaml" else p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+    return {p: (0 if p.name in (RECIPE, RECORDINGS) else p.stat().st_mtime_ns, p.read_bytes()) for p in files}
 
 
 def assert_a_run_is_whole(run: Path, sample: str, vocoder: str) -> None:
@@ -387,6 +397,9 @@ def test_ljspeech_goes_from_its_recordings_to_both_voices(capsys: pytest.Capture
             f"{finished}training is finished: {run}/model.safetensors\nsamples are finished: {run}/samples\n{scores}"
         )
     assert state_of("runs", "features") == before
+    # The run's own recipe knows the recordings and their splits without the prepare.py, which it has not beside it.
+    resolved = Path("runs/ljspeech-spectral/recipe.yaml")
+    assert list_recordings(load_recipe(resolved), resolved) == ljspeech()
 
 
 def write_mixed_folder() -> set[str]:
@@ -418,7 +431,7 @@ def test_any_folder_goes_from_its_recordings_to_both_voices(capsys: pytest.Captu
             f"{counted} extracted in {run}/features\n{left_out}training {vocoder}"
         )
         assert_a_run_is_whole(run, "held/short", vocoder)
-        clips = {clip.name: clip for clip in read_manifest(run / "features/manifest.tsv")}
+        clips = {clip.name: clip for clip in read_manifest(run / "features/manifest.tsv", Clip)}
         assert set(clips) == names
         for name, clip in clips.items():
             info = audio_info(clip.audio)

@@ -16,7 +16,7 @@ from tiny import write_corpus, write_recipe
 from wavegen.audio import read_audio
 from wavegen.checkpoint import load_checkpoint
 from wavegen.commands.train import main
-from wavegen.corpus import read_manifest
+from wavegen.corpus import Clip, read_manifest
 from wavegen.errors import ConfigError
 from wavegen.mel import load_mel
 from wavegen.melspec import profile
@@ -250,7 +250,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
 
 
 def segments(run: Path, **changes: int) -> Segments:
-    clips = [clip for clip in read_manifest(run / "features" / "manifest.tsv") if clip.split == "train"]
+    clips = [clip for clip in read_manifest(run / "features" / "manifest.tsv", Clip) if clip.split == "train"]
     return Segments(clips, MEL, **{"frames": 16, "seed": 0, **changes})
 
 

@@ -4,11 +4,11 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from wavegen.audio import AUDIO_SUFFIXES
 from wavegen.errors import DataError
@@ -39,6 +39,9 @@ class Clip:
     frames: int
     audio: Path
     mel: Path
+
+
+Row = TypeVar("Row", Recording, Clip)
 
 
 def find_recordings(folder: Path, *, pattern: str = "**/*", held_out: float | str = 0.05) -> list[Recording]:
@@ -126,8 +129,8 @@ def spread(clips: Sequence[Clip], count: int) -> list[Clip]:
     return [clips[i * len(clips) // count] for i in range(count)]
 
 
-def write_manifest(path: Path, clips: Sequence[Clip]) -> None:
-    """Write clips as tab-separated text with a header; files below the manifest's folder by relative path."""
+def write_manifest(path: Path, rows: Sequence[Row]) -> None:
+    """Write recordings or clips as tab-separated text with a header; files below its folder by relative path."""
 
     def shown(value: object) -> object:
         if isinstance(value, Path) and value.is_relative_to(path.parent):
@@ -136,36 +139,46 @@ def write_manifest(path: Path, clips: Sequence[Clip]) -> None:
 
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(field.name for field in fields(Clip))
-    writer.writerows([shown(value) for value in asdict(clip).values()] for clip in clips)
+    writer.writerow(field.name for field in fields(rows[0]))
+    writer.writerows([shown(value) for value in asdict(row).values()] for row in rows)
     with write_beside(path) as beside:
         beside.write_text(text.getvalue(), encoding="utf-8")
 
 
-def read_manifest(path: Path) -> list[Clip]:
-    """Read what ``write_manifest`` wrote.
+def read_manifest(path: Path, kind: type[Row]) -> list[Row]:
+    """Read what ``write_manifest`` wrote, or a list of recordings that somebody made.
+
+    Args:
+        path: tab-separated text whose header names the fields of ``kind``; relative paths start at its folder.
+        kind: ``Recording`` or ``Clip``.
 
     Raises:
-        DataError: the file is missing or unreadable, has no clips, or a row is not one of a manifest.
+        DataError: the file is missing or unreadable, has no rows, or a row is not one of ``kind``.
     """
+    columns = [field.name for field in fields(kind)]
+    remedy = f"it needs the tab-separated columns {', '.join(columns)}"
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
     except FileNotFoundError:
-        raise DataError("no such manifest", where=path, remedy="make it with wavegen-extract") from None
+        raise DataError("no such manifest", where=path, remedy="check the path") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"not a manifest ({error})", where=path, remedy="make it with wavegen-extract") from error
-    splits: dict[str, Split] = {"train": "train", "valid": "valid"}
-    clips = []
+        raise DataError(f"not a manifest ({error})", where=path, remedy=remedy) from error
+    parse: dict[str, Callable[[str], object]] = {"split": _split, "samples": int, "frames": int}
+    parse |= dict.fromkeys(("path", "audio", "mel"), path.parent.joinpath)
+    result = []
     for line, row in enumerate(rows, start=2):
         try:
-            samples, frames = int(row["samples"]), int(row["frames"])
-            audio, mel = path.parent / row["audio"], path.parent / row["mel"]
-            clips.append(Clip(row["name"], splits[row["split"]], samples, frames, audio, mel))
+            values: dict[str, Any] = {name: parse.get(name, str)(row[name]) for name in columns}
+            result.append(kind(**values))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"line {line} is not a row of a manifest ({error!r})", where=path, remedy="make it with wavegen-extract"
-            ) from error
-    if not clips:
-        raise DataError("a manifest without clips", where=path, remedy="make it with wavegen-extract")
-    return clips
+            what = f"line {line} is not a row of a manifest ({error!r})"
+            raise DataError(what, where=path, remedy=remedy) from error
+    if not result:
+        raise DataError("a manifest without rows", where=path, remedy=remedy)
+    return result
+
+
+def _split(value: str) -> Split:
+    splits: dict[str, Split] = {"train": "train", "valid": "valid"}
+    return splits[value]

@@ -65,7 +65,7 @@ def extract(
     out = Path(out).absolute()
     before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
     if is_complete(recordings, out, spec):
-        return Extraction(read_manifest(out / MANIFEST), before["left_out"], was_complete=True)
+        return Extraction(read_manifest(out / MANIFEST, Clip), before["left_out"], was_complete=True)
     # Once the marker names a recording, the mel of that name, where there is one, is of it. So what was made of another
     # goes first. Comparing times would not do: a recording that was moved or unpacked here may be older than its mel.
     for recording in _changed(recordings, before, fingerprint):

@@ -3,14 +3,14 @@
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
-from wavegen.corpus import Clip, Recording, find_recordings, spread
+from wavegen.corpus import Clip, Recording, find_recordings, read_manifest, spread, write_manifest
 from wavegen.errors import ConfigError
 from wavegen.evaluation.samples import Clip as SampleClip
 from wavegen.evaluation.samples import summary_table, write_samples
@@ -24,9 +24,10 @@ from wavegen.training.state import RunFolder
 
 Say = Callable[[str], None]
 
+RECIPE, RECORDINGS = "recipe.yaml", "recordings.tsv"
 # What may change between the parts of one run: how it is watched, and how long it goes on.
 _FREE = {
-    "description", "samples.clips", "samples.baseline_iterations", "data.features", "training.steps",
+    "description", "samples.clips", "samples.baseline_iterations", "data.features", "data.manifest", "training.steps",
     "training.log_every", "training.validate_every", "training.checkpoint_every", "training.keep_checkpoints",
     "training.valid_clips", "training.valid_frames", "training.listen_clips", "training.listen_frames",
     "training.workers",
@@ -60,7 +61,7 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, s
     _tell(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, say)
 
     if rank == 0:
-        save_recipe(recipe, out / "recipe.yaml")
+        _save_resolved(recipe, recordings, recipe_path, out)
     distributed.start(device)
     try:
         if not _train(recipe, extraction.clips, out, device, say):
@@ -73,12 +74,16 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, s
 
 
 def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
-    """The corpus's recordings, by the ``prepare.py`` beside the recipe or by the recipe's glob.
+    """The corpus's recordings, by the recipe's manifest, the ``prepare.py`` beside it, or its glob.
+
+    Code is found by its place beside the recipe that the user named, never by what a YAML says.
 
     Raises:
         ConfigError: the recipe leaves the corpus open.
         DataError: the folder is not that corpus.
     """
+    if recipe.data.manifest is not None:
+        return read_manifest(recipe.data.manifest, Recording)
     if recipe.data.corpus is None:
         raise ConfigError("not given", where="data.corpus", remedy="add data.corpus=FOLDER to the command")
     script = recipe_path.parent / "prepare.py"
@@ -89,8 +94,17 @@ def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    prepared: Iterable[Recording] = module.prepare(recipe.data.corpus, recipe.data.held_out)
-    return list(prepared)
+    prepared: list[Recording] = module.prepare(recipe.data.corpus, recipe.data.held_out)
+    return prepared
+
+
+def _save_resolved(recipe: Recipe, recordings: list[Recording], recipe_path: Path, out: Path) -> None:
+    """Write the recipe so that it reproduces the run alone: what a ``prepare.py`` beside it found, as a manifest."""
+    manifest = None
+    if (recipe_path.parent / "prepare.py").is_file() or recipe.data.manifest is not None:
+        manifest = Path(RECORDINGS)
+        write_manifest(out / manifest, recordings)
+    save_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update={"manifest": manifest})}), out / RECIPE)
 
 
 def _tell(extraction: Extraction, features: Path, hop_seconds: float, say: Say) -> None:
@@ -156,7 +170,7 @@ def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device,
 
 def _refuse_changes(recipe: Recipe, out: Path) -> None:
     """A run has one definition. Raise ConfigError where the recipe differs from the one ``out`` was begun with."""
-    path = out / "recipe.yaml"
+    path = out / RECIPE
     if not path.exists():
         return
     before, now = (_flat(r.model_dump(mode="json")) for r in (load_recipe(path), recipe))

@@ -31,9 +31,11 @@ class DataConfig(Config):
 
     Attributes:
         corpus: folder of the corpus. In a recipe file it is relative to that file, on the command line to the
-            current folder.
-        recordings: glob below ``corpus``, for corpora that need no ``prepare.py``.
+            current folder. A ``prepare.py`` beside the recipe knows how the corpus is laid out.
+        recordings: glob below ``corpus``, where there is no ``prepare.py``.
         held_out: share of the recordings held back for validation, or a glob of their names.
+        manifest: tab-separated list of recordings (name, path, split) to use instead of all of these; relative as
+            ``corpus`` is.
         features: folder for the extracted mels, shared by the recipes of a corpus; relative to the current folder,
             as runs are. Below the run by default.
     """
@@ -41,6 +43,7 @@ class DataConfig(Config):
     corpus: Path | None = None
     recordings: str = "**/*"
     held_out: Annotated[float, Field(gt=0, lt=1)] | str = 0.05
+    manifest: Path | None = None
     features: Path | None = None
 
 
@@ -141,15 +144,15 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     for fragment in uses:
         data = merge(data, load_yaml(_find_fragment(str(fragment), path)))
     data = merge(data, own)
-    corpus = data.get("data", {}).get("corpus") if isinstance(data.get("data"), dict) else None
-    if isinstance(corpus, str):
-        data["data"] = {**data["data"], "corpus": str(path.parent.absolute() / Path(corpus).expanduser())}
+    section = data.get("data")
+    if isinstance(section, dict):  # paths in the file start at the file, paths on the command line at the user
+        own_paths = {key: section[key] for key in ("corpus", "manifest") if isinstance(section.get(key), str)}
+        resolved = {key: str(path.parent.absolute() / Path(value).expanduser()) for key, value in own_paths.items()}
+        data["data"] = {**section, **resolved}
     recipe = parse(Recipe, apply_overrides(data, overrides), where=path)
-    if recipe.data.corpus is None:
-        return recipe
-    return recipe.model_copy(
-        update={"data": recipe.data.model_copy(update={"corpus": recipe.data.corpus.expanduser().absolute()})}
-    )
+    given = {"corpus": recipe.data.corpus, "manifest": recipe.data.manifest}
+    absolute = {key: value and value.expanduser().absolute() for key, value in given.items()}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=absolute)})
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
