@@ -114,7 +114,7 @@ def test_a_folder_becomes_a_folder(model: str, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.startswith("wavs: 0.12 s of audio in ")
 
 
-def test_a_long_mel_in_pieces_is_the_whole(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_mel_in_pieces_is_the_whole(model: str) -> None:
     mel = tiny_mel(4321)  # more than two of the pieces that it is cut into
     save_mel("a.npz", mel, SPEC)
     assert synth.main(["a.npz", "a.wav", "--model", model, "--float"]) == 0
@@ -511,6 +511,7 @@ def test_a_folder_that_cannot_be_written(
         ("extract", ["none", "out"], "none: no such folder; give the folder that holds the recordings"),
         ("train", ["demmo"], "unknown recipe 'demmo'; did you mean 'demo'?"),
     ],
+    ids=["synth", "extract", "train"],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(command: str, arguments: list[str], message: str) -> None:
     program = [Path(sys.executable).with_name(f"wavegen-{command}"), *arguments]

@@ -37,6 +37,13 @@ def refusal(folder: Path, **options: str) -> str:
 # --- recordings ---
 
 
+def test_hidden_files_are_no_recordings() -> None:
+    for name in ("a.wav", "b.wav", ".a.123.part.wav"):
+        Path("corpus").mkdir(exist_ok=True)
+        Path("corpus", name).touch()
+    assert [recording.name for recording in find_recordings(Path("corpus"))] == ["a", "b"]
+
+
 def test_recordings_of_every_kind_are_found_in_subfolders_and_named_by_their_place() -> None:
     folder = corpus("b.wav", "a/x.1.FLAC", "a/b/y.ogg", "z.Mp3", "o.opus", "notes.txt", "a/metadata.csv", "wav")
     (folder / "folder.wav").mkdir()

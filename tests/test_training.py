@@ -134,12 +134,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     output, _ = process.communicate()
     assert process.returncode == code, output
     assert not (killed / "model.safetensors").exists()
+    half_written = killed / "checkpoints" / ".step-00000009.1.part.safetensors"
+    half_written.write_bytes(b"half")
     if sign == signal.SIGTERM:
         assert "the same command goes on from there" in output
     assert train(recipe, killed, *settings) == 0
     last = "checkpoints/step-00000040.safetensors"
     assert_same_checkpoint(whole / last, killed / last)
     assert [r["step"] for r in rows(killed, "train")] == list(range(1, 41))
+    assert not half_written.exists()
 
 
 @pytest.mark.parametrize("vocoder", sorted(VOCODERS))

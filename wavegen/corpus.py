@@ -66,7 +66,9 @@ def find_recordings(folder: Path, *, pattern: str = "**/*", held_out: float | st
     try:
         if ".." in Path(pattern).parts:  # names would lead out of the folder, and so would the files called after them
             raise ValueError("it leaves the folder")
-        paths = sorted(p for p in folder.glob(pattern) if p.is_file() and p.suffix.lower() in AUDIO_SUFFIXES)
+        # Hidden files are half-written ones and file managers' leavings.
+        visible = (p for p in folder.glob(pattern) if not p.name.startswith("."))
+        paths = sorted(p for p in visible if p.is_file() and p.suffix.lower() in AUDIO_SUFFIXES)
     except (ValueError, NotImplementedError) as error:  # NotImplementedError: an absolute path
         raise DataError(
             f"{pattern!r} is no pattern for files below it ({error})",

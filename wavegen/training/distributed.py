@@ -30,17 +30,6 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """The device of this process: its own GPU where there is one."""
-    if name != "auto":
-        return torch.device(name)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
-
-
 def total(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
     """Each value summed over all processes; every process must call it, with the same names."""
     if not dist.is_initialized():

@@ -113,6 +113,8 @@ class RunFolder:
         Raises:
             CheckpointError: the newest one is damaged, or of another vocoder or mel definition than this run's.
         """
+        for half_written in self.checkpoints.glob(".*.part*"):  # by a process that was killed while it saved
+            half_written.unlink(missing_ok=True)
         found = self.all()
         if not found:
             return False
