@@ -92,7 +92,7 @@ class Vocoder(nn.Module, ABC):
             MelError: ``mel`` has the wrong shape.
         """
         self.check_shape(mel)
-        mask = frame_mask(lengths, mel.shape[-1])
+        mask = frame_mask(None if lengths is None else lengths.to(mel.device), mel.shape[-1])
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0)
         samples = self.generate(masked(mel, mask), mask, self._seeds(seed, mel), 0)
