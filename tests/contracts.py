@@ -130,8 +130,9 @@ def check_streaming(subject: Subject, *, tolerance: float = 1e-12, count: int = 
         for pieces in chunkings(steps, count):
             joined = streamed(subject, inputs, pieces)
             assert joined.shape == whole.shape, f"{subject}: {joined.shape} streamed, {whole.shape} whole, {pieces}"
-            worst = max(worst, float((joined - whole).abs().max() / whole.abs().max().clamp(min=1e-30)))
-            assert worst <= tolerance, f"{subject}: streaming as {pieces} differs by {worst:.2g}"
+            difference = float((joined - whole).abs().max() / whole.abs().max().clamp(min=1e-30))
+            assert difference <= tolerance, f"{subject}: streaming as {pieces} differs by {difference:.2g}"
+            worst = max(worst, difference)
     return worst
 
 

@@ -96,6 +96,8 @@ def test_receptive_field_grows_to_15_not_16() -> None:
             "give at least 9 steps, or pad more",
         ),
         (lambda: effective_kernel_size((3, 3), (1, 1, 1)), "arguments for 2 and 3 dimensions; give one entry each"),
+        (lambda: DilatedConv1d(4, 4, 3, padding="casual"), "padding is 'casual'; give 'causal' or 'same'"),  # type: ignore[arg-type]
+        (lambda: HoldUpsampler(4, padding="valid"), "padding is 'valid'; give 'causal' or 'same'"),  # type: ignore[arg-type]
         (lambda: GatedResidualBlock(4, gate_channels=5), "gate_channels is 5; the gate halves it: give an even number"),
         (lambda: DilatedStack([]), "a stack of no blocks; give at least one"),
         (

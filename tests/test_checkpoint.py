@@ -336,7 +336,7 @@ def test_no_run_at_all() -> None:
         find_model(None)
     assert str(error.value) == (
         f"no finished run in {Path('runs').absolute()}; "
-        "train one, as with wavegen-train demo, or give --model RUN_OR_FILE"
+        "train one, as with wavegen-train demo, or name a run's folder or a model file"
     )
 
 

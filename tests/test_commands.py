@@ -313,7 +313,8 @@ def test_a_model_of_a_newer_format(mel: str, refused: Refused, monkeypatch: pyte
 
 def test_no_model_anywhere(folder: Path, mel: str, refused: Refused) -> None:
     assert refused(synth.main, mel, "out.wav") == (
-        f"no finished run in {folder / 'runs'}; train one, as with wavegen-train demo, or give --model RUN_OR_FILE"
+        f"no finished run in {folder / 'runs'}; train one, as with wavegen-train demo, "
+        "or name a run's folder or a model file"
     )
 
 

@@ -307,6 +307,16 @@ def test_a_state_that_forgets_is_caught() -> None:
         check_streaming(forgetful)
 
 
+def test_a_stream_of_nan_is_caught() -> None:
+    subject = causal_conv()
+    assert subject.step
+    step = subject.step
+    with pytest.raises(AssertionError, match="streaming as"):
+        check_streaming(
+            broken(step=lambda inputs, state: (step(inputs, state)[0] * float("nan"), step(inputs, state)[1]))
+        )
+
+
 def test_state_plus_delay_on_a_same_padded_stack_is_caught() -> None:
     """The classic mistake: zeros fed before the start make layer 1 emit its bias where layer 2 expects zeros."""
     same = randomised(nn.Sequential(*(DilatedConv1d(CHANNELS, CHANNELS, 3, padding="same") for _ in range(2))))

@@ -289,7 +289,7 @@ def test_samples_end_to_end(
 
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "2/2" in captured.err
+    assert captured.err == ""  # no terminal, and quickly done
 
 
 def test_samples_score_the_same_twice_in_silence(

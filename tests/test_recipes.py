@@ -256,10 +256,10 @@ def test_a_segment_within_the_receptive_field_is_refused_before_any_data_is_read
     arguments = [str(path), wavenet, "data.corpus=none", "--device", "cpu"]
     assert main([*arguments, "training.segment_frames=8"]) == 2
     assert capsys.readouterr().err == (
-        "wavegen-train: error: mine.yaml: training.segment_frames: 8 frames are 2048 samples, which does not exceed "
-        "the vocoder's receptive field of 2048; give at least 9\n"
+        "wavegen-train: error: mine.yaml: training.segment_frames: 8 frames (2048 samples) are too "
+        "short for the wavenet vocoder (receptive field 2048 samples) and its objective; give at least 12\n"
     )
-    assert load_recipe(path, [wavenet, "training.segment_frames=9"]).training.segment_frames == 9
+    assert load_recipe(path, [wavenet, "training.segment_frames=12"]).training.segment_frames == 9
     # A vocoder that normalises over channels learns from crops of any length.
     assert load_recipe(path, ["training.segment_frames=1"]).training.segment_frames == 1
 

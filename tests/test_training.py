@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from tiny import write_corpus, write_recipe
+from tiny import RATE, voice, write_corpus, write_recipe
 
 from wavegen.audio import read_audio
 from wavegen.checkpoint import load_checkpoint
@@ -23,7 +26,7 @@ from wavegen.melspec import profile
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
 from wavegen.training.loop import learning_rate
-from wavegen.training.objectives import LikelihoodObjective, ReconstructionObjective
+from wavegen.training.objectives import LikelihoodObjective, ReconstructionObjective, past_samples
 from wavegen.vocoders import VOCODERS
 
 MEL = profile("bigvgan-24k")
@@ -162,9 +165,10 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, corpus: Path, vocod
         # Rounding, which Adam's first steps and Griffin-Lim amplify; other segments would show from the first step.
         np.testing.assert_allclose(two[:2], one[:2], rtol=1e-4 if kind == "train" else 1e-2)
         np.testing.assert_allclose(two, one, rtol=2e-2)
-    a, b = (load_checkpoint(tmp_path / run / "checkpoints/step-00000008.safetensors")[0] for run in ("one", "two"))
-    worst = max(float((a[n] - b[n]).abs().max()) for n in a if n.startswith("model."))
-    assert 0 < worst < 2e-2  # sums in another order; equal bits would mean that nothing was shared
+    # A sum where a mean belongs would leave Adam's steps as they are, but not the gradient's norm.
+    norms = [rows(tmp_path / run, "train")[0]["gradient_norm"] for run in ("one", "two")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    assert rows(tmp_path / "one", "train") != rows(tmp_path / "two", "train")  # sums in another order: it was shared
     assert result.stdout.count("training ") == 1  # one voice
 
 
@@ -224,20 +228,84 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(
     assert train(recipe, out) == 0
 
 
-def test_torch_compile_trains(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
-    recipe = write_recipe(tmp_path / "r.yaml", corpus)
-    assert train(recipe, tmp_path / "run", "training.steps=1", "training.compile=true") == 0
-    assert compiled == ["ReconstructionObjective"]
+def test_a_kill_between_the_two_files_of_a_best_checkpoint_loses_neither(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wavegen.training import state
+
+    recipe, out, saved = write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run", []
+    original = state.save_checkpoint
+
+    def killed(path: Path, *arguments: Any) -> None:
+        saved.append(path.name)
+        if len(saved) > 1 and saved[-2] == "best.safetensors":
+            raise KeyboardInterrupt
+        original(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_checkpoint", killed)
+        assert train(recipe, out) == 130
+    assert "best.safetensors" in saved
+    assert train(recipe, out) == 0
+    assert load_checkpoint(out / "checkpoints/best.safetensors")[1]["best"] is not None
+
+
+def test_a_half_written_log_does_not_stop_a_resume(tmp_path: Path, corpus: Path) -> None:
+    recipe, out = write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run"
+    assert train(recipe, out, "training.steps=4") == 0
+    with open(out / "log.jsonl", "a") as log:
+        log.write('{"step": 5, "ki')
+    assert train(recipe, out) == 0
+    assert [row["step"] for row in rows(out, "train")] == list(range(1, 9))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run"
+    original, calls = ReconstructionObjective.forward, []
+
+    def poisoned(self: ReconstructionObjective, batch: Batch) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        parts = original(self, batch)
+        return {**parts, "loss": parts["loss"] * float("nan")} if len(calls) == 3 else parts
+
+    monkeypatch.setattr(ReconstructionObjective, "forward", poisoned)
+    assert train(recipe, out) == 2
+    assert "step 3: loss is nan; the checkpoint before is kept" in capsys.readouterr().err
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002.safetensors"]
+    assert all(
+        value.isfinite().all() for value in load_checkpoint(out / "checkpoints/step-00000002.safetensors")[0].values()
+    )
+
+
+@pytest.mark.parametrize("vocoder", sorted(VOCODERS))
+def test_a_held_back_clip_of_a_few_samples_is_validated(tmp_path: Path, vocoder: str) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    soundfile.write(corpus / "a0.wav", voice(400 / RATE), RATE)
+    assert train(write_recipe(tmp_path / "r.yaml", corpus, vocoder=vocoder), tmp_path / "run") == 0
+    assert [row["step"] for row in rows(tmp_path / "run", "valid")] == [4, 8]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
+@pytest.mark.parametrize("vocoder", sorted(VOCODERS))
+def test_a_compiled_run_takes_the_steps_of_an_uncompiled_one(tmp_path: Path, corpus: Path, vocoder: str) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", corpus, vocoder=vocoder)
+    for compiled in ("true", "false"):
+        assert train(recipe, tmp_path / compiled, "training.steps=2", f"training.compile={compiled}") == 0
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0  # something was compiled
+    a, b = (np.array([row["loss"] for row in rows(tmp_path / name, "train")]) for name in ("true", "false"))
+    np.testing.assert_allclose(a, b, rtol=1e-3)
 
 
 def test_bfloat16_trains_close_to_float32(tmp_path: Path, corpus: Path) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", corpus)
     for precision in ("float32", "bfloat16"):
         assert train(recipe, tmp_path / precision, f"training.precision={precision}") == 0
-    single, half = (rows(tmp_path / p, "train")[0]["loss"] for p in ("float32", "bfloat16"))
-    assert half == pytest.approx(single, rel=0.02)
+    single, half = (rows(tmp_path / p, "train")[-1]["loss"] for p in ("float32", "bfloat16"))
+    assert half == pytest.approx(single, rel=0.05)
     assert half != single
 
 
@@ -355,7 +423,8 @@ def test_samples_without_their_past_are_not_counted() -> None:
     objective = LikelihoodObjective(vocoder)
     batch = random_batch([12], [40])
     log_prob = vocoder.log_prob(batch.audio, batch.mel)
-    first = vocoder.receptive_field_samples
+    first = past_samples(vocoder)
+    assert first >= vocoder.receptive_field_samples
     expected = -log_prob[:, first:].sum() / batch.audio.numel()
     torch.testing.assert_close(objective(batch)["loss"], expected)
     from_the_start = objective(batch._replace(starts=torch.tensor([0])))["loss"]
@@ -405,10 +474,11 @@ def test_a_run_without_held_back_clips_is_refused(tmp_path: Path, corpus: Path) 
 
 
 @pytest.mark.gpu
-def test_resuming_on_a_gpu_is_bit_for_bit_too(tmp_path: Path, corpus: Path, gpu: torch.device) -> None:
-    recipe = write_recipe(tmp_path / "r.yaml", corpus)
+@pytest.mark.parametrize("vocoder", sorted(VOCODERS))
+def test_resuming_on_a_gpu_is_bit_for_bit_too(tmp_path: Path, corpus: Path, gpu: torch.device, vocoder: str) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", corpus, vocoder=vocoder)
     for name, steps in (("whole", "8"), ("parts", "4"), ("parts", "8")):
-        settings = ["training.decay=constant", f"training.steps={steps}"]
+        settings = ["training.decay=constant", f"training.steps={steps}", "training.listen_clips=1"]
         assert main([str(recipe), "--out", str(tmp_path / name), "--device", "cuda", *settings]) == 0
     last = "checkpoints/step-00000008.safetensors"
     assert_same_checkpoint(tmp_path / "whole" / last, tmp_path / "parts" / last)

@@ -85,8 +85,12 @@ def vocoder_header(vocoder_config: Mapping[str, Any], mel: MelSpec) -> dict[str,
     return {"vocoder": dict(vocoder_config), "mel": mel.model_dump(mode="json")}
 
 
-def load_vocoder(path: Path, device: torch.device | str = "cpu") -> Vocoder:
+def load_vocoder(where: Path | str | None = None, device: torch.device | str = "cpu") -> Vocoder:
     """The vocoder saved in a model file or, with its averaged weights, in a training checkpoint.
+
+    Args:
+        where: a run's folder, a file, or None for the newest finished run below ``./runs``.
+        device: where to put it.
 
     Returns:
         in evaluation mode, weight normalisation folded, on ``device``.
@@ -94,6 +98,7 @@ def load_vocoder(path: Path, device: torch.device | str = "cpu") -> Vocoder:
     Raises:
         CheckpointError: as ``load_checkpoint``, or weights that do not fit the model they say they are of.
     """
+    path = find_model(where)
     tensors, header = load_checkpoint(path)
     try:
         name, definition = header["vocoder"]["name"], header["mel"]
@@ -106,6 +111,8 @@ def load_vocoder(path: Path, device: torch.device | str = "cpu") -> Vocoder:
     prefix = "ema." if any(key.startswith("ema.") for key in tensors) else "model."
     weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     load_weights(vocoder, weights, path)
+    if torch.device(device).type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # pieces of a stream would round otherwise than the whole
     return vocoder.prepared_for_synthesis().to(device)
 
 
@@ -122,7 +129,7 @@ def load_weights(vocoder: Vocoder, weights: Mapping[str, Tensor], where: object)
         ) from error
 
 
-def find_model(where: Path | None, runs: Path = Path("runs")) -> Path:
+def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
     """The model file that a user means by a run folder, a file, or nothing (the newest finished run).
 
     Raises:
@@ -133,9 +140,10 @@ def find_model(where: Path | None, runs: Path = Path("runs")) -> Path:
         if not finished:
             raise CheckpointError(
                 f"no finished run in {runs.absolute()}",
-                remedy="train one, as with wavegen-train demo, or give --model RUN_OR_FILE",
+                remedy="train one, as with wavegen-train demo, or name a run's folder or a model file",
             )
         return finished[-1]
+    where = Path(where)
     if where.is_dir():
         if (where / MODEL).exists():
             return where / MODEL

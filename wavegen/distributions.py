@@ -234,7 +234,7 @@ class MuLaw(OutputDistribution):
         """Waveform `[batch, time]` in -1..1 -> one-hot classes `[batch, classes, time]` of the same dtype."""
         index = mu_law_encode(x, self.classes).unsqueeze(1)
         # Not F.one_hot: it makes int64, channels last, and would hold several times the memory.
-        return x.new_zeros(x.shape[0], self.classes, x.shape[1]).scatter_(1, index, 1)
+        return x.new_zeros(x.shape[0], self.classes, x.shape[1]).scatter_(1, index, 1.0)
 
     def _log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         return -F.cross_entropy(parameters, mu_law_encode(x, self.classes), reduction="none")

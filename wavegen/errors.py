@@ -47,5 +47,9 @@ class OutputError(WavegenError):
     """A result that cannot be written."""
 
 
+class TrainingError(WavegenError):
+    """A training that has gone wrong and would only waste time."""
+
+
 class StreamingError(WavegenError):
     """A layer or vocoder asked to stream in a way that it cannot."""

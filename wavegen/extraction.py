@@ -18,6 +18,7 @@ from wavegen.errors import AudioError, DataError, MelError, OutputError
 from wavegen.files import write_beside
 from wavegen.mel import LogMel, save_mel
 from wavegen.melspec import MelSpec
+from wavegen.progress import pace
 
 MANIFEST = "manifest.tsv"
 # Says what the folder is made of. Which recordings were left out is added last: without that, it is unfinished.
@@ -33,6 +34,11 @@ class Extraction:
     clips: list[Clip]
     left_out: dict[str, str]
     was_complete: bool = False
+    replaced: tuple[str, ...] = ()  # fields in which the mels that were there before differed
+
+    def remark(self) -> str:
+        """What a line about the extraction should end with: that other mels had to go."""
+        return f", in place of mels with another {', '.join(self.replaced)}" if self.replaced else ""
 
     def complaint(self) -> str | None:
         """The recordings left out, in lines for the user."""
@@ -66,6 +72,8 @@ def extract(
     before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
     if is_complete(recordings, out, spec):
         return Extraction(read_manifest(out / MANIFEST, Clip), before["left_out"], was_complete=True)
+    old, new = before.get("mel"), fingerprint["mel"]
+    replaced = tuple(name for name in new if isinstance(old, dict) and old.get(name) != new[name])
     # Once the marker names a recording, the mel of that name, where there is one, is of it. So what was made of another
     # goes first. Comparing times would not do: a recording that was moved or unpacked here may be older than its mel.
     for recording in _changed(recordings, before, fingerprint):
@@ -82,7 +90,7 @@ def extract(
 
     with _one_torch_thread(), ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         done = pool.map(one, recordings)
-        bar = tqdm(done, total=len(recordings), desc="extracting", unit="clip", disable=not progress)
+        bar = tqdm(done, total=len(recordings), desc="extracting", unit="clip", disable=not progress, **pace())
         results = list(bar)
     clips = [result for result in results if isinstance(result, Clip)]
     left_out = {r.name: result for r, result in zip(recordings, results, strict=True) if isinstance(result, str)}
@@ -91,7 +99,7 @@ def extract(
         raise DataError(f"none of {len(recordings)} recordings can be used; the first: {first}", where=out)
     write_manifest(out / MANIFEST, clips)
     _write_marker(out, {**fingerprint, "left_out": left_out})
-    return Extraction(clips, left_out)
+    return Extraction(clips, left_out, replaced=replaced)
 
 
 def is_complete(recordings: Sequence[Recording], out: Path, spec: MelSpec) -> bool:

@@ -122,7 +122,12 @@ def reflect_pad(x: Tensor, padding: int) -> Tensor:
     """``x`` ``[.., time]`` with ``padding`` mirrored steps on each side, the edge itself not repeated.
 
     By indexing: the gradient of torch's own reflection differs from run to run on a GPU.
+
+    Raises:
+        MelError: ``x`` has not more steps than are to be mirrored.
     """
+    if x.shape[-1] <= padding:
+        raise MelError(f"{x.shape[-1]} steps cannot be mirrored by {padding}", remedy=f"give at least {padding + 1}")
     before, after = x[..., 1 : padding + 1].flip(-1), x[..., x.shape[-1] - padding - 1 : -1].flip(-1)
     return torch.cat((before, x, after), dim=-1)
 

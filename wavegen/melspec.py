@@ -128,6 +128,11 @@ class MelSpec(Config):
         """This definition with some fields changed, validated again."""
         return MelSpec(**{**self.model_dump(), **changes})
 
+    @property
+    def plain(self) -> "MelSpec":
+        """The same frames and filters as a natural logarithm and no more: values that compare between definitions."""
+        return self.replace(log="ln", gain=1.0, bias=0.0, clip=None, mean=None, std=None)
+
     def differences(self, other: "MelSpec") -> dict[str, tuple[Any, Any]]:
         """The fields that differ, each with the value here and the value in ``other``."""
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in type(self).model_fields}

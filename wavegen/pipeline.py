@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
 from wavegen.corpus import Clip, Recording, find_recordings, read_manifest, spread, write_manifest
-from wavegen.errors import ConfigError
+from wavegen.errors import ConfigError, DataError
 from wavegen.evaluation.samples import Clip as SampleClip
 from wavegen.evaluation.samples import summary_table, write_samples
 from wavegen.extraction import Extraction, extract, is_complete
@@ -27,7 +28,7 @@ Say = Callable[[str], None]
 RECIPE, RECORDINGS = "recipe.yaml", "recordings.tsv"
 # What may change between the parts of one run: how it is watched, and how long it goes on.
 _FREE = {
-    "description", "samples.clips", "samples.baseline_iterations", "data.features", "data.manifest", "training.steps",
+    "description", "samples.clips", "samples.baseline_iterations", "data.features", "training.steps",
     "training.log_every", "training.validate_every", "training.checkpoint_every", "training.keep_checkpoints",
     "training.valid_clips", "training.valid_frames", "training.listen_clips", "training.listen_frames",
     "training.workers",
@@ -61,7 +62,9 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, s
     _tell(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, say)
 
     if rank == 0:
-        _save_resolved(recipe, recordings, recipe_path, out)
+        if recipe.data.prepare:
+            write_manifest(out / RECORDINGS, recordings)
+        save_recipe(_resolved(recipe, out), out / RECIPE)
     distributed.start(device)
     try:
         if not _train(recipe, extraction.clips, out, device, say):
@@ -76,35 +79,47 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, s
 def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
     """The corpus's recordings, by the recipe's manifest, the ``prepare.py`` beside it, or its glob.
 
-    Code is found by its place beside the recipe that the user named, never by what a YAML says.
+    Code is found by its place beside the recipe that the user named, and run where that asks for it; no YAML names any.
 
     Raises:
-        ConfigError: the recipe leaves the corpus open.
-        DataError: the folder is not that corpus.
+        ConfigError: the recipe leaves the corpus open, or asks for a ``prepare.py`` that is not there.
+        DataError: the folder is not that corpus, or has nothing to train or to validate on.
     """
     if recipe.data.manifest is not None:
-        return read_manifest(recipe.data.manifest, Recording)
-    if recipe.data.corpus is None:
+        recordings = read_manifest(recipe.data.manifest, Recording)
+    elif recipe.data.corpus is None:
         raise ConfigError("not given", where="data.corpus", remedy="add data.corpus=FOLDER to the command")
-    script = recipe_path.parent / "prepare.py"
+    elif recipe.data.prepare:
+        recordings = _prepared(recipe_path.parent / "prepare.py", recipe.data.corpus, recipe.data.held_out)
+    else:
+        recordings = find_recordings(recipe.data.corpus, pattern=recipe.data.recordings, held_out=recipe.data.held_out)
+    if {recording.split for recording in recordings} != {"train", "valid"}:
+        raise DataError(
+            f"{len(recordings)} recordings, all in one split",
+            where=recipe.data.manifest or recipe.data.corpus,
+            remedy="there must be some to train on and some held back: two recordings at least",
+        )
+    return recordings
+
+
+def _prepared(script: Path, corpus: Path, held_out: float | str) -> list[Recording]:
     if not script.is_file():
-        return find_recordings(recipe.data.corpus, pattern=recipe.data.recordings, held_out=recipe.data.held_out)
+        raise ConfigError("no such file, which data.prepare asks for", where=script, remedy="set data.prepare=false")
     spec = importlib.util.spec_from_file_location("prepare", script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    prepared: list[Recording] = module.prepare(recipe.data.corpus, recipe.data.held_out)
-    return prepared
+    recordings: list[Recording] = module.prepare(corpus, held_out)
+    return recordings
 
 
-def _save_resolved(recipe: Recipe, recordings: list[Recording], recipe_path: Path, out: Path) -> None:
-    """Write the recipe so that it reproduces the run alone: what a ``prepare.py`` beside it found, as a manifest."""
-    manifest = None
-    if (recipe_path.parent / "prepare.py").is_file() or recipe.data.manifest is not None:
-        manifest = Path(RECORDINGS)
-        write_manifest(out / manifest, recordings)
-    save_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update={"manifest": manifest})}), out / RECIPE)
+def _resolved(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe as it reproduces the run alone: with the list that its ``prepare.py`` gave instead of that script."""
+    if not recipe.data.prepare:
+        return recipe
+    changes = {"prepare": False, "manifest": out.absolute() / RECORDINGS}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
 
 
 def _tell(extraction: Extraction, features: Path, hop_seconds: float, say: Say) -> None:
@@ -112,7 +127,8 @@ def _tell(extraction: Extraction, features: Path, hop_seconds: float, say: Say) 
     held_back = sum(clip.split == "valid" for clip in extraction.clips)
     how = "are finished" if extraction.was_complete else "extracted"
     count = len(extraction.clips)
-    say(f"features of {count} clips ({seconds / 60:.1f} minutes, {held_back} clips held back) {how} in {features}")
+    about = f"{count} clips ({seconds / 60:.1f} minutes, {held_back} clips held back)"
+    say(f"features of {about} {how} in {features}{extraction.remark()}")
     if complaint := extraction.complaint():
         say(complaint)
 
@@ -157,6 +173,7 @@ def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device,
         lambda mel: synthesize(vocoder, mel),
         vocoder.mel,
         folder,
+        untrained=_untrained(recipe, device),
         baseline_iterations=recipe.samples.baseline_iterations,
         progress=progress,
     )
@@ -168,12 +185,22 @@ def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device,
     say(table)
 
 
+def _untrained(recipe: Recipe, device: torch.device) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The vocoder as training found it; None for one that is noise then, and slow at it."""
+    torch.manual_seed(recipe.seed)
+    vocoder = build(recipe)
+    if vocoder.objective == "likelihood":
+        return None
+    vocoder = vocoder.prepared_for_synthesis().to(device)
+    return lambda mel: synthesize(vocoder, mel)
+
+
 def _refuse_changes(recipe: Recipe, out: Path) -> None:
     """A run has one definition. Raise ConfigError where the recipe differs from the one ``out`` was begun with."""
     path = out / RECIPE
     if not path.exists():
         return
-    before, now = (_flat(r.model_dump(mode="json")) for r in (load_recipe(path), recipe))
+    before, now = (_flat(r.model_dump(mode="json")) for r in (load_recipe(path), _resolved(recipe, out)))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and key not in _FREE]
     if changed:
         shown = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed[:4])

@@ -10,6 +10,7 @@ from wavegen.errors import ConfigError
 from wavegen.files import write_beside
 from wavegen.melspec import MelSpec, profile
 from wavegen.training.config import TrainingConfig
+from wavegen.training.objectives import shortest_segment
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
 from wavegen.vocoders.base import VocoderConfig
 
@@ -31,8 +32,9 @@ class DataConfig(Config):
 
     Attributes:
         corpus: folder of the corpus. In a recipe file it is relative to that file, on the command line to the
-            current folder. A ``prepare.py`` beside the recipe knows how the corpus is laid out.
-        recordings: glob below ``corpus``, where there is no ``prepare.py``.
+            current folder.
+        prepare: whether to ask the ``prepare.py`` beside the recipe, which knows how the corpus is laid out.
+        recordings: glob below ``corpus``, where it is not asked.
         held_out: share of the recordings held back for validation, or a glob of their names.
         manifest: tab-separated list of recordings (name, path, split) to use instead of all of these; relative as
             ``corpus`` is.
@@ -41,6 +43,7 @@ class DataConfig(Config):
     """
 
     corpus: Path | None = None
+    prepare: bool = False
     recordings: str = "**/*"
     held_out: Annotated[float, Field(gt=0, lt=1)] | str = 0.05
     manifest: Path | None = None
@@ -78,17 +81,17 @@ class Recipe(Config):
         if not isinstance(named, dict) or "profile" not in named:
             return value
         changes = {key: tuple(v) if isinstance(v, list) else v for key, v in named.items() if key != "profile"}
-        return {**profile(str(named["profile"])).model_dump(mode="json"), **changes}
+        return {**profile(str(named["profile"])).model_dump(), **changes}
 
     @model_validator(mode="after")
     def _segment_fits(self) -> "Recipe":
         vocoder = build(self, device="meta")
-        segment, needed = self.training.segment_frames * self.mel.hop_length, vocoder.receptive_field_samples
-        if segment <= needed and not vocoder.normalised_over_channels:
-            shortest = needed // self.mel.hop_length + 1
+        segment, shortest = self.training.segment_frames, shortest_segment(vocoder, self.training)
+        if segment < shortest:
             raise ValueError(
-                f"training.segment_frames: {self.training.segment_frames} frames are {segment} samples, which does not "
-                f"exceed the vocoder's receptive field of {needed}; give at least {shortest}"
+                f"training.segment_frames: {segment} frames ({segment * self.mel.hop_length} samples) are too short "
+                f"for the {self.vocoder.name} vocoder (receptive field {vocoder.receptive_field_samples} samples) "
+                f"and its objective; give at least {shortest}"
             )
         return self
 

@@ -14,16 +14,21 @@ from wavegen.mel import check_compatible, check_mel, load_mel, open_mel
 from wavegen.vocoders import Vocoder
 
 MEL_SUFFIXES = (".npy", ".npz")
-# Frames synthesised at once: long enough that the context around a piece costs little, short enough for any memory.
-PIECE_FRAMES = 2000
+# Frames synthesised at once: where each piece repeats its context, long enough that this costs little; else short
+# enough for progress to be seen.
+PIECE_FRAMES, NATIVE_PIECE_FRAMES = 2000, 50
 
 
 @dataclass(frozen=True)
 class Timing:
     """How much sound was made and how long it took."""
 
-    audio_s: float
-    wall_s: float
+    audio_s: float = 0.0
+    wall_s: float = 0.0
+    clipped: int = 0  # samples beyond full scale
+
+    def __add__(self, other: "Timing") -> "Timing":
+        return Timing(self.audio_s + other.audio_s, self.wall_s + other.wall_s, self.clipped + other.clipped)
 
     @property
     def times_real_time(self) -> float:
@@ -32,7 +37,7 @@ class Timing:
 
 
 def stream(
-    vocoder: Vocoder, mel: np.ndarray, *, seed: int = 0, piece_frames: int = PIECE_FRAMES
+    vocoder: Vocoder, mel: np.ndarray, *, seed: int = 0, piece_frames: int | None = None
 ) -> Iterator[np.ndarray]:
     """Synthesise piece by piece; the pieces together are what the whole would be.
 
@@ -40,11 +45,12 @@ def stream(
         vocoder: prepared for synthesis, on its device.
         mel: ``[n_mels, frames]``; a memory map is read piece by piece.
         seed: of the noise.
-        piece_frames: frames at a time.
+        piece_frames: frames at a time; by default what suits the vocoder.
 
     Yields:
         ``[samples]`` in the vocoder's own precision, in all ``frames * hop_length``.
     """
+    piece_frames = piece_frames or (NATIVE_PIECE_FRAMES if vocoder.steps_natively else PIECE_FRAMES)
     like = next(vocoder.parameters())
     state = vocoder.initial_state(1, seed=seed)
     for start in range(0, mel.shape[1], piece_frames):
@@ -84,13 +90,14 @@ def synthesize_file(
         OutputError, AudioError: ``out`` cannot be written.
     """
     mel = open_for(vocoder, mel_path)
-    started, samples = time.perf_counter(), 0
+    started, samples, clipped = time.perf_counter(), 0, 0
     with AudioWriter(out, vocoder.mel.sample_rate_hz, float32=float32) as writer:
         for piece in stream(vocoder, mel, seed=seed):
             writer.write(piece)
             samples += len(piece)
+            clipped += int((np.abs(piece) > 1).sum())
             on_piece(len(piece) // vocoder.mel.hop_length)
-    return Timing(samples / vocoder.mel.sample_rate_hz, time.perf_counter() - started)
+    return Timing(samples / vocoder.mel.sample_rate_hz, time.perf_counter() - started, clipped)
 
 
 def open_for(vocoder: Vocoder, path: Path) -> np.ndarray:

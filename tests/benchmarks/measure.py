@@ -78,12 +78,9 @@ def _vocoders() -> list[tuple[str, Vocoder]]:
 @torch.no_grad()
 def streaming() -> None:
     """The streaming law in float32: worst difference over 20 random chunkings, relative to the largest sample."""
-    mel = _demo_mel(120)
     for name, vocoder in _vocoders():
-        if vocoder.mel.n_mels != mel.shape[1]:
-            continue
-        frames = 6 if vocoder.objective == "likelihood" else mel.shape[-1]
-        piece = mel[..., 20 : 20 + frames]
+        frames = 20 if vocoder.objective == "likelihood" else 600
+        piece = _demo_mel(vocoder, frames)
         whole = vocoder.synthesize(piece)
         generator, worst = torch.Generator().manual_seed(0), 0.0
         for _ in range(20):
@@ -100,20 +97,18 @@ def streaming() -> None:
 @torch.no_grad()
 def synthesis() -> None:
     """Samples per second of each shipped shape, with random weights, one thread."""
-    mel = _demo_mel(376)
     for name, vocoder in _vocoders():
-        if vocoder.mel.n_mels != mel.shape[1]:
-            continue
-        frames = 4 if vocoder.objective == "likelihood" else mel.shape[-1]
+        frames = 4 if vocoder.objective == "likelihood" else 376
+        mel = _demo_mel(vocoder, frames)
         audio_s = frames * vocoder.mel.hop_length / vocoder.mel.sample_rate_hz
-        seconds = median_s(lambda v=vocoder, n=frames: v.synthesize(mel[..., :n]))
+        seconds = median_s(lambda v=vocoder, mel=mel: v.synthesize(mel))
         print(f"synthesis {name:20} {audio_s / seconds:8.3f} x real time, {audio_s / seconds * 24000:9.0f} samples/s")
 
 
-def _demo_mel(frames: int) -> torch.Tensor:
+def _demo_mel(vocoder: Vocoder, frames: int) -> torch.Tensor:
+    """Speech as a mel of the vocoder's definition, ``[1, n_mels, frames]``."""
     path = sorted((SHIPPED / "recipes/demo/audio/valid").glob("*.flac"))[0]
-    audio = torch.from_numpy(read_audio(path))[None]
-    mel = LogMel(profile("bigvgan-24k"))(audio)
+    mel = LogMel(vocoder.mel)(torch.from_numpy(read_audio(path, vocoder.mel.sample_rate_hz))[None])
     return mel.repeat(1, 1, frames // mel.shape[-1] + 1)[..., :frames]
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from wavegen.blocks.geometry import causal_padding, same_padding
+from wavegen.blocks.geometry import padding_for
 from wavegen.errors import StreamingError
 
 Padding = Literal["causal", "same"]
@@ -65,8 +65,7 @@ class DilatedConv1d(nn.Conv1d):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        pad = causal_padding if padding == "causal" else same_padding
-        left, right = pad(kernel_size, dilation)
+        left, right = padding_for(padding, kernel_size, dilation)
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation, groups=groups, bias=bias)
         self.context = Context(left, right)
 

@@ -108,6 +108,13 @@ def causal_padding(kernel_size: int, dilation: int = 1) -> Pair:
     return effective_kernel_size(kernel_size, dilation) - 1, 0
 
 
+def padding_for(kind: str, kernel_size: int, dilation: int = 1) -> Pair:
+    """``(left, right)`` for ``"causal"`` or ``"same"``. Raises ConfigError for anything else."""
+    if kind not in ("causal", "same"):
+        raise ConfigError(f"padding is {kind!r}", remedy="give 'causal' or 'same'")
+    return causal_padding(kernel_size, dilation) if kind == "causal" else same_padding(kernel_size, dilation)
+
+
 def receptive_field(kernel_size: int, dilations: Iterable[int]) -> int:
     """Input steps that one output step of a stack of stride-1 layers reads: ``1 + (k - 1) * sum(dilations)``.
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.blocks.conv import Context, Padding, masked, refuse_look_ahead
+from wavegen.blocks.geometry import padding_for
 
 
 class HoldUpsampler(nn.Module):
@@ -28,7 +29,7 @@ class HoldUpsampler(nn.Module):
         self.hop_length = hop_length
         self.kernel = nn.Parameter(torch.full((hop_length,), 1 / hop_length))
         # Sample p of frame t reads held[t * hop + p + ahead - i] through tap i: the frame that lies in.
-        ahead = 0 if padding == "causal" else hop_length // 2
+        _, ahead = padding_for(padding, hop_length)
         taps, phases = torch.arange(hop_length), torch.arange(hop_length)
         frame = torch.div(phases[:, None] + ahead - taps, hop_length, rounding_mode="floor")
         self.context = Context(left=int(ahead < hop_length - 1), right=int(ahead > 0))

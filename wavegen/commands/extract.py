@@ -19,7 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recordings", type=Path, help="a folder, searched with its subfolders, or one recording")
     parser.add_argument("out", type=Path, help="folder for manifest.tsv and mels/")
     parser.add_argument("--profile", default="bigvgan-24k", help="mel definition (default: %(default)s)")
-    parser.add_argument("--held-out", type=float, default=0.0, metavar="SHARE", help="share marked for validation")
+    parser.add_argument(
+        "--held-out", type=float, default=0.0, metavar="SHARE", help="share for validation (default: none)"
+    )
     parser.add_argument("--jobs", type=int, help="threads (default: one a core)")
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.held_out < 1:
@@ -39,10 +41,10 @@ def _extract(arguments: argparse.Namespace) -> int:
         recordings = [Recording(source.stem, source, "train")]
     else:
         recordings = find_recordings(source, held_out=arguments.held_out)
-    result = extract(recordings, arguments.out, spec, jobs=arguments.jobs, progress=sys.stderr.isatty())
+    result = extract(recordings, arguments.out, spec, jobs=arguments.jobs, progress=True)
     seconds = sum(clip.samples for clip in result.clips) / spec.sample_rate_hz
     how = "were finished already" if result.was_complete else "extracted"
-    say(f"{len(result.clips)} mels of {seconds:.1f} s {how}: {arguments.out / MANIFEST}")
+    say(f"{len(result.clips)} mels of {seconds:.1f} s {how}: {arguments.out / MANIFEST}{result.remark()}")
     if complaint := result.complaint():
         print(f"wavegen-extract: {complaint}", file=sys.stderr)
         return INCOMPLETE

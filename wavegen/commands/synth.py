@@ -6,6 +6,8 @@ from pathlib import Path
 
 from wavegen.commands import pick_device, run_command, say
 
+CLIPPED_SHARE = 0.01  # more is no loud voice but a mel that was taken for another
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
@@ -21,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="RUN_OR_FILE",
         help="a run's folder or a model file (default: newest finished run)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of a WaveNet's noise (default: %(default)s)")
     parser.add_argument("--float", action="store_true", help="write 32-bit float WAV instead of 16-bit")
     parser.add_argument("--device", default="auto", help="cpu, cuda, … (default: a GPU where there is one)")
     arguments = parser.parse_args(argv)
@@ -33,8 +35,9 @@ def main(argv: list[str] | None = None) -> int:
 def _synth(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from wavegen.checkpoint import find_model, load_vocoder
+    from wavegen.checkpoint import MODEL, find_model, load_vocoder
     from wavegen.errors import MelError
+    from wavegen.progress import pace
     from wavegen.synthesis import Timing, find_mels, open_for, synthesize_file
 
     if not arguments.mel.exists():
@@ -45,19 +48,21 @@ def _synth(arguments: argparse.Namespace) -> int:
     else:
         jobs = [(arguments.mel, arguments.out)]
     model = find_model(arguments.model)
-    if arguments.model is None:
+    if arguments.model is None or (arguments.model.is_dir() and model.name != MODEL):  # not what one would expect
         print(f"wavegen-synth: model {model}", file=sys.stderr)
     vocoder = load_vocoder(model, pick_device(arguments.device))
     frames = sum(open_for(vocoder, path).shape[1] for path, _ in jobs)  # all checked before any is synthesised
-    audio_s = wall_s = 0.0
-    with tqdm(total=frames, desc="synthesising", unit="frame", disable=not sys.stderr.isatty()) as bar:
+    total = Timing()
+    with tqdm(total=frames, desc="synthesising", unit="frame", **pace()) as bar:
         for path, out in jobs:
             timing = synthesize_file(
                 vocoder, path, out, seed=arguments.seed, float32=arguments.float, on_piece=bar.update
             )
-            audio_s, wall_s = audio_s + timing.audio_s, wall_s + timing.wall_s
-    total = Timing(audio_s, wall_s)
+            total = total + timing
     speed = f"{total.times_real_time:.1f} x real time"
+    share = total.clipped / max(1, frames * vocoder.mel.hop_length)
+    if share > CLIPPED_SHARE:
+        print(f"wavegen-synth: {share:.0%} of the samples clipped; is the mel made as the model's?", file=sys.stderr)
     say(f"{arguments.out}: {total.audio_s:.2f} s of audio in {total.wall_s:.2f} s, {speed}")
     return 0
 

@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Extract features, train a vocoder, and synthesise held-back clips. What is finished is skipped; "
         "a stopped run goes on where it was. On several GPUs: torchrun --no-python --nproc-per-node N wavegen-train …",
     )
-    parser.add_argument("recipe", help="a recipe's name, such as demo or ljspeech/spectral, or a YAML file")
+    parser.add_argument("recipe", help="a recipe's name, such as demo or folder/spectral, or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as training.steps=5000")
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/RECIPE)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
@@ -29,7 +29,7 @@ def _train(arguments: argparse.Namespace) -> int:
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
     out = arguments.out or Path("runs") / default_run_name(arguments.recipe)
-    finished = run(recipe, path, out, device=pick_device(arguments.device), say=say, progress=sys.stderr.isatty())
+    finished = run(recipe, path, out, device=pick_device(arguments.device), say=say, progress=True)
     return 0 if finished else INTERRUPTED
 
 

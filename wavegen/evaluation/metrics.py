@@ -68,7 +68,7 @@ def log_mel_distance(reference: np.ndarray, generated: np.ndarray, spec: MelSpec
     pair = _comparable(reference, generated, "log-mel distance", shortest=spec.shortest_clip)
     if pair is None:
         return None
-    plain = spec.replace(log="ln", gain=1.0, bias=0.0, clip=None, mean=None, std=None)
+    plain = spec.plain
     mel, other = _log_mel(plain)(torch.from_numpy(np.stack(pair)))
     return float((mel - other).abs().mean())
 

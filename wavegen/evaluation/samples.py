@@ -14,8 +14,9 @@ from wavegen.evaluation.metrics import METRICS, pesq_is_available, score
 from wavegen.evaluation.pictures import save_figure, spectrogram_figure
 from wavegen.files import write_beside
 from wavegen.mel import MelSpec, load_mel_for
+from wavegen.progress import pace
 
-VOCODER, GRIFFIN_LIM = "vocoder", "Griffin-Lim"
+VOCODER, UNTRAINED, GRIFFIN_LIM = "vocoder", "untrained", "Griffin-Lim"
 """The systems that are scored."""
 
 
@@ -34,19 +35,22 @@ def write_samples(
     spec: MelSpec,
     out: Path,
     *,
+    untrained: Callable[[np.ndarray], np.ndarray] | None = None,
     baseline_iterations: int = 32,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Generate, score and draw every clip, one after the other: scoring takes less time than drawing.
 
-    Writes for each clip ``NAME.wav``, ``NAME.reference.wav``, ``NAME.griffin-lim.wav`` and ``NAME.png``, and for all
-    of them ``scores.tsv``: a row per clip and system, an empty cell where a metric is not defined.
+    Writes for each clip ``NAME.wav``, ``NAME.reference.wav``, ``NAME.griffin-lim.wav`` (and ``NAME.untrained.wav``)
+    and ``NAME.png``, and for all of them ``scores.tsv``: a row per clip and system, an empty cell where a metric is
+    not defined.
 
     Args:
         clips: what to generate.
         generate: mel ``[n_mels, frames]`` -> float waveform ``[frames * hop_length]``.
         spec: the definition that the mels must have.
         out: folder to write to.
+        untrained: the same before training, to tell what training gave from what was built in.
         baseline_iterations: of Griffin-Lim.
         progress: show a progress bar on stderr.
 
@@ -59,15 +63,15 @@ def write_samples(
         OutputError: a result cannot be written.
     """
     rows = []
-    for clip in tqdm(clips, desc="samples", unit="clip", disable=not progress):
+    for clip in tqdm(clips, desc="samples", unit="clip", disable=not progress, **pace()):
         mel = load_mel_for(clip.mel, spec)
         reference = read_audio(clip.audio, spec.sample_rate_hz)
-        systems = {VOCODER: generate(mel), GRIFFIN_LIM: griffin_lim_baseline(mel, spec, baseline_iterations)}
-        for suffix, samples in (
-            ("", systems[VOCODER]),
-            (".reference", reference),
-            (".griffin-lim", systems[GRIFFIN_LIM]),
-        ):
+        systems = {VOCODER: generate(mel)}
+        if untrained is not None:
+            systems[UNTRAINED] = untrained(mel)
+        systems[GRIFFIN_LIM] = griffin_lim_baseline(mel, spec, baseline_iterations)
+        for system, samples in {"reference": reference, **systems}.items():
+            suffix = "" if system == VOCODER else f".{system.lower()}"
             write_audio(out / f"{clip.name}{suffix}.wav", samples, spec.sample_rate_hz)
         figure = spectrogram_figure({"reference": reference, VOCODER: systems[VOCODER]}, spec)
         save_figure(figure, out / f"{clip.name}.png")

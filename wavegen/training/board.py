@@ -38,6 +38,9 @@ class Board:
     ) -> None:
         """Synthesise a few clips and add their sound, and their spectrogram beside the recording's."""
         rate = vocoder.mel.sample_rate_hz
+        # Listening changes nothing in training, and some of its kernels on a GPU have no deterministic form.
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(False)
         for clip in spread(clips, config.listen_clips):
             frames = min(config.listen_frames, clip.frames)
             mel = torch.tensor(open_mel(clip.mel)[:, :frames], device=device)[None]
@@ -48,6 +51,7 @@ class Board:
                 self.writer.add_audio(f"{clip.name}/recording", real.clip(-1, 1)[None], step, sample_rate=rate)
             figure = spectrogram_figure({"recording": real, "generated": generated}, vocoder.mel)
             self.writer.add_image(f"{clip.name}/spectrogram", figure_to_array(figure), step, dataformats="HWC")
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
     def close(self) -> None:
         """Write out what is still in memory."""

@@ -31,10 +31,11 @@ class TrainingConfig(Config):
         valid_clips: held-back clips that validation uses.
         valid_frames: how much of each.
         listen_clips, listen_frames: how many of them are also synthesised for TensorBoard, and how much of each.
-        precision: ``"auto"`` is bfloat16 autocast on a GPU that has it and float32 elsewhere.
-        compile: run the objective through torch.compile.
+        precision: ``"auto"`` is bfloat16 autocast on a GPU that has it and float32 elsewhere; ``"float32"`` also
+            keeps convolutions on a GPU from rounding to TF32.
+        compile: run the dilated stacks through torch.compile.
         deterministic: only kernels that give the same bits every time; a resumed run then equals an uninterrupted one.
-        workers: processes that read segments; 0 reads in the training process.
+        workers: processes that read segments, at most one a core; 0 reads in the training process.
     """
 
     steps: PositiveInt

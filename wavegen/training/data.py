@@ -1,6 +1,7 @@
 """Random training segments, each a pure function of (seed, step, place in the batch)."""
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ class Segments(Dataset[Batch]):
     ) -> DataLoader:
         """Batches of this process for steps ``first_step`` to ``steps - 1``; ``batch_size`` is global."""
         places = range(rank, batch_size, world)
+        workers = min(workers, os.cpu_count() or 1)
         return DataLoader(
             self,
             batch_sampler=_Steps(range(first_step, steps), places),

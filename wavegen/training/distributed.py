@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,8 @@ def rank_and_world() -> tuple[int, int]:
 def start(device: torch.device) -> None:
     """Join the other processes, where there are any."""
     if rank_from_environment()[1] > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # The others wait while the first listens to clips or writes a checkpoint.
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
 
 
 def stop() -> None:

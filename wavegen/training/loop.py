@@ -14,14 +14,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from wavegen.blocks import DilatedStack
 from wavegen.checkpoint import MODEL
 from wavegen.corpus import Clip, spread
-from wavegen.errors import ConfigError
+from wavegen.errors import ConfigError, TrainingError
 from wavegen.training import distributed
 from wavegen.training.board import Board
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
-from wavegen.training.objectives import Losses, build_objective
+from wavegen.training.objectives import Losses, build_objective, shortest_segment
 from wavegen.training.state import RunFolder, TrainingState
 from wavegen.vocoders import Vocoder
 
@@ -74,6 +75,7 @@ def train(
             remedy="there must be one to train on, and one held back for each process",
         )
     use_deterministic_kernels(config.deterministic)
+    torch.backends.cudnn.allow_tf32 = config.precision != "float32"  # with it, float32 convolutions keep 10 bits
     state = TrainingState(vocoder.to(device).train(), config)
     if run.restore(state) and rank == 0:
         say(f"resuming at step {state.step}")
@@ -81,7 +83,9 @@ def train(
     objective = build_objective(vocoder, config).to(device)
     validation = build_objective(state.average, config).to(device)
     if config.compile:
-        objective.compile()
+        for module in vocoder.modules():  # the stacks are the work; the transforms around them have complex numbers
+            if isinstance(module, DilatedStack):
+                module.compile()
     losses: Callable[[Batch], Losses] = objective
     if world > 1:
         losses = DistributedDataParallel(
@@ -119,12 +123,14 @@ def train(
             if state.step % config.log_every == 0 or is_last:
                 row = window.means(device) | {"learning_rate": state.optimizer.param_groups[0]["lr"]}
                 window = _Window()
+                refuse_non_finite(state.step, row)
                 if report:
                     report.training(state.step, row)
             is_best = False
             if state.step % config.validate_every == 0 or is_last:
                 with autocast:
                     row = validate(validation, valid_clips, vocoder, config, device)
+                refuse_non_finite(state.step, row)
                 is_best = state.best is None or row["loss"] < state.best
                 state.best = row["loss"] if is_best else state.best
                 if report:
@@ -136,6 +142,7 @@ def train(
                 asked = state.step % config.log_every == 0
                 stop = asked and distributed.total({"stop": float(stop)}, device)["stop"] > 0
             if rank == 0 and (state.step % config.checkpoint_every == 0 or is_best or is_last or stop):
+                refuse_non_finite(state.step, {"loss": parts["loss"].item(), "gradient_norm": norm.item()})
                 run.save(state, is_best=is_best)
             if stop:
                 break
@@ -145,7 +152,10 @@ def train(
         if rank == 0:
             say(f"stopped at step {state.step}; the same command goes on from there")
         return None
-    return run.save_model(state, MODEL) if rank == 0 else run.path / MODEL
+    model = run.save_model(state, MODEL) if rank == 0 else run.path / MODEL
+    if interruption.requested:  # during the last step: the model is there, what comes after it is not wanted
+        raise KeyboardInterrupt
+    return model
 
 
 @torch.no_grad()
@@ -154,9 +164,11 @@ def validate(
 ) -> dict[str, float]:
     """Mean losses over the beginnings of the held-back clips, shared among the processes."""
     rank, world = distributed.rank_and_world()
+    # Shorter clips are padded as in training; the likelihood is defined for any length and would be diluted.
+    least = 1 if vocoder.objective == "likelihood" else shortest_segment(vocoder, config)
     sums: dict[str, float] = {}
     for clip in clips[rank::world]:
-        batch = read_crop(clip, vocoder.mel, 0, min(config.valid_frames, clip.frames)).to(device)
+        batch = read_crop(clip, vocoder.mel, 0, max(least, min(config.valid_frames, clip.frames))).to(device)
         for name, value in objective(batch).items():
             sums[name] = sums.get(name, 0.0) + float(value)
     return {name: value / len(clips) for name, value in distributed.total(sums, device).items()}
@@ -174,8 +186,19 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 def uses_bfloat16(config: TrainingConfig, device: torch.device) -> bool:
     """Whether the forward pass runs in bfloat16."""
     if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return config.precision == "bfloat16"
+
+
+def refuse_non_finite(step: int, values: Mapping[str, float]) -> None:
+    """Raise TrainingError before weights that are no longer numbers are saved over good ones."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{name} is {value}",
+                where=f"step {step}",
+                remedy="the checkpoint before is kept; start anew with a lower training.learning_rate or clip_norm",
+            )
 
 
 def use_deterministic_kernels(deterministic: bool) -> None:

@@ -8,9 +8,6 @@ from torch import Tensor, nn
 from wavegen.mel import LogMel, reflect_pad
 from wavegen.melspec import MelSpec
 
-# Magnitudes below are the same silence.
-FLOOR = 1e-5
-
 
 class LogMelDistance(nn.Module):
     """Mean absolute difference of natural-log mels, in nepers: 0 for equal, falls with quality.
@@ -22,7 +19,7 @@ class LogMelDistance(nn.Module):
 
     def __init__(self, spec: MelSpec) -> None:
         super().__init__()
-        self.log_mel = LogMel(spec.replace(log="ln", gain=1.0, bias=0.0, clip=None, mean=None, std=None))
+        self.log_mel = LogMel(spec.plain)
 
     def forward(self, generated: Tensor, real: Tensor) -> Tensor:
         """Scalar, of ``[batch, samples]`` each."""
@@ -50,12 +47,12 @@ class MultiResolutionSTFTLoss(nn.Module):
             convergence = torch.linalg.vector_norm(b - a, dim=(1, 2)) / torch.linalg.vector_norm(b, dim=(1, 2)).clamp(
                 min=1e-3
             )
-            total = total + convergence.mean() + (a.clamp(min=FLOOR).log() - b.clamp(min=FLOOR).log()).abs().mean()
+            total = total + convergence.mean() + (a.log() - b.log()).abs().mean()
         return total
 
     def _magnitude(self, samples: Tensor, n_fft: int, hop: int) -> Tensor:
         padded = reflect_pad(samples, (n_fft - hop) // 2)
         window = self.get_buffer(f"window_{n_fft}")
         spectrum = torch.stft(padded, n_fft, hop, window=window, center=False, return_complex=True)
-        # √(re² + im² + ε): the derivative of a plain absolute value is infinite at 0.
+        # √(re² + im² + ε): the derivative of a plain absolute value is infinite at 0, and so is the log of silence.
         return torch.view_as_real(spectrum).square().sum(-1).add(1e-9).sqrt()

@@ -32,7 +32,7 @@ class LikelihoodObjective(nn.Module):
         mask = frame_mask(batch.lengths, batch.mel.shape[-1])
         assert mask is not None
         log_prob = self.vocoder.log_prob(batch.audio, masked(batch.mel, mask), mask)  # type: ignore[operator]
-        unseen = torch.where(batch.starts > 0, self.vocoder.receptive_field_samples, 0)
+        unseen = torch.where(batch.starts > 0, past_samples(self.vocoder), 0)
         position = torch.arange(batch.audio.shape[-1], device=batch.audio.device)
         counted = (position >= unseen[:, None]) & mask[:, 0].repeat_interleave(hop, dim=-1)
         nats = torch.where(counted, -log_prob, 0.0).sum()
@@ -61,6 +61,28 @@ class ReconstructionObjective(nn.Module):
             generated = generated.float()
             mel, stft = self.mel_distance(generated, batch.audio), self.stft_loss(generated, batch.audio)
         return {"loss": self.mel_weight * mel + stft, "mel": mel.detach(), "stft": stft.detach()}
+
+
+def past_samples(vocoder: Vocoder) -> int:
+    """Samples, and held mel frames in samples, before one that its distribution depends on."""
+    return max(vocoder.receptive_field_samples, vocoder.context.left * vocoder.mel.hop_length)
+
+
+def shortest_segment(vocoder: Vocoder, config: TrainingConfig) -> int:
+    """Frames of the shortest segment that the vocoder's objective can be computed on.
+
+    Likelihood needs more than the past that is not counted; reconstruction needs enough for its longest transform to
+    mirror at the edges. Crops shorter than the context are allowed only where the vocoder normalises over channels.
+    """
+    mel = vocoder.mel
+    if vocoder.objective == "likelihood":
+        samples = past_samples(vocoder) + 1
+    else:
+        mirrored = [(n_fft - hop) // 2 + 1 for n_fft, hop in config.stft_resolutions]
+        samples = max(mel.shortest_clip, *mirrored)
+        if not vocoder.normalised_over_channels:
+            samples = max(samples, vocoder.receptive_field_samples + 1)
+    return math.ceil(samples / mel.hop_length)
 
 
 def build_objective(vocoder: Vocoder, config: TrainingConfig) -> nn.Module:

@@ -1,8 +1,8 @@
 """What a run carries over a stop, to go on as if it had not stopped; and the folder that holds it."""
 
+import contextlib
 import copy
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wavegen.checkpoint import load_checkpoint, load_weights, save_checkpoint, vocoder_header
-from wavegen.errors import CheckpointError
+from wavegen.errors import CheckpointError, OutputError
 from wavegen.files import write_beside
 from wavegen.training.config import TrainingConfig
 from wavegen.vocoders import Vocoder
@@ -88,11 +88,9 @@ class RunFolder:
         """Write a checkpoint; only then forget the oldest."""
         header = vocoder_header(self.vocoder_config, state.vocoder.mel)
         header |= {"kind": "checkpoint", "recipe": self.recipe, "step": state.step, "best": state.best}
-        path = self.checkpoints / f"step-{state.step:08d}.safetensors"
-        save_checkpoint(path, state.tensors(), header)
-        if is_best:
-            with write_beside(self.checkpoints / BEST) as beside:
-                shutil.copyfile(path, beside)
+        # The best first: a run that is killed between the two repeats the step and writes both.
+        for name in ([BEST] if is_best else []) + [f"step-{state.step:08d}.safetensors"]:
+            save_checkpoint(self.checkpoints / name, state.tensors(), header)
         for old in self.all()[: -state.config.keep_checkpoints]:
             old.unlink()
 
@@ -134,13 +132,22 @@ class RunFolder:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to ``log.jsonl``."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.log, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            what, remedy = f"cannot write: {error.strerror}", "check the free space; the checkpoints are whole"
+            raise OutputError(what, where=self.log, remedy=remedy) from error
 
     def _forget_log_after(self, step: int) -> None:
-        """Rows of steps that will be run again would stand there twice."""
-        if self.log.exists():
-            lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-            with write_beside(self.log) as beside:
-                beside.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+        """Rows of steps that will be run again would stand there twice; a last one may be half-written."""
+        if not self.log.exists():
+            return
+        kept = []
+        for line in self.log.read_text(encoding="utf-8").splitlines(keepends=True):
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+        with write_beside(self.log) as beside:
+            beside.write_text("".join(kept), encoding="utf-8")

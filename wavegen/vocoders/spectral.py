@@ -37,8 +37,8 @@ class SpectralConfig(VocoderConfig):
     kernel_size: PositiveInt = 7
     dilation_depth: PositiveInt = 1
     expansion: PositiveInt = 3
-    refinement_iterations: NonNegativeInt = 6
-    synthesis_iterations: NonNegativeInt = 10
+    refinement_iterations: NonNegativeInt = 4
+    synthesis_iterations: NonNegativeInt = 4
 
 
 class SpectralVocoder(Vocoder):
@@ -81,8 +81,8 @@ class SpectralVocoder(Vocoder):
         kernel_size: int = 7,
         dilation_depth: int = 1,
         expansion: int = 3,
-        refinement_iterations: int = 6,
-        synthesis_iterations: int = 10,
+        refinement_iterations: int = 4,
+        synthesis_iterations: int = 4,
     ) -> None:
         super().__init__(mel)
         bins = mel.n_fft // 2 + 1
@@ -211,7 +211,6 @@ class SpectralVocoder(Vocoder):
                 nn.init.trunc_normal_(layer.weight, std=std)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
-        # Start from the prior's magnitudes, untouched.
+        # Start where Griffin-Lim would: the magnitude that explains the mel, and phase 0 at each frame's centre.
         nn.init.zeros_(self.magnitude.weight)
-        with torch.no_grad():
-            self.phase.weight.mul_(0.5)
+        nn.init.zeros_(self.phase.weight)
