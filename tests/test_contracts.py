@@ -265,6 +265,28 @@ def test_streaming_in_float32_stays_within_its_bound(name: str, vocoder: Vocoder
     vocoder.double()
 
 
+@pytest.mark.parametrize(("name", "vocoder"), all_vocoders(), ids=lambda value: value if isinstance(value, str) else "")
+def test_the_declared_latency_is_how_far_the_output_lags(name: str, vocoder: Vocoder) -> None:
+    frames, hop = vocoder.context.receptive_field + 5, vocoder.mel.hop_length
+    mel = torch.randn(1, vocoder.mel.n_mels, frames, dtype=torch.float64)
+    ready, state = vocoder.step(mel, vocoder.initial_state(1))
+    assert ready.shape[-1] == frames * hop - vocoder.latency_samples
+    assert vocoder.flush(state).shape[-1] == vocoder.latency_samples
+
+
+def test_what_streaming_costs_is_the_context_that_each_piece_repeats() -> None:
+    native, windows = (
+        VOCODERS["spectral"](
+            MEL, channels=4, layers=1, padding="causal", refinement_iterations=n, synthesis_iterations=0
+        )
+        for n in (0, 1)
+    )
+    assert native.streaming_overhead(1) == 1
+    assert native.latency_samples == MEL.left_padding
+    context = windows.context.left + windows.context.right
+    assert windows.streaming_overhead(10) == (10 + context) / 10
+
+
 # --- every law can fail -------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from wavegen.commands.train import main
 from wavegen.config import load_yaml
 from wavegen.corpus import Clip, Recording, read_manifest
 from wavegen.errors import ConfigError, DataError, MelError
-from wavegen.mel import profile
+from wavegen.mel import PROFILES, profile
 from wavegen.pipeline import RECIPE, RECORDINGS, list_recordings
 from wavegen.recipe import (
     SHIPPED,
@@ -259,9 +259,17 @@ def test_a_segment_within_the_receptive_field_is_refused_before_any_data_is_read
         "wavegen-train: error: mine.yaml: training.segment_frames: 8 frames (2048 samples) are too "
         "short for the wavenet vocoder (receptive field 2048 samples) and its objective; give at least 12\n"
     )
-    assert load_recipe(path, [wavenet, "training.segment_frames=12"]).training.segment_frames == 9
-    # A vocoder that normalises over channels learns from crops of any length.
-    assert load_recipe(path, ["training.segment_frames=1"]).training.segment_frames == 1
+    assert load_recipe(path, [wavenet, "training.segment_frames=12"]).training.segment_frames == 12
+    # A vocoder that normalises over channels learns from crops of any length that its loss is defined on.
+    assert load_recipe(path, ["training.segment_frames=4"]).training.segment_frames == 4
+    assert "(768 samples) are too short for the spectral vocoder" in refusal("training.segment_frames=3")
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_every_profile_can_stand_in_a_recipe(name: str) -> None:
+    recipe = load_recipe(write(), [f"mel={name}", "training.segment_frames=48"])
+    assert recipe.mel == profile(name)
+    assert build(recipe, device="meta").mel == profile(name)
 
 
 # --- the corpora ---
