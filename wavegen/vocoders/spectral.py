@@ -37,8 +37,8 @@ class SpectralConfig(VocoderConfig):
     kernel_size: PositiveInt = 7
     dilation_depth: PositiveInt = 1
     expansion: PositiveInt = 3
-    refinement_iterations: NonNegativeInt = 4
-    synthesis_iterations: NonNegativeInt = 4
+    refinement_iterations: NonNegativeInt = 2
+    synthesis_iterations: NonNegativeInt = 6
 
 
 class SpectralVocoder(Vocoder):
@@ -81,8 +81,8 @@ class SpectralVocoder(Vocoder):
         kernel_size: int = 7,
         dilation_depth: int = 1,
         expansion: int = 3,
-        refinement_iterations: int = 4,
-        synthesis_iterations: int = 4,
+        refinement_iterations: int = 2,
+        synthesis_iterations: int = 6,
     ) -> None:
         super().__init__(mel)
         bins = mel.n_fft // 2 + 1
