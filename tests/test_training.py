@@ -250,6 +250,24 @@ def test_a_kill_between_the_two_files_of_a_best_checkpoint_loses_neither(
     assert load_checkpoint(out / "checkpoints/best.safetensors")[1]["best"] is not None
 
 
+def test_a_damaged_model_is_written_again(tmp_path: Path, corpus: Path) -> None:
+    recipe, model = write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run" / "model.safetensors"
+    assert train(recipe, tmp_path / "run", "training.steps=2") == 0
+    whole, _ = load_checkpoint(model)
+    model.write_bytes(model.read_bytes()[:1000])
+    assert train(recipe, tmp_path / "run", "training.steps=2") == 0
+    again, _ = load_checkpoint(model)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_file_in_the_place_of_the_run_is_named(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").touch()
+    assert train(write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run") == 2
+    assert capsys.readouterr().err == f"wavegen-train: error: {tmp_path / 'run'}: is a file; give a folder\n"
+
+
 def test_a_half_written_log_does_not_stop_a_resume(tmp_path: Path, corpus: Path) -> None:
     recipe, out = write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run"
     assert train(recipe, out, "training.steps=4") == 0

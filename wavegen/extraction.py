@@ -15,7 +15,7 @@ from tqdm import tqdm
 from wavegen.audio import audio_info, read_audio, write_audio
 from wavegen.corpus import Clip, Recording, read_manifest, write_manifest
 from wavegen.errors import AudioError, DataError, MelError, OutputError
-from wavegen.files import write_beside
+from wavegen.files import require_folder, write_beside
 from wavegen.mel import LogMel, save_mel
 from wavegen.melspec import MelSpec
 from wavegen.progress import pace
@@ -69,6 +69,7 @@ def extract(
         OutputError: the folder cannot be written.
     """
     out = Path(out).absolute()
+    require_folder(out)
     before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
     if is_complete(recordings, out, spec):
         return Extraction(read_manifest(out / MANIFEST, Clip), before["left_out"], was_complete=True)

@@ -37,3 +37,9 @@ def write_beside(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+def require_folder(path: Path) -> None:
+    """Raise OutputError where something else than a folder is in the place of one that is to be made."""
+    if path.exists() and not path.is_dir():
+        raise OutputError("is a file", where=path, remedy="give a folder")

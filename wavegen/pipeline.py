@@ -12,11 +12,11 @@ import torch
 
 from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
 from wavegen.corpus import Clip, Recording, find_recordings, read_manifest, spread, write_manifest
-from wavegen.errors import ConfigError, DataError
+from wavegen.errors import CheckpointError, ConfigError, DataError
 from wavegen.evaluation.samples import Clip as SampleClip
 from wavegen.evaluation.samples import summary_table, write_samples
 from wavegen.extraction import Extraction, extract, is_complete
-from wavegen.files import write_beside
+from wavegen.files import require_folder, write_beside
 from wavegen.recipe import Recipe, build, load_recipe, save_recipe
 from wavegen.synthesis import synthesize
 from wavegen.training import distributed
@@ -52,6 +52,7 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, s
     rank, _ = distributed.rank_from_environment()
     if rank > 0:
         say, progress = (lambda line: None), False
+    require_folder(out)
     _refuse_changes(recipe, out)
     recordings = list_recordings(recipe, recipe_path)
     features = recipe.data.features or out / "features"
@@ -136,7 +137,7 @@ def _tell(extraction: Extraction, features: Path, hop_seconds: float, say: Say) 
 def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, say: Say) -> bool:
     """Train, unless the model is there with all its steps; False where training was interrupted."""
     model = out / MODEL
-    if model.exists() and load_checkpoint(model)[1]["step"] >= recipe.training.steps:
+    if _steps_of(model) >= recipe.training.steps:
         say(f"training is finished: {model}")
         return True
     torch.manual_seed(recipe.seed)
@@ -152,6 +153,13 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, s
     if finished:
         say(f"model: {finished}")
     return finished is not None
+
+
+def _steps_of(model: Path) -> int:
+    try:
+        return int(load_checkpoint(model)[1]["step"]) if model.exists() else 0
+    except CheckpointError:  # damaged: the newest checkpoint writes it again
+        return 0
 
 
 def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, say: Say, progress: bool) -> None:

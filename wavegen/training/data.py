@@ -3,6 +3,8 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -97,13 +99,19 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int) -> Batch:
     """``frames`` frames of a clip from ``start`` on, padded with zeros; a batch of one. Reads nothing else."""
     real = min(frames, clip.frames - start)
     mel = np.zeros((1, spec.n_mels, frames), dtype=np.float32)
-    mel[0, :, :real] = open_mel(clip.mel, spec)[:, start : start + real]
+    mel[0, :, :real] = _open(clip.mel, clip.mel.stat().st_mtime_ns, spec)[:, start : start + real]
     hop = spec.hop_length
     audio = np.zeros((1, frames * hop), dtype=np.float32)
     # Centred framing has a last frame that reaches beyond the last sample.
     samples = read_segment(clip.audio, start * hop, min(real * hop, clip.samples - start * hop))
     audio[0, : len(samples)] = samples
     return Batch(torch.from_numpy(audio), torch.from_numpy(mel), torch.tensor([real]), torch.tensor([start]))
+
+
+@lru_cache(maxsize=1024)
+def _open(path: Path, written_ns: int, spec: MelSpec) -> np.ndarray:
+    """``open_mel``, once for each file as it is: reading its headers takes longer than reading a segment."""
+    return open_mel(path, spec)
 
 
 def collate(items: Sequence[Batch]) -> Batch:
