@@ -98,7 +98,7 @@ class NumbaEngine(Engine):
         self._condition_channels = packing.condition_channels(network)
         state = self.initial_state(1)
         condition = HeldCondition.of(torch.zeros(1, self._condition_channels, 0))
-        self._advance(torch.zeros(1, 1), condition, torch.zeros(1, 2, 0), state)  # compiles
+        self._advance(torch.zeros(1, 1), condition, torch.zeros(1, 2, 0, dtype=torch.float64), state)  # compiles
 
     def initial_state(self, batch: int) -> State:
         """No samples done, and zeros."""
