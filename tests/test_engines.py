@@ -3,16 +3,21 @@
 import copy
 import os
 import pickle
+import platform
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from voices import SPEC, tiny_mel, write_model
 
+from wavegen.commands import synth
 from wavegen.engines import Engine, HeldCondition, ReferenceEngine, make_engine
 from wavegen.errors import ConfigError
+from wavegen.mel import save_mel
 from wavegen.melspec import MelSpec
 from wavegen.vocoders.wavenet import WaveNet
 
@@ -33,6 +38,15 @@ SHAPES = {
     "one-block": ("gaussian", 16, 8, 8, 1, 1, 2),
     "gaussian": ("gaussian", 33, 40, 24, 1, 6, 2),
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The reference's steps are too small to share; where cores are busy, waiting for the other takes longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def network(name: str) -> WaveNet:
@@ -90,7 +104,7 @@ def test_logits_are_the_references_over_2000_samples(name: str) -> None:
         assert (got - expected).abs().max() < bound, precision
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ["deep", "three-taps", "gaussian"])
 def test_the_same_seed_gives_the_references_samples(name: str) -> None:
     """All 1500 of two items, in every shape here; in general until a draw falls between two roundings."""
     model = network(name)
@@ -296,22 +310,68 @@ def another_process(names: list[str], **environment: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize(
-    ("lanes", "processor", "features"), [(8, "haswell", "+avx2,+fma"), (4, "x86-64", "+sse2")], ids=["avx2", "plain"]
-)
-def test_other_widths_of_vectors(lanes: int, processor: str, features: str) -> None:
-    import platform
-
+def needs_lanes(lanes: int) -> None:
     from wavegen.engines import simd
 
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("NEON is the only width here, and the other tests run it")
     if lanes > simd.LANES:
         pytest.skip(f"this processor has no vectors of {lanes}")
-    found = another_process(["wide", "three-taps"], NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES=features)
-    assert found == str(lanes)
 
 
-def test_a_cache_that_cannot_be_used_costs_only_the_cache(tmp_path: Path) -> None:
+def test_vectors_of_8() -> None:
+    needs_lanes(8)
+    processor = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
+    assert another_process(["wide", "three-taps"], **processor) == "8"
+
+
+def test_vectors_of_4_and_a_cache_that_cannot_be_used(tmp_path: Path) -> None:
+    """Both in one process, because compiling takes the time: an unusable cache costs only the cache."""
+    needs_lanes(4)
     (tmp_path / "file").touch()
-    another_process(["one-block"], NUMBA_CACHE_DIR=str(tmp_path / "file" / "below"))
+    processor = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}
+    cache = str(tmp_path / "file" / "below")
+    assert another_process(["wide", "three-taps"], NUMBA_CACHE_DIR=cache, **processor) == "4"
+
+
+def test_a_full_disk_costs_only_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wavegen.engines import compiled
+
+    made: list[bool] = []
+
+    def loop(fingerprint: int, *, cached: bool) -> Callable[..., None]:
+        def run(*arguments: object) -> None:
+            if cached:
+                raise OSError(28, "No space left on device")
+            made.append(True)
+
+        return run
+
+    monkeypatch.setattr(compiled, "_loops", {})
+    monkeypatch.setattr(compiled, "_loop", loop)
+    compiled._call("float32", ())
+    compiled._call("float32", ())
+    assert made == [True, True]
+
+
+def test_the_cache_is_keyed_by_the_source_of_all_that_is_compiled() -> None:
+    from wavegen.engines import compiled, products, simd
+
+    assert compiled._fingerprint((simd, products)) == compiled._fingerprint((simd, products))
+    assert compiled._fingerprint((simd, products)) != compiled._fingerprint((simd,))
+    one, other = (compiled._loop(fingerprint, cached=False).py_func for fingerprint in (1, 2))
+    assert [cell.cell_contents for f in (one, other) for cell in f.__closure__] == [1, 2]  # part of numba's key
+
+
+def test_synth_prints_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_mel(tmp_path / "a.npz", tiny_mel(3), SPEC)
+    model = str(write_model(tmp_path / "wavenet.safetensors", "wavenet"))
+    spectral = str(write_model(tmp_path / "spectral.safetensors"))
+    arguments = [str(tmp_path / "a.npz"), str(tmp_path / "a.wav"), "--device", "cpu", "--model"]
+    for engine, line in (("auto", "numba float32, vectors of "), ("reference", "reference")):
+        assert synth.main([*arguments, model, "--engine", engine]) == 0
+        assert f"wavegen-synth: engine {line}" in capsys.readouterr().err
+    assert synth.main([*arguments, spectral]) == 0
+    assert capsys.readouterr().err == ""
+    assert synth.main([*arguments, spectral, "--engine", "numba"]) == 2
+    assert "no engine 'numba' in float32 for a vocoder that does not go sample by sample" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def workspace(model: Model, frames_read: int) -> Workspace:
     )
 
 
-@njit(forceinline=True)
+@njit(inline="always")
 def sample_loop(
     model: Model, memory: Memory, work: Workspace, start: int, frames: np.ndarray, frame_weights: np.ndarray,
     noise: np.ndarray, temperature: float, given: np.ndarray, samples: np.ndarray, parameters: np.ndarray,
