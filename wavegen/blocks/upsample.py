@@ -56,12 +56,21 @@ class HoldUpsampler(nn.Module):
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Upsample the next frames: samples and the next state. Raises StreamingError for ``"same"``."""
+        seen, state = self.frames_read(x, state)
+        return self._smooth(seen), state
+
+    def frames_read(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``step`` computes its samples from: the frames kept and ``x`` behind one another; and the next state."""
         refuse_look_ahead(self)
         seen = torch.cat((state, x), dim=-1)
-        return self._smooth(seen), seen[..., seen.shape[-1] - self.context.left :]
+        return seen, seen[..., seen.shape[-1] - self.context.left :]
+
+    def weights(self) -> Tensor:
+        """Weight of each frame that a sample reads, oldest first, for each sample of a frame: ``[frames, hop]``."""
+        return self.selection @ self.kernel
 
     def _smooth(self, x: Tensor) -> Tensor:
         if x.shape[-1] < self.context.receptive_field:
             return x.new_zeros(*x.shape[:-1], 0)
-        weights = self.selection @ self.kernel  # [frames read, hop]
+        weights = self.weights()
         return (x.unfold(-1, len(weights), 1) @ weights).flatten(-2)

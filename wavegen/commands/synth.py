@@ -26,6 +26,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of a WaveNet's noise (default: %(default)s)")
     parser.add_argument("--float", action="store_true", help="write 32-bit float WAV instead of 16-bit")
     parser.add_argument("--device", default="auto", help="cpu, cuda, … (default: a GPU where there is one)")
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "reference", "numba"),
+        default="auto",
+        help="what generates a WaveNet's samples (default: the fastest that works)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "int16"),
+        default="float32",
+        help="of the weights: int16 is faster in larger WaveNets and slightly off (default: %(default)s)",
+    )
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.seed < 2**63:
         parser.error(f"--seed {arguments.seed}: give 0 or more, and less than 2^63")
@@ -51,6 +63,9 @@ def _synth(arguments: argparse.Namespace) -> int:
     if arguments.model is None or (arguments.model.is_dir() and model.name != MODEL):  # not what one would expect
         print(f"wavegen-synth: model {model}", file=sys.stderr)
     vocoder = load_vocoder(model, pick_device(arguments.device))
+    engine = vocoder.use_engine(arguments.engine, arguments.precision)
+    if engine is not None:
+        print(f"wavegen-synth: engine {engine}", file=sys.stderr)
     frames = sum(open_for(vocoder, path).shape[1] for path, _ in jobs)  # all checked before any is synthesised
     total = Timing()
     with tqdm(total=frames, desc="synthesising", unit="frame", **pace()) as bar:

@@ -1,24 +1,10 @@
 """The reference engine: plain torch with cached activations. Others are measured against it."""
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-from wavegen.blocks import DilatedConv1d, DilatedStack, GatedResidualBlock
-from wavegen.distributions import OutputDistribution
-from wavegen.engines.base import Engine, State
-
-
-class Network(Protocol):
-    """The parts of a WaveNet that run once per sample."""
-
-    distribution: OutputDistribution
-    input: DilatedConv1d
-    stack: DilatedStack
-    hidden: DilatedConv1d
-    output: DilatedConv1d
-    skip_scale: float
+from wavegen.blocks import DilatedConv1d, GatedResidualBlock
+from wavegen.engines.base import Engine, HeldCondition, Network, State
 
 
 class ReferenceEngine(Engine):
@@ -28,7 +14,7 @@ class ReferenceEngine(Engine):
     """
 
     def __init__(self, network: Network) -> None:
-        self.distribution = network.distribution
+        self.distribution, self.description = network.distribution, "reference"
         self.skip_scale = network.skip_scale
         blocks = [block for block in network.stack.blocks if isinstance(block, GatedResidualBlock)]
         self.input = _Taps(network.input)
@@ -41,8 +27,48 @@ class ReferenceEngine(Engine):
         rings = (ring.taps[0].new_zeros(ring.steps, batch, len(ring.taps[0])) for ring in self._rings)
         return (torch.zeros(1, dtype=torch.int64), *rings)
 
+    @torch.no_grad()
+    def generate(
+        self,
+        previous: Tensor,
+        condition: Tensor | HeldCondition,
+        noise: Tensor,
+        state: State,
+        *,
+        temperature: float = 1.0,
+    ) -> tuple[Tensor, State]:
+        """Generate the next samples; see Engine."""
+        condition = HeldCondition.of(condition).per_sample()
+        state = tuple(part.clone() for part in state)
+        samples = []
+        # One contiguous row a sample: the loop reads them hundreds of thousands of times.
+        for now, draw in zip(condition.permute(2, 0, 1).contiguous(), noise.permute(2, 0, 1), strict=True):
+            parameters = self.advance(previous, now, state)
+            previous = self.distribution.sample(parameters[..., None], draw[..., None], temperature=temperature)[:, 0]
+            samples.append(previous)
+        return torch.stack(samples, dim=1) if samples else condition.new_zeros(len(condition), 0), state
+
+    @torch.no_grad()
+    def predict(self, previous: Tensor, condition: Tensor | HeldCondition, state: State) -> tuple[Tensor, State]:
+        """Predict samples from given ones; see Engine."""
+        condition = HeldCondition.of(condition).per_sample()
+        state = tuple(part.clone() for part in state)
+        steps = zip(previous.T, condition.permute(2, 0, 1).contiguous(), strict=True)
+        parameters = [self.advance(before, now, state) for before, now in steps]
+        empty = condition.new_zeros(len(condition), self.distribution.channels, 0)
+        return torch.stack(parameters, dim=2) if parameters else empty, state
+
     def advance(self, previous: Tensor, condition: Tensor, state: State) -> Tensor:
-        """Predict one sample; see Engine."""
+        """Predict one sample, changing ``state`` in place.
+
+        Args:
+            previous: ``[batch]``, the sample before.
+            condition: ``[batch, condition_channels]`` for this sample.
+            state: a state that nobody else holds.
+
+        Returns:
+            parameters of the output distribution, ``[batch, channels]``.
+        """
         counter, *rings = state
         now = int(counter)
         counter += 1

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wavegen.blocks import Context, fold_weight_norm, masked
 from wavegen.config import Config
-from wavegen.errors import MelError
+from wavegen.errors import ConfigError, MelError
 from wavegen.mel import MelSpec
 
 State = tuple  # of tensors, nested where a part has a state of its own
@@ -143,6 +143,19 @@ class Vocoder(nn.Module, ABC):
     def prepared_for_synthesis(self) -> "Vocoder":
         """This vocoder in evaluation mode with its weight normalisation folded; changes the module itself."""
         return fold_weight_norm(self).eval().requires_grad_(False)
+
+    def use_engine(self, name: str = "auto", precision: str = "float32") -> str | None:
+        """Choose the engine of a vocoder that has some; returns its description, or None for one that needs none.
+
+        Raises:
+            ConfigError: an engine or precision that cannot be had.
+        """
+        if (name, precision) != ("auto", "float32"):
+            raise ConfigError(
+                f"no engine {name!r} in {precision} for a vocoder that does not go sample by sample",
+                remedy="leave the engine and its precision out",
+            )
+        return None
 
     def check_shape(self, mel: Tensor) -> None:
         """Raise MelError where ``mel`` is not ``[batch, n_mels, frames]``."""

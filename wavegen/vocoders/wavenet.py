@@ -18,7 +18,7 @@ from wavegen.blocks import (
     exponential_dilations,
 )
 from wavegen.distributions import output_distribution, uniform_noise
-from wavegen.engines import Engine, ReferenceEngine
+from wavegen.engines import Engine, EngineHolder, HeldCondition
 from wavegen.mel import MelSpec
 from wavegen.vocoders.base import State, Vocoder, VocoderConfig
 
@@ -97,6 +97,7 @@ class WaveNet(Vocoder):
         self.output = DilatedConv1d(hidden_channels, self.distribution.channels, 1)
         if weight_norm:
             apply_weight_norm(self)
+        self._engines = EngineHolder()
 
     @property
     def receptive_field_samples(self) -> int:
@@ -136,9 +137,14 @@ class WaveNet(Vocoder):
         """Log-likelihood of each sample in nats, shaped like ``samples``; arguments as in ``forward``."""
         return self.distribution.log_prob(self(samples, mel, mask), samples)
 
+    def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
+        """Choose what generates from now on; see ``wavegen.engines.make_engine``. Returns its description."""
+        self._engines = EngineHolder(name, precision)
+        return self.engine().description
+
     def engine(self) -> Engine:
         """This model's weights as they are now, folded into the engine that generates."""
-        return ReferenceEngine(self)
+        return self._engines.engine(self)
 
     def generate(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int) -> Tensor:
         """Generate from silence. What follows an item's end cannot reach it, so the mask changes nothing."""
@@ -167,9 +173,10 @@ class WaveNet(Vocoder):
             return mel.new_zeros(len(mel), 0), state
         frame_state, upsample_state, engine_state, last, frames_done, seeds = state
         h, frame_state = self.frame_conv.step(self.normalised(mel), frame_state)
-        condition, upsample_state = self.upsample.step(torch.relu(h), upsample_state)
+        frames, upsample_state = self.upsample.frames_read(torch.relu(h), upsample_state)
+        condition = HeldCondition(frames, self.upsample.weights())
         start = int(frames_done) * self.mel.hop_length
-        noise = uniform_noise(seeds, start, condition.shape[-1], self.distribution.draws, mel.device)
+        noise = uniform_noise(seeds, start, condition.samples, self.distribution.draws, mel.device)
         samples, engine_state = self.engine().generate(last, condition, noise, engine_state, temperature=temperature)
         done = frames_done + mel.shape[-1]
         return samples, (frame_state, upsample_state, engine_state, samples[:, -1], done, seeds)

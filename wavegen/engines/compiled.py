@@ -1,0 +1,190 @@
+"""The numba engine: a WaveNet's sample loop as machine code for this processor, from Python alone.
+
+Import it only where a WaveNet is about to speak: numba takes about half a second to load.
+"""
+
+import hashlib
+import inspect
+import pickle
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numba import njit
+from torch import Tensor
+
+from wavegen.distributions import Gaussian, MuLaw, mu_law_decode, mu_law_encode
+from wavegen.engines import packing, products, sample_loop, simd
+from wavegen.engines.base import Engine, HeldCondition, Network, State
+from wavegen.errors import ConfigError
+
+# What the cache on disk may fail with: it cannot be written, or what is in it is damaged.
+_CACHE_FAULTS = (OSError, EOFError, RuntimeError, pickle.UnpicklingError)
+
+
+def _fingerprint(modules: tuple[ModuleType, ...]) -> int:
+    """A number that changes with the source of any of ``modules``."""
+    source = "".join(inspect.getsource(module) for module in modules)
+    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:7], "big")
+
+
+def _loop(fingerprint: int, *, cached: bool) -> Any:
+    """The sample loop, to be compiled when it is first called.
+
+    numba's cache tells entries apart by its own version, the processor, the types of the arguments and the source of
+    the one function it is asked to keep. It does not see a change in the functions which that one calls. But it does
+    see the values that a function encloses: ``fingerprint`` stands for the source of all the others.
+    """
+
+    @njit(nogil=True, cache=cached, error_model="numpy", _nrt=False)
+    def run(
+        model: Any, memory: Any, work: Any, start: Any, frames: Any, frame_weights: Any, noise: Any, temperature: Any,
+        given: Any, samples: Any, parameters: Any,
+    ) -> Any:  # fmt: skip
+        sample_loop.sample_loop(
+            model, memory, work, start, frames, frame_weights, noise, temperature, given, samples, parameters
+        )
+        return fingerprint
+
+    return run
+
+
+_loops: dict[str, Callable[..., None]] = {}
+
+
+def _call(precision: packing.Precision, arguments: tuple[Any, ...]) -> None:
+    """Run the loop; the first time in a process it is compiled or taken from the cache on disk.
+
+    A cache that cannot be used costs only the cache. It fails before anything has run.
+    """
+    if precision in _loops:
+        _loops[precision](*arguments)
+        return
+    fingerprint = _fingerprint((simd, products, packing, sample_loop))
+    try:
+        run = _loop(fingerprint, cached=True)
+        run(*arguments)
+    except _CACHE_FAULTS:
+        run = _loop(fingerprint, cached=False)
+        run(*arguments)
+    _loops[precision] = run
+
+
+class NumbaEngine(Engine):
+    """Generates on one processor core, in float32 or, faster where weights exceed the cache, with int16 weights.
+
+    The state is the number of samples done and, an item a row, the arrays of ``sample_loop.Memory``.
+
+    Args:
+        network: a float32 WaveNet on the CPU; its weights are copied.
+        precision: of the weights; all arithmetic is float32.
+
+    Raises:
+        ConfigError: a network that this engine cannot run.
+    """
+
+    def __init__(self, network: Network, precision: packing.Precision = "float32") -> None:
+        weight = network.output.weight
+        if weight.device.type != "cpu" or weight.dtype != torch.float32:
+            kind = f"{str(weight.dtype).removeprefix('torch.')} model on {weight.device.type}"
+            raise ConfigError(f"runs float32 models on the CPU, not a {kind}", where="numba engine")
+        self.distribution = network.distribution
+        self.description = f"numba {precision}, vectors of {simd.LANES}"
+        self._precision = precision
+        self._model = packing.pack(network, precision, simd.LANES)
+        self._condition_channels = packing.condition_channels(network)
+        state = self.initial_state(1)
+        condition = HeldCondition.of(torch.zeros(1, self._condition_channels, 0))
+        self._advance(torch.zeros(1, 1), condition, torch.zeros(1, 2, 0, dtype=torch.float64), state)  # compiles
+
+    def initial_state(self, batch: int) -> State:
+        """No samples done, and zeros."""
+        model = self._model
+        blocks, ring_steps = len(model.layers.now), int(model.layers.ring_steps.sum())
+        return (
+            torch.zeros(1, dtype=torch.int64),
+            torch.zeros(batch, int(model.lags.max()) + 1),
+            torch.zeros(batch, ring_steps * model.channels),
+            torch.zeros(batch, blocks * packing.MOST_BLOCK_STEPS * 2 * model.gates),
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        previous: Tensor,
+        condition: Tensor | HeldCondition,
+        noise: Tensor,
+        state: State,
+        *,
+        temperature: float = 1.0,
+    ) -> tuple[Tensor, State]:
+        """Generate the next samples; see Engine."""
+        if temperature < 0:
+            raise ConfigError(f"{temperature} is negative", where="temperature", remedy="use 0 to 1")
+        held = HeldCondition.of(condition)
+        expected = (len(previous), self.distribution.draws, held.samples)
+        if noise.shape != expected:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}, expected {expected}")
+        drawn, _, state = self._advance(previous[:, None], held, self._noise(noise), state, temperature)
+        return self._waveform(drawn), state
+
+    @torch.no_grad()
+    def predict(self, previous: Tensor, condition: Tensor | HeldCondition, state: State) -> tuple[Tensor, State]:
+        """Predict samples from given ones; see Engine."""
+        held = HeldCondition.of(condition)
+        if previous.shape[1] != held.samples:
+            raise ValueError(f"{previous.shape[1]} previous samples, and a condition for {held.samples}")
+        noise = torch.full((len(previous), 2, held.samples), 0.5, dtype=torch.float64)
+        _, parameters, state = self._advance(previous, held, noise, state, keep_parameters=True)
+        return parameters[..., : self.distribution.channels].transpose(1, 2), state
+
+    def _advance(
+        self,
+        given: Tensor,
+        condition: HeldCondition,
+        noise: Tensor,
+        state: State,
+        temperature: float = 1.0,
+        *,
+        keep_parameters: bool = False,
+    ) -> tuple[Tensor, Tensor, State]:
+        """Run the loop for each item: what it drew ``[batch, samples]``, parameters, and the next state."""
+        batch, samples, model = len(given), condition.samples, self._model
+        before, *memories = (part.clone() for part in state)
+        start = int(before)
+        padding = (0, model.condition - self._condition_channels)
+        frames = F.pad(condition.frames.transpose(1, 2), padding).contiguous().numpy()
+        weights = condition.weights.contiguous().numpy()
+        drawn = np.zeros((batch, samples), dtype=np.float32)
+        parameters = np.zeros((batch, samples if keep_parameters else 0, model.outputs), dtype=np.float32)
+        given_numbers, noise_numbers = self._numbers(given).numpy(), noise.contiguous().numpy()
+        work = sample_loop.workspace(model, len(weights))
+        for item in range(batch):
+            memory = sample_loop.Memory(*(part[item].numpy() for part in memories))
+            arguments = (
+                model, memory, work, start, frames[item], weights, noise_numbers[item], float(temperature),
+                given_numbers[item], drawn[item], parameters[item],
+            )  # fmt: skip
+            _call(self._precision, arguments)
+        return torch.from_numpy(drawn), torch.from_numpy(parameters), (before + samples, *memories)
+
+    def _numbers(self, waveform: Tensor) -> Tensor:
+        """What the loop takes samples as: float32 classes where they are one-hot, or the values themselves."""
+        if isinstance(self.distribution, MuLaw):
+            waveform = mu_law_encode(waveform, self.distribution.classes)
+        return waveform.float().contiguous()
+
+    def _waveform(self, numbers: Tensor) -> Tensor:
+        """The inverse of ``_numbers``."""
+        if isinstance(self.distribution, MuLaw):
+            return mu_law_decode(numbers.long(), self.distribution.classes)
+        return numbers
+
+    def _noise(self, uniform: Tensor) -> Tensor:
+        """The loop's noise: for a Gaussian, rounded to float32 as in the reference, the normal quantile."""
+        if isinstance(self.distribution, Gaussian):
+            return torch.special.ndtri(uniform.double()).float().double()
+        return uniform.double()

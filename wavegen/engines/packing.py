@@ -1,0 +1,309 @@
+"""A WaveNet's weights laid out for a loop that reads them straight through, once a sample.
+
+The arithmetic that does not depend on the samples is done here, once, in float64: the factors on residuals and skips
+become part of the weights, and all that the first block does to a one-hot input becomes a table.
+
+A packed matrix is a run of *panels* of 8, 4 or 2 vectors of outputs, the widest first::
+
+    inputs 0, 1, 2 …    each: the weights of the panel's outputs, side by side
+
+so that the inner loop of a matrix product reads memory in order. In int16, each output has a scale of its own, and the
+scales, float32, come before the panels. Channels are padded with zeros, which stay zeros all the way through.
+"""
+
+import contextlib
+import mmap
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from wavegen.blocks import DilatedConv1d, GatedResidualBlock
+from wavegen.distributions import Gaussian, LogisticMixture, MuLaw
+from wavegen.engines.base import Network
+from wavegen.errors import ConfigError
+
+Precision = Literal["float32", "int16"]
+MOST_BLOCK_STEPS = 8
+MU_LAW, LOGISTIC_MIXTURE, GAUSSIAN = 0, 1, 2
+NO_CLASS = -1e30  # logit of a class that only pads
+_HUGE_PAGE = 2 << 20
+
+
+class Layers(NamedTuple):
+    """Where each block's weights begin and how its past is kept; an element a block.
+
+    The first block has tables instead of taps, and no ring.
+    """
+
+    now: np.ndarray  # present tap of the gates
+    past: np.ndarray  # its other taps, [blocks, taps], oldest first
+    residual: np.ndarray
+    skip: np.ndarray
+    condition: np.ndarray
+    residual_scale: np.ndarray
+    ring: np.ndarray  # first step in the item's rings
+    ring_steps: np.ndarray
+    tap_steps: np.ndarray  # steps from tap to tap: the dilation
+    block_steps: np.ndarray  # samples whose past taps are done at once
+
+
+class Model(NamedTuple):
+    """All that the sample loop reads and never writes; numba takes it as it is.
+
+    Sizes are padded. ``tables`` are float32 ``[lags, rows, channels + 2 · gates]``: what the sample ``lags[i]`` before
+    adds to the first block's input and, through that, to its gates. A row a class, or, where a sample is one number,
+    two: its factor and a constant.
+    """
+
+    channels: int
+    gates: int
+    skips: int
+    hidden: int
+    outputs: int
+    condition: int
+    weights: np.ndarray  # float32 or int16
+    layers: Layers
+    hidden_at: int
+    output_at: int
+    lags: np.ndarray
+    rows: int
+    tables: np.ndarray
+    input_bias: np.ndarray  # [channels + 2 · gates]: of the first block's input, and of its gates
+    gate_bias: np.ndarray  # [blocks, 2 · gates]
+    residual_bias: np.ndarray  # [blocks, channels]
+    skip_bias: np.ndarray  # of the sum of skips
+    hidden_bias: np.ndarray
+    output_bias: np.ndarray
+    distribution: int
+    classes: int  # or components of a mixture
+    log_scale_min: float
+
+
+@dataclass(frozen=True)
+class _Conv:
+    """A convolution in float64: weights ``[taps, out, in]``, oldest tap first, and bias."""
+
+    taps: np.ndarray
+    bias: np.ndarray
+
+    @classmethod
+    def of(cls, conv: DilatedConv1d, scale: float = 1.0) -> "_Conv":
+        weight = conv.weight.detach().double().cpu().permute(2, 0, 1).numpy() * scale
+        bias = np.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().double().cpu().numpy() * scale
+        return cls(weight, bias)
+
+
+def pack(network: Network, precision: Precision, lanes: int) -> Model:
+    """Lay out a network's weights for vectors of ``lanes``.
+
+    Raises:
+        ConfigError: a network that the loop was not made for.
+    """
+    blocks = _checked(network)
+    first = blocks[0]
+    gates = first.output.in_channels
+    condition = condition_channels(network)
+
+    def padded(size: int) -> int:
+        return -(-size // (2 * lanes)) * 2 * lanes
+
+    channels_p, gates_p, skips_p = padded(first.channels), padded(gates), padded(first.skip_channels)
+    hidden_p, outputs_p = padded(network.hidden.out_channels), padded(network.output.out_channels)
+    condition_p = padded(condition)
+    arena = _Arena(precision, lanes)
+
+    def halves(weight: np.ndarray) -> np.ndarray:
+        """Pad the filters and the gates, each on its own."""
+        return np.concatenate([_pad(half, gates_p) for half in np.split(weight, 2)])
+
+    now, past, residual, skip, condition_at = [], [], [], [], []
+    gate_bias, residual_bias, skip_bias = [], [], np.zeros(skips_p)
+    convs = [_Conv.of(block.conv) for block in blocks]
+    # In the order in which a sample's loop reads them.
+    for block, conv in zip(blocks, convs, strict=True):
+        scale = block.residual_scale
+        mix = _Conv.of(block.output)
+        if block is not first:
+            now.append(arena.add(_pad(halves(conv.taps[-1]), columns=channels_p)))
+        else:
+            now.append(0)
+        residual.append(arena.add(_pad(mix.taps[0][: block.channels] * scale, channels_p, gates_p)))
+        skip.append(arena.add(_pad(mix.taps[0][block.channels :] * network.skip_scale, skips_p, gates_p)))
+        gate_bias.append(halves(conv.bias))
+        residual_bias.append(_pad(mix.bias[: block.channels] * scale, channels_p))
+        skip_bias += _pad(mix.bias[block.channels :] * network.skip_scale, skips_p)
+    hidden, output = _Conv.of(network.hidden), _Conv.of(network.output)
+    hidden_at = arena.add(_pad(hidden.taps[0], hidden_p, skips_p))
+    output_at = arena.add(_pad(output.taps[0], outputs_p, hidden_p))
+    for block, conv in zip(blocks, convs, strict=True):
+        taps = [] if block is first else [arena.add(_pad(halves(tap), columns=channels_p)) for tap in conv.taps[:-1]]
+        past.append(taps or [0] * (len(conv.taps) - 1))
+    for block in blocks:
+        if block.condition is not None:
+            weight = _Conv.of(block.condition).taps[0]
+            condition_at.append(arena.add(_pad(halves(weight), columns=condition_p)))
+        else:
+            condition_at.append(0)
+
+    dilations = [block.conv.dilation[0] for block in blocks]
+    ring_steps = [0 if block is first else block.conv.context.left for block in blocks]
+    layers = Layers(
+        now=np.array(now),
+        past=np.array(past, dtype=np.int64).reshape(len(blocks), -1),
+        residual=np.array(residual),
+        skip=np.array(skip),
+        condition=np.array(condition_at),
+        residual_scale=np.array([block.residual_scale for block in blocks], dtype=np.float32),
+        ring=np.cumsum([0, *ring_steps[:-1]]),
+        ring_steps=np.array(ring_steps),
+        tap_steps=np.array(dilations),
+        block_steps=np.array([_block_steps(d) for d in dilations]),
+    )
+    lags, tables = _tables(_Conv.of(network.input), convs[0], dilations[0], network.distribution)
+
+    def front(values: np.ndarray) -> np.ndarray:
+        """Pad the parts of ``[…, input | filters | gates]``."""
+        h, f, g = np.split(values, [first.channels, first.channels + gates], axis=-1)
+        parts = ((h, channels_p), (f, gates_p), (g, gates_p))
+        return _float32(np.concatenate([_pad(part, part.shape[-2], p) for part, p in parts], axis=-1))
+
+    input_bias = _Conv.of(network.input).bias
+    output_bias = np.full(outputs_p, NO_CLASS)
+    output_bias[: len(output.bias)] = output.bias
+    kind, classes, log_scale_min = _sampling(network.distribution)
+    return Model(
+        channels=channels_p,
+        gates=gates_p,
+        skips=skips_p,
+        hidden=hidden_p,
+        outputs=outputs_p,
+        condition=condition_p,
+        weights=arena.finished(),
+        layers=layers,
+        hidden_at=hidden_at,
+        output_at=output_at,
+        lags=np.array(lags),
+        rows=tables.shape[1],
+        tables=np.stack([front(table) for table in tables]),
+        input_bias=front(np.concatenate([input_bias, convs[0].taps[-1] @ input_bias])[None])[0],
+        gate_bias=_float32(np.stack(gate_bias)),
+        residual_bias=_float32(np.stack(residual_bias)),
+        skip_bias=_float32(skip_bias),
+        hidden_bias=_float32(_pad(hidden.bias, hidden_p)),
+        output_bias=_float32(output_bias),
+        distribution=kind,
+        classes=classes,
+        log_scale_min=log_scale_min,
+    )
+
+
+def condition_channels(network: Network) -> int:
+    """Channels of the condition, before padding."""
+    first = _checked(network)[0]
+    return 0 if first.condition is None else first.condition.in_channels
+
+
+def _checked(network: Network) -> list[GatedResidualBlock]:
+    blocks = [block for block in network.stack.blocks if isinstance(block, GatedResidualBlock)]
+    if len(blocks) < len(network.stack.blocks):
+        raise ConfigError("blocks other than GatedResidualBlock", where="numba engine", remedy="use the reference")
+    shapes = {
+        (b.channels, b.skip_channels, b.conv.out_channels, b.conv.kernel_size, b.condition is None) for b in blocks
+    }
+    if len(shapes) > 1:
+        raise ConfigError("blocks of different shapes", where="numba engine", remedy="use the reference")
+    return blocks
+
+
+def _sampling(distribution: Any) -> tuple[int, int, float]:
+    if isinstance(distribution, MuLaw):
+        return MU_LAW, distribution.classes, 0.0
+    if isinstance(distribution, LogisticMixture):
+        return LOGISTIC_MIXTURE, distribution.components, distribution.log_scale_min
+    if isinstance(distribution, Gaussian):
+        return GAUSSIAN, 1, distribution.log_scale_min
+    raise ConfigError(f"the distribution {distribution.name!r}", where="numba engine", remedy="use the reference")
+
+
+def _block_steps(dilation: int) -> int:
+    """Samples whose past taps are known before the first of them: a power of two that divides the dilation."""
+    return next(steps for steps in (MOST_BLOCK_STEPS, 4, 2, 1) if dilation % steps == 0)
+
+
+def _tables(inputs: _Conv, first: _Conv, dilation: int, distribution: Any) -> tuple[list[int], np.ndarray]:
+    """What each past sample adds to the first block's input h and to its gates.
+
+    With E the input's taps, counted back from the newest, b its bias and W the first block's::
+
+        h(n) = b + sum_i E_i · x(n − i)                 gates(n) = sum_j W_j · h(n − j·d) + …
+
+    so a sample adds E_i to h at lag i, and W_j E_i to the gates at lag i + j·d. h(n − j·d) brings its bias W_j b,
+    unless it lies before the start, where it is zero. Neither is there a sample n − j·d then, so the bias is put into
+    the table of that lag; j = 0 is always there, and its W_0 b is the model's ``input_bias``.
+    """
+    embeddings, mixes = inputs.taps[::-1], first.taps[::-1]
+    lags = sorted({i + j * dilation for i in range(len(embeddings)) for j in range(len(mixes))} | {0})
+    one_hot = isinstance(distribution, MuLaw)
+    channels, gates = embeddings.shape[1], mixes.shape[1]
+    tables = np.zeros((len(lags), embeddings.shape[2] if one_hot else 2, channels + gates))
+    linear = tables if one_hot else tables[:, :1]
+    constant = tables if one_hot else tables[:, 1:]
+    for i, embedding in enumerate(embeddings):
+        linear[lags.index(i), :, :channels] += embedding.T
+        for j, mix in enumerate(mixes):
+            linear[lags.index(i + j * dilation), :, channels:] += (mix @ embedding).T
+    for j, mix in enumerate(mixes[1:], start=1):
+        constant[lags.index(j * dilation), :, channels:] += mix @ inputs.bias
+    return lags, tables
+
+
+def _pad(values: np.ndarray, rows: int | None = None, columns: int | None = None) -> np.ndarray:
+    """Add zeros after the last row (or, in one dimension, element) and the last column."""
+    wanted = (rows, columns)[: values.ndim]
+    widths = [(0, 0 if size is None else size - now) for size, now in zip(wanted, values.shape, strict=True)]
+    return np.pad(values, widths)
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+class _Arena:
+    """One array for all matrices, in the order in which they were added."""
+
+    def __init__(self, precision: Precision, lanes: int) -> None:
+        self.dtype, self.lanes = np.dtype(precision), lanes
+        self.parts: list[np.ndarray] = []
+        self.size = 0
+
+    def add(self, weights: np.ndarray) -> int:
+        """Append a matrix ``[out, in]``, padded; returns the element at which it begins."""
+        at = self.size
+        if self.dtype == np.int16:
+            largest = np.abs(weights).max(axis=1)
+            scales = (np.where(largest > 0, largest, 1) / np.iinfo(np.int16).max).astype(np.float32)
+            weights = np.rint(weights / scales[:, None])
+            self._append(scales.view(np.int16))
+        done, vectors = 0, len(weights) // self.lanes
+        while vectors:
+            panel = next(size for size in (8, 4, 2) if size <= vectors)
+            rows = weights[done : done + panel * self.lanes]
+            self._append(rows.T.astype(self.dtype).reshape(-1))
+            done, vectors = done + panel * self.lanes, vectors - panel
+        return at
+
+    def _append(self, part: np.ndarray) -> None:
+        self.parts.append(part)
+        self.size += part.size
+
+    def finished(self) -> np.ndarray:
+        """The array, in memory whose addresses the processor translates a huge page at a time, where it can."""
+        room = mmap.mmap(-1, self.size * self.dtype.itemsize + _HUGE_PAGE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # a kernel without them
+                room.madvise(mmap.MADV_HUGEPAGE)
+        start = -np.frombuffer(room, np.uint8).ctypes.data % _HUGE_PAGE
+        array = np.frombuffer(room, self.dtype, self.size, start)
+        array[:] = np.concatenate(self.parts)
+        return array
