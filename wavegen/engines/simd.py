@@ -226,7 +226,7 @@ def _tile(samples: int, vectors: int, *, listed: bool = False) -> Any:
         weights, weights_at, row: float32 or int16 array, element of ``weights[0, 0]``, elements from k to k + 1.
         scales_at: where int16 ``weights`` hold a float32 for each v, by which the sum is multiplied.
         x, x_at, x_stride: float32 array, element of ``x[0, 0]``, elements from sample to sample.
-        active: int32 array, read where ``listed``: the k to be summed over.
+        active: int32 array, the k to be summed over where ``listed``; anything else where not.
         columns: number of k; a multiple of 4 unless ``listed``.
     """
     # A tile of few sums takes turns between several sets of them.
