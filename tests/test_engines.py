@@ -16,7 +16,7 @@ from voices import SPEC, tiny_mel, write_model
 
 from wavegen.commands import synth
 from wavegen.engines import Engine, HeldCondition, ReferenceEngine, make_engine
-from wavegen.errors import ConfigError
+from wavegen.errors import ConfigError, StreamingError
 from wavegen.mel import save_mel
 from wavegen.melspec import MelSpec
 from wavegen.vocoders.wavenet import WaveNet
@@ -189,6 +189,11 @@ def test_wrong_shapes_are_refused() -> None:
         engine.generate(given[:, 0], condition, noise[..., :9], engine.initial_state(1))
     with pytest.raises(ValueError, match="9 previous samples, and a condition for 10"):
         engine.predict(given[:, :9], condition, engine.initial_state(1))
+    with pytest.raises(ValueError, match=r"a condition of \[1, 4, 10\], expected \[1, 5, …\]"):
+        engine.predict(given, condition[:, :4], engine.initial_state(1))
+    for other in (ReferenceEngine(model), make_engine(network("deep"), "numba")):
+        with pytest.raises(StreamingError, match="numba engine: a state of another engine, model or kind of processor"):
+            engine.predict(given, condition, other.initial_state(1))
 
 
 # ---- a vocoder's engine ------------------------------------------------------------------------------------
@@ -244,6 +249,16 @@ def test_copies_and_pickles_leave_the_engine_behind() -> None:
         assert twin.engine() is not model.engine()
         assert twin.engine().description == model.engine().description
         assert torch.equal(twin.synthesize(mel), expected)
+
+
+@pytest.mark.parametrize("name", ["deep", "gaussian"])
+def test_what_is_no_number_does_no_harm(name: str) -> None:
+    model = network(name)
+    given, condition, _ = inputs(model, 1, 20)
+    given[0, 3] = torch.nan
+    model.output.bias[0] = torch.nan
+    engine = make_engine(model, "numba")
+    engine.predict(given, condition, engine.initial_state(1))
 
 
 def test_weight_norm_is_folded_into_the_engine() -> None:

@@ -59,8 +59,8 @@ def _check_choice(name: str, precision: str) -> None:
 class EngineHolder:
     """Keeps a network's engine for as long as the weights are those that it was made of.
 
-    Whether they are is decided by comparing all values, which takes well under a millisecond. Nothing cheaper is
-    sound: torch does not count changes made through ``parameter.data``, and memory can be reused.
+    Whether they are is decided by comparing all values, which takes less than a millisecond for the usual shapes.
+    Nothing cheaper is sound: torch does not count changes made through ``parameter.data``, and memory can be reused.
 
     Copies and pickles of a holder keep the choice but no engine: the copy's weights are its own.
     """

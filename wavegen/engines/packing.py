@@ -8,7 +8,8 @@ A packed matrix is a run of *panels* of 8, 4 or 2 vectors of outputs, the widest
     inputs 0, 1, 2 …    each: the weights of the panel's outputs, side by side
 
 so that the inner loop of a matrix product reads memory in order. In int16, each output has a scale of its own, and the
-scales, float32, come before the panels. Channels are padded with zeros, which stay zeros all the way through.
+scales, float32, come before the panels; vectors lie in pairs, lane by lane. Channels are padded with zeros, which stay
+zeros all the way through.
 """
 
 import contextlib
@@ -27,6 +28,8 @@ Precision = Literal["float32", "int16"]
 MOST_BLOCK_STEPS = 8
 MU_LAW, LOGISTIC_MIXTURE, GAUSSIAN = 0, 1, 2
 NO_CLASS = -1e30  # logit of a class that only pads
+_HIGH_HALF = 1 << 16  # what the high half of a word of 32 bits counts
+_MOST_INT16 = 32766  # of a weight; one less than could be, because the high one of a pair may be rounded up
 _HUGE_PAGE = 2 << 20
 
 
@@ -282,16 +285,27 @@ class _Arena:
         at = self.size
         if self.dtype == np.int16:
             largest = np.abs(weights).max(axis=1)
-            scales = (np.where(largest > 0, largest, 1) / np.iinfo(np.int16).max).astype(np.float32)
-            weights = np.rint(weights / scales[:, None])
-            self._append(scales.view(np.int16))
+            scales = np.where(largest > 0, largest, 1) / _MOST_INT16
+            weights = weights / scales[:, None]
+            self._append((scales / _HIGH_HALF).astype(np.float32).view(np.int16))
         done, vectors = 0, len(weights) // self.lanes
         while vectors:
             panel = next(size for size in (8, 4, 2) if size <= vectors)
-            rows = weights[done : done + panel * self.lanes]
-            self._append(rows.T.astype(self.dtype).reshape(-1))
+            rows = weights[done : done + panel * self.lanes].T
+            self._append((self._interleaved(rows) if self.dtype == np.int16 else rows).astype(self.dtype).reshape(-1))
             done, vectors = done + panel * self.lanes, vectors - panel
         return at
+
+    def _interleaved(self, rows: np.ndarray) -> np.ndarray:
+        """Round a panel ``[in, out]`` to int16 and pair its vectors: ``[in, vectors / 2, lanes, 2]``.
+
+        Read as words of 32 bits, a pair is low and high half. To use the high one, the loop takes the whole word for
+        it, which is too much by the low half (as an unsigned number). So that much less is stored.
+        """
+        low, high = np.moveaxis(rows.reshape(len(rows), -1, 2, self.lanes), 2, 0)
+        low = np.rint(low).astype(np.int64)
+        high = np.rint(high - low % _HIGH_HALF / _HIGH_HALF)
+        return np.stack((low, high), axis=-1)
 
     def _append(self, part: np.ndarray) -> None:
         self.parts.append(part)

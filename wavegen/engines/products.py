@@ -1,7 +1,7 @@
 """Products of packed matrices with vectors, made of tiles. `wavegen.engines.packing` says how a matrix lies in memory.
 
-All arguments named ``…_at`` are elements of the flat arrays before them. ``columns`` and ``outputs``, the sizes of a
-matrix, are multiples of ``2 * LANES``.
+Arguments named ``…_at`` are elements of the flat arrays before them. ``columns`` and ``outputs``, a matrix's sizes, are
+multiples of ``2 * LANES``. Tiles that take no list are given ``x`` in its place.
 """
 
 from typing import Any
@@ -31,21 +31,21 @@ def _scales(weights: Any, outputs: int) -> int:
 
 @njit
 def multiply_add(
-    out: Any, out_at: int, weights: Any, weights_at: int, x: Any, x_at: int, columns: int, outputs: int, unused: Any
+    out: Any, out_at: int, weights: Any, weights_at: int, x: Any, x_at: int, columns: int, outputs: int
 ) -> None:
     """``out += weights · x``."""
     at, done = weights_at + _scales(weights, outputs), 0
     while outputs - done >= 8 * LANES:
         row, scales = 8 * LANES, weights_at + 2 * done
-        tile_1x8(out, out_at + done, 0, weights, at, row, scales, x, x_at, 0, unused, columns)
+        tile_1x8(out, out_at + done, 0, weights, at, row, scales, x, x_at, 0, x, columns)
         at, done = at + columns * row, done + row
     if outputs - done >= 4 * LANES:
         row, scales = 4 * LANES, weights_at + 2 * done
-        tile_1x4(out, out_at + done, 0, weights, at, row, scales, x, x_at, 0, unused, columns)
+        tile_1x4(out, out_at + done, 0, weights, at, row, scales, x, x_at, 0, x, columns)
         at, done = at + columns * row, done + row
     if outputs - done >= 2 * LANES:
         row, scales = 2 * LANES, weights_at + 2 * done
-        tile_1x2(out, out_at + done, 0, weights, at, row, scales, x, x_at, 0, unused, columns)
+        tile_1x2(out, out_at + done, 0, weights, at, row, scales, x, x_at, 0, x, columns)
 
 
 @njit
@@ -70,7 +70,6 @@ def multiply_add_active(
 @njit
 def multiply_add_block(
     out: Any, out_at: int, weights: Any, weights_at: int, x: Any, x_at: int, steps: int, columns: int, outputs: int,
-    unused: Any,
 ) -> None:  # fmt: skip
     """``out[s] += weights · x[s]`` for 1, 2, 4 or 8 steps that lie behind one another in ``out`` and in ``x``.
 
@@ -85,13 +84,13 @@ def multiply_add_block(
         for pair in range(0, row, 2 * LANES):
             o, w, scales = out_at + done + pair, at + pair, weights_at + 2 * (done + pair)
             if steps == 8 and REGISTERS >= 32:
-                tile_8x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, unused, columns)
+                tile_8x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
             elif steps >= 4:
                 for s in range(0, steps, 4):
                     here, there = o + s * outputs, x_at + s * columns
-                    tile_4x2(out, here, outputs, weights, w, row, scales, x, there, columns, unused, columns)
+                    tile_4x2(out, here, outputs, weights, w, row, scales, x, there, columns, x, columns)
             elif steps == 2:
-                tile_2x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, unused, columns)
+                tile_2x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
             else:
-                tile_1x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, unused, columns)
+                tile_1x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
         at, done = at + columns * row, done + row

@@ -123,9 +123,7 @@ def sample_loop(
         for block in range(blocks):
             if block > 0:
                 _start_gate_from_past(model, memory, work, block, start + n)
-                multiply_add(
-                    work.gate, 0, model.weights, layers.now[block], work.h, 0, model.channels, 2 * gates, work.active
-                )
+                multiply_add(work.gate, 0, model.weights, layers.now[block], work.h, 0, model.channels, 2 * gates)
             _add_condition(model, work, frame_weights, block, n % hop)
             # z alternates between two places, because the block before has not been read to the end.
             z, z_before = block % 2 * gates, (block + 1) % 2 * gates
@@ -158,7 +156,7 @@ def _project_frames(model: Model, work: Workspace, frames: Any, frame: int, fram
                 work.projected[i] = _ZERO
             multiply_add(
                 work.projected, at, model.weights, model.layers.condition[block],
-                frames, (frame + r) * model.condition, model.condition, width, work.active,
+                frames, (frame + r) * model.condition, model.condition, width,
             )  # fmt: skip
             at += width
 
@@ -221,7 +219,7 @@ def _start_gate_from_past(model: Model, memory: Memory, work: Workspace, block: 
             oldest = layers.ring[block] + (now + tap * steps) % ring_steps
             multiply_add_block(
                 memory.ahead, ahead, model.weights, layers.past[block, tap], memory.rings, oldest * channels,
-                block_steps, channels, width, work.active,
+                block_steps, channels, width,
             )  # fmt: skip
     at = ahead + phase * width
     for i in range(0, width, LANES):
@@ -252,14 +250,14 @@ def _next_residual(model: Model, work: Workspace, block: int, z: int) -> None:
     for i in range(0, model.channels, LANES):
         store(work.h, i, load(work.h, i) * scale + load(model.residual_bias, bias + i))
     at = model.layers.residual[block]
-    multiply_add(work.h, 0, model.weights, at, work.z, z, model.gates, model.channels, work.active)
+    multiply_add(work.h, 0, model.weights, at, work.z, z, model.gates, model.channels)
 
 
 @njit(forceinline=True)
 def _add_skips(model: Model, work: Workspace, block: int, z: int) -> None:
     """skips += skip · z."""
     at = model.layers.skip[block]
-    multiply_add(work.skips, 0, model.weights, at, work.z, z, model.gates, model.skips, work.active)
+    multiply_add(work.skips, 0, model.weights, at, work.z, z, model.gates, model.skips)
 
 
 @njit(forceinline=True)

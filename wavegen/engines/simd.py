@@ -35,7 +35,7 @@ def _vector_unit(features: str) -> tuple[int, int]:
 TARGET: tuple[str, str, str] = cpu_target.target_context.codegen().magic_tuple()
 LANES, REGISTERS = _vector_unit(TARGET[2])
 
-_FLOAT, _INT16, _INT32, _INT64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
 # A product and the sum it goes into may become one instruction, which rounds once. Nothing else may be rearranged.
 _FUSE = ("contract",)
@@ -64,7 +64,7 @@ def _pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, a
 
 def _load(builder: ir.IRBuilder, pointer: Any, kind: ir.Type = _FLOATS) -> Any:
     value = builder.load(builder.bitcast(pointer, kind.as_pointer()))
-    value.align = 4 if kind == _FLOATS else 2  # any element may be the first; aligned ones are as fast for it
+    value.align = 4  # any element may be the first; nothing is lost where it happens to be aligned
     return value
 
 
@@ -226,7 +226,7 @@ def _tile(samples: int, vectors: int, *, listed: bool = False) -> Any:
         weights, weights_at, row: float32 or int16 array, element of ``weights[0, 0]``, elements from k to k + 1.
         scales_at: where int16 ``weights`` hold a float32 for each v, by which the sum is multiplied.
         x, x_at, x_stride: float32 array, element of ``x[0, 0]``, elements from sample to sample.
-        active: int32 array, read where ``listed``: the k to be summed over.
+        active: int32 array, the k to be summed over where ``listed``; anything else where not.
         columns: number of k; a multiple of 4 unless ``listed``.
     """
     # A tile of few sums takes turns between several sets of them.
@@ -251,12 +251,20 @@ def _tile(samples: int, vectors: int, *, listed: bool = False) -> Any:
                 at = b.add(b.add(out_at, b.mul(out_stride, constant(s))), constant(v * LANES))
                 return _pointer(context, b, kinds["out"], out, at)
 
-            def weights_of(k: Any, v: int) -> Any:
-                at = b.add(b.add(weights_at, b.mul(k, row)), constant(v * LANES))
-                pointer = _pointer(context, b, kinds["weights"], weights, at)
+            def weights_of(k: Any) -> list[Any]:
+                """Weights of all vectors, as float32."""
+                row_at = b.add(weights_at, b.mul(k, row))
+
+                def pointer(v: int) -> Any:
+                    return _pointer(context, b, kinds["weights"], weights, b.add(row_at, constant(v * LANES)))
+
                 if not quantised:
-                    return _load(b, pointer)
-                return b.sitofp(b.sext(_load(b, pointer, ir.VectorType(_INT16, LANES)), _INTS), _FLOATS)
+                    return [_load(b, pointer(v)) for v in range(vectors)]
+                # Two vectors side by side, lane by lane: low halves and high halves of 32-bit words. The low one is
+                # moved up; the high one stays where it is, above the low one, which packing has made allowance for.
+                words = [_load(b, pointer(v), _INTS) for v in range(0, vectors, 2)]
+                halves = [half for word in words for half in (b.shl(word, ir.Constant(_INTS, [16] * LANES)), word)]
+                return [b.sitofp(half, _FLOATS) for half in halves]
 
             def scale_of(v: int) -> Any:
                 at = b.add(scales_at, constant(2 * v * LANES))  # a float32 takes the place of two int16
@@ -274,7 +282,7 @@ def _tile(samples: int, vectors: int, *, listed: bool = False) -> Any:
                     k = b.add(b.mul(loop.index, constant(sets)), constant(index))
                     if listed:
                         k = b.sext(b.load(_pointer(context, b, kinds["active"], active, loop.index)), _INT64)
-                    loaded = [weights_of(k, v) for v in range(vectors)]
+                    loaded = weights_of(k)
                     for s in range(samples):
                         at = b.add(b.add(x_at, b.mul(x_stride, constant(s))), k)
                         factor = _splat(b, b.load(_pointer(context, b, kinds["x"], x, at)))
