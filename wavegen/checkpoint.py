@@ -111,8 +111,7 @@ def load_vocoder(where: Path | str | None = None, device: torch.device | str = "
     prefix = "ema." if any(key.startswith("ema.") for key in tensors) else "model."
     weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     load_weights(vocoder, weights, path)
-    if torch.device(device).type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # pieces of a stream would round otherwise than the whole
+    torch.backends.cudnn.allow_tf32 = False  # on a GPU, pieces of a stream would round otherwise than the whole
     return vocoder.prepared_for_synthesis().to(device)
 
 

@@ -22,6 +22,7 @@ from wavegen.synthesis import synthesize
 from wavegen.training import distributed
 from wavegen.training.loop import train
 from wavegen.training.state import RunFolder
+from wavegen.vocoders import VOCODERS
 
 Say = Callable[[str], None]
 
@@ -175,6 +176,8 @@ def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device,
         say(f"samples are finished: {folder}")
         say((folder / "scores.txt").read_text().rstrip())
         return
+    if VOCODERS[recipe.vocoder.name].objective == "likelihood":
+        device = torch.device("cpu")  # sample by sample, compiled code there outruns a GPU
     vocoder = load_vocoder(model, device)
     rows = write_samples(
         [SampleClip(clip.name, clip.audio, clip.mel) for clip in chosen],

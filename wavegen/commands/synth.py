@@ -62,7 +62,11 @@ def _synth(arguments: argparse.Namespace) -> int:
     model = find_model(arguments.model)
     if arguments.model is None or (arguments.model.is_dir() and model.name != MODEL):  # not what one would expect
         print(f"wavegen-synth: model {model}", file=sys.stderr)
-    vocoder = load_vocoder(model, pick_device(arguments.device))
+    device = pick_device(arguments.device)
+    vocoder = load_vocoder(model)
+    # Sample by sample, compiled code on a CPU outruns a GPU; who names a device gets it.
+    if arguments.device != "auto" or vocoder.objective != "likelihood":
+        vocoder = vocoder.to(device)
     engine = vocoder.use_engine(arguments.engine, arguments.precision)
     if engine is not None:
         print(f"wavegen-synth: engine {engine}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """TensorBoard: curves, and held-back clips to hear and see."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,6 +39,9 @@ class Board:
     ) -> None:
         """Synthesise a few clips and add their sound, and their spectrogram beside the recording's."""
         rate = vocoder.mel.sample_rate_hz
+        if vocoder.objective == "likelihood" and device.type != "cpu":
+            # Sample by sample, compiled code on a CPU outruns a GPU.
+            vocoder, device = copy.deepcopy(vocoder).cpu(), torch.device("cpu")
         # Listening changes nothing in training, and some of its kernels on a GPU have no deterministic form.
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(False)
