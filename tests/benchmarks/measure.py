@@ -71,7 +71,11 @@ def _vocoders() -> list[tuple[str, Vocoder]]:
     found = []
     for name in shipped_recipes():
         torch.manual_seed(0)
-        found.append((name, build(load_recipe(find_recipe(name), ["data.corpus=."])).prepared_for_synthesis()))
+        vocoder = build(load_recipe(find_recipe(name), ["data.corpus=."]))
+        for parameter in vocoder.parameters():
+            if not parameter.any():  # what starts at zero would hide the network behind it
+                torch.nn.init.normal_(parameter, std=0.02)
+        found.append((name, vocoder.prepared_for_synthesis()))
     return found
 
 
