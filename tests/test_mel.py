@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchaudio
+from signals import log_mel, noise, tone
 
 from wavegen.errors import MelError
 from wavegen.mel import (
@@ -28,20 +29,6 @@ from wavegen.mel import (
 
 DEFAULT = profile(DEFAULT_PROFILE)
 REFERENCES = ["hifigan-22k", "vocos-24k", "pwg-22k", "pwg-24k", "diffwave-22k", "nsf-44k"]
-
-
-def noise(samples: int, seed: int = 0, dtype: type = np.float64) -> np.ndarray:
-    """Noise within ±1 that fades in from silence, so that the floor is met too."""
-    values = np.random.default_rng(seed).uniform(-1, 1, samples)
-    return (values * np.linspace(0, 0.9, samples) ** 4).astype(dtype)
-
-
-def tone(hz: float, sample_rate_hz: int, samples: int, amplitude: float = 0.5) -> np.ndarray:
-    return amplitude * np.sin(2 * np.pi * hz / sample_rate_hz * np.arange(samples))
-
-
-def log_mel(spec: MelSpec, samples: np.ndarray) -> np.ndarray:
-    return LogMel(spec)(torch.from_numpy(samples)[None])[0].numpy()
 
 
 def reference(spec: MelSpec, samples: np.ndarray) -> np.ndarray:

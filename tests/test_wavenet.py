@@ -46,7 +46,7 @@ def test_the_reference_engine_predicts_what_teacher_forcing_predicts(output: str
 @torch.no_grad()
 def test_what_is_generated_is_what_the_network_predicts_for_it(output: str) -> None:
     """Feed the generated samples back through the parallel network: the same draws come out of its predictions."""
-    from wavegen.distributions import uniform_noise
+    from wavegen.noise import uniform_noise
 
     model = small(output)
     mel = torch.randn(2, MEL.n_mels, 12, dtype=torch.float64)

@@ -1,8 +1,8 @@
-"""What the output channels of a WaveNet mean: noise, mu-law, and distributions with `log_prob` and `sample`.
+"""What the output channels of a WaveNet mean: mu-law, and distributions with `log_prob` and `sample`.
 
 Layout is `[batch, channels, time]` throughout; waveforms are `[batch, time]` with values in -1..1.
 
-Sampling is a deterministic function of the network's output and of uniform numbers made by `uniform_noise`,
+Sampling is a deterministic function of the network's output and of uniform numbers made by `wavegen.noise`,
 so that every engine, chunking and batch that is given the same seeds speaks the same samples.
 """
 
@@ -17,77 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wavegen.errors import ConfigError
+from wavegen.noise import normal_quantile
 
 LEVELS_16_BIT = 65536
-
-
-# ---- noise ------------------------------------------------------------------------------------------------
-
-
-def _signed(word: int) -> int:
-    """The int64 with the bits of an unsigned 64-bit `word`; torch has no uint64 arithmetic."""
-    return word - (1 << 64) if word >> 63 else word
-
-
-_GOLDEN_GAMMA = _signed(0x9E3779B97F4A7C15)
-_MIX_1 = _signed(0xBF58476D1CE4E5B9)
-_MIX_2 = _signed(0x94D049BB133111EB)
-
-
-def _shift_right(z: Tensor, bits: int) -> Tensor:
-    # `>>` on int64 copies the sign bit into the top; the mask makes it the unsigned shift that is meant.
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix(z: Tensor) -> Tensor:
-    """The output function of splitmix64, a bijection; int64 products wrap modulo 2^64 as it needs."""
-    z = (z ^ _shift_right(z, 30)) * _MIX_1
-    z = (z ^ _shift_right(z, 27)) * _MIX_2
-    return z ^ _shift_right(z, 31)
-
-
-def uniform_noise(seed: Tensor, start: int, count: int, draws: int, device: torch.device | str = "cpu") -> Tensor:
-    """Uniform numbers in the open interval (0, 1), addressed by position instead of drawn in turn.
-
-    Each number is a pure function of (seed, absolute sample index, draw index): chunking, batch composition
-    and device change nothing, bit for bit. A stateful generator cannot promise that: `torch.randn` drawn as
-    7 + 1017 differs from 1024, and a batch of two differs from two batches of one.
-
-    Draw `d` of an item is the splitmix64 stream (Steele, Lea & Flood 2014) that starts at a hash of its seed
-    and `d`; the sample index is the position in that stream. Hashing first keeps the streams of adjacent
-    seeds apart, and since `draws` is not hashed, asking for more draws leaves the earlier ones as they were.
-
-    Args:
-        seed: int64 `[batch]`, one per item.
-        start: absolute index of the first sample.
-        count: number of samples.
-        draws: numbers per sample.
-        device: where the result is made.
-
-    Returns:
-        float32 `[batch, draws, count]`, odd multiples of 2^-24.
-    """
-    seed = seed.to(device, torch.int64)
-    draw = torch.arange(1, draws + 1, device=device)
-    index = torch.arange(start + 1, start + count + 1, device=device)
-    stream = _mix(_mix(seed + _GOLDEN_GAMMA)[:, None] + draw * _GOLDEN_GAMMA)
-    bits = _mix(stream[:, :, None] + index * _GOLDEN_GAMMA)
-    # 23 bits, not 24: (k + 1/2) / 2^23 needs 24 significant bits, all that float32 has. With one more bit the
-    # upper half would round, and the largest value would become 1.0, where quantiles are infinite.
-    return (_shift_right(bits, 41).to(torch.float32) + 0.5) * 2.0**-23
-
-
-def _normal_quantile(u: Tensor, dtype: torch.dtype) -> Tensor:
-    # In float64 first: devices differ in the last bits of ndtri, and rounding hides nearly all of that.
-    return torch.special.ndtri(u.double()).to(dtype)
-
-
-def normal_noise(seed: Tensor, start: int, count: int, draws: int, device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal numbers: the normal quantile of `uniform_noise`, with the same arguments and shape.
-
-    Independent of chunking and batch, bit for bit; across devices equal to float32 rounding. |value| < 5.3.
-    """
-    return _normal_quantile(uniform_noise(seed, start, count, draws, device), torch.float32)
 
 
 # ---- mu-law -----------------------------------------------------------------------------------------------
@@ -366,7 +298,7 @@ class Gaussian(OutputDistribution):
         mean, log_scale = self._split(parameters)
         if temperature == 0:
             return mean
-        return mean + temperature * log_scale.exp() * _normal_quantile(noise[:, 0], parameters.dtype)
+        return mean + temperature * log_scale.exp() * normal_quantile(noise[:, 0], parameters.dtype)
 
 
 def output_distribution(name: str, **options: Any) -> OutputDistribution:

@@ -17,9 +17,10 @@ from wavegen.blocks import (
     apply_weight_norm,
     exponential_dilations,
 )
-from wavegen.distributions import output_distribution, uniform_noise
+from wavegen.distributions import output_distribution
 from wavegen.engines import Engine, EngineHolder, HeldCondition
 from wavegen.mel import MelSpec
+from wavegen.noise import uniform_noise
 from wavegen.vocoders.base import State, Vocoder, VocoderConfig
 
 
