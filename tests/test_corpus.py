@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wavegen.corpus import Clip, Recording, find_recordings, read_manifest, split_recordings, write_manifest
+from wavegen.corpus import Clip, Recording, find_recordings, read_manifest, split_recordings, spread, write_manifest
 from wavegen.errors import DataError
 
 
@@ -191,3 +191,10 @@ def test_what_is_no_text_is_no_manifest() -> None:
             read_manifest(path, Clip)
     with pytest.raises(DataError, match=r"^none\.tsv: no such manifest; check the path$"):
         read_manifest(Path("none.tsv"), Clip)
+
+
+def test_clips_are_taken_evenly_from_all_of_them() -> None:
+    clips = [Clip(str(i), "valid", 1, 1, Path("a"), Path("m")) for i in range(10)]
+    assert [clip.name for clip in spread(clips, 4)] == ["0", "2", "5", "7"]
+    assert spread(clips, 99) == clips
+    assert spread(clips, 0) == []

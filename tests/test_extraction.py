@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny import write_corpus
 
 import wavegen.extraction
 from wavegen.audio import read_audio, write_audio
@@ -393,3 +394,11 @@ def test_the_marker_can_be_read() -> None:
     assert marker["mel"]["n_mels"] == SPEC.n_mels
     assert [identity[0] for identity in marker["recordings"]] == ["a", "b"]
     assert marker["left_out"] == {}
+
+
+def test_mels_of_another_definition_are_replaced_and_named(tmp_path: Path) -> None:
+    recordings = find_recordings(write_corpus(tmp_path / "corpus", clips=2))
+    first = extract(recordings, tmp_path / "out", profile("bigvgan-24k"), progress=False)
+    assert first.remark() == ""
+    second = extract(recordings, tmp_path / "out", profile("bigvgan-24k").replace(n_mels=80), progress=False)
+    assert second.remark() == ", in place of mels with another n_mels"

@@ -161,3 +161,12 @@ def test_two_mels_of_one_name_would_be_one_sound_file(tmp_path: Path) -> None:
     assert str(error.value) == f"{tmp_path / 'sub'}: a.npy and a.npz share a name; rename one"
     (tmp_path / "sub" / "a.npy").unlink()
     assert len(find_mels(tmp_path)) == 3  # also of one name in two folders
+
+
+def test_samples_beyond_full_scale_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [np.array([0.0, 1.5, -2.0, 1.0]), np.array([-1.0, 0.5, 0.5, 1.1])]
+    monkeypatch.setattr("wavegen.synthesis.open_for", lambda vocoder, path: None)
+    monkeypatch.setattr("wavegen.synthesis.stream", lambda vocoder, mel, seed: iter(pieces))
+    timing = synthesize_file(tiny_vocoder("spectral"), tmp_path / "x.npz", tmp_path / "x.wav")
+    assert timing.clipped == 3
+    assert (timing + timing).clipped == 6

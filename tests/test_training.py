@@ -27,6 +27,7 @@ from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
 from wavegen.training.loop import learning_rate
 from wavegen.training.objectives import LikelihoodObjective, ReconstructionObjective, past_samples
+from wavegen.training.state import TrainingState
 from wavegen.vocoders import VOCODERS
 
 MEL = profile("bigvgan-24k")
@@ -500,3 +501,21 @@ def test_resuming_on_a_gpu_is_bit_for_bit_too(tmp_path: Path, corpus: Path, gpu:
         assert main([str(recipe), "--out", str(tmp_path / name), "--device", "cuda", *settings]) == 0
     last = "checkpoints/step-00000008.safetensors"
     assert_same_checkpoint(tmp_path / "whole" / last, tmp_path / "parts" / last)
+
+
+def test_averaged_weights_follow_at_the_decay(tmp_path: Path) -> None:
+    state = TrainingState(VOCODERS["spectral"](MEL, channels=4, layers=1), TrainingConfig(steps=1, ema_decay=0.9))
+    before = state.average.output_norm.weight.clone()
+    with torch.no_grad():
+        state.vocoder.output_norm.weight.add_(1)
+    state.step = 10_000  # past the quick start
+    state.update_average()
+    torch.testing.assert_close(state.average.output_norm.weight, before + 0.1)
+
+
+def test_the_likelihood_of_padding_is_not_counted() -> None:
+    vocoder = VOCODERS["wavenet"](MEL, cycles=1, depth=3, residual_channels=4)
+    batch = random_batch([12, 5], [0, 0])
+    log_prob = vocoder.log_prob(batch.audio, batch.mel * (torch.arange(12) < batch.lengths[:, None])[:, None])
+    expected = -(log_prob[0].sum() + log_prob[1, : 5 * 256].sum()) / batch.audio.numel()
+    torch.testing.assert_close(LikelihoodObjective(vocoder)(batch)["loss"], expected)
