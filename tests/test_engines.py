@@ -143,14 +143,36 @@ def test_pieces_of_any_length_are_the_whole_exactly(name: str, precision: str) -
         assert torch.equal(pieces(engine, condition, noise, sizes), whole)
 
 
-@pytest.mark.parametrize("name", ["deep", "three-taps"])
-def test_an_item_is_the_same_alone(name: str) -> None:
+@pytest.mark.parametrize("precision", ["float32", "int16"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_items_in_lock_step_are_the_same_alone(name: str, precision: str) -> None:
+    """Bit for bit, whatever is left over beside whole groups of 8 or 4; and so is the state they leave."""
     model = network(name)
+    engine = make_engine(model, "numba", precision)
+    _, condition, noise = inputs(model, 15, 60)
+    alone = [
+        engine.generate(torch.zeros(1), condition[i : i + 1], noise[i : i + 1], engine.initial_state(1))
+        for i in range(15)
+    ]
+    for batch in (1, 2, 5, 8, 15):
+        together, (_, *memories) = engine.generate(
+            torch.zeros(batch), condition[:batch], noise[:batch], engine.initial_state(batch)
+        )
+        for i, (samples, (_, *expected)) in enumerate(alone[:batch]):
+            assert torch.equal(together[i], samples[0])
+            for part, one in zip(memories, expected, strict=True):
+                assert torch.equal(part[i], one[0])
+
+
+def test_an_item_in_lock_step_that_is_no_number_harms_no_other() -> None:
+    model = network("deep")
     engine = make_engine(model, "numba")
-    _, condition, noise = inputs(model, 3, 200)
-    together = pieces(engine, condition, noise, [200])
-    for i in range(3):
-        assert torch.equal(pieces(engine, condition[i : i + 1], noise[i : i + 1], [200])[0], together[i])
+    _, condition, noise = inputs(model, 8, 40)
+    expected = pieces(engine, condition, noise, [40])
+    condition[3] = torch.nan
+    got = pieces(engine, condition, noise, [40])
+    others = [0, 1, 2, 4, 5, 6, 7]
+    assert torch.equal(got[others], expected[others])
 
 
 def test_the_state_that_is_given_stays_as_it_is() -> None:

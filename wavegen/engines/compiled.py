@@ -76,6 +76,16 @@ def _call(precision: packing.Precision, arguments: tuple[Any, ...]) -> None:
     _loops[precision] = run
 
 
+def _groups(batch: int) -> list[list[int]]:
+    """Items that go in lock step, or alone where they are too few for that; the last group may repeat the last item."""
+    whole = batch - batch % simd.LOCK_STEP
+    rest = list(range(whole, batch))
+    groups = [list(range(first, first + simd.LOCK_STEP)) for first in range(0, whole, simd.LOCK_STEP)]
+    if len(rest) > simd.LOCK_STEP // 2:
+        return [*groups, rest + rest[-1:] * (simd.LOCK_STEP - len(rest))]
+    return groups + [[item] for item in rest]
+
+
 class NumbaEngine(Engine):
     """Generates on one processor core, in float32 or, faster where weights exceed the cache, with int16 weights.
 
@@ -154,26 +164,29 @@ class NumbaEngine(Engine):
         *,
         keep_parameters: bool = False,
     ) -> tuple[Tensor, Tensor, State]:
-        """Run the loop for each item: what it drew ``[batch, samples]``, parameters, and the next state."""
+        """Run the loop for all items: what they drew ``[batch, samples]``, parameters, and the next state."""
         batch, samples, model = len(given), condition.samples, self._model
         self._check(given, condition, state)
-        before, *memories = (part.clone() for part in state)
+        before, *memories = state
         start = int(before)
         padding = (0, model.condition - self._condition_channels)
         frames = F.pad(condition.frames.transpose(1, 2), padding).contiguous().numpy()
         weights = condition.weights.contiguous().numpy()
-        drawn = np.zeros((batch, samples), dtype=np.float32)
-        parameters = np.zeros((batch, samples if keep_parameters else 0, model.outputs), dtype=np.float32)
-        given_numbers, noise_numbers = self._numbers(given).numpy(), noise.contiguous().numpy()
-        work = sample_loop.workspace(model, len(weights))
-        for item in range(batch):
-            memory = sample_loop.Memory(*(part[item].numpy() for part in memories))
+        numbers, uniforms = self._numbers(given).numpy(), noise.contiguous().numpy()
+        made = []
+        for items in _groups(batch):
+            memory = sample_loop.Memory(*(part[items].numpy() for part in memories))  # indexing copies
+            work = sample_loop.workspace(model, len(weights), len(items))
+            drawn = np.zeros((len(items), samples), dtype=np.float32)
+            parameters = np.zeros((len(items), samples if keep_parameters else 0, model.outputs), dtype=np.float32)
             arguments = (
-                model, memory, work, start, frames[item], weights, noise_numbers[item], float(temperature),
-                given_numbers[item], drawn[item], parameters[item],
+                model, memory, work, start, frames[items], weights, uniforms[items], float(temperature), numbers[items],
+                drawn, parameters,
             )  # fmt: skip
             _call(self._precision, arguments)
-        return torch.from_numpy(drawn), torch.from_numpy(parameters), (before + samples, *memories)
+            made.append((drawn, parameters, *memory))
+        whole = [torch.from_numpy(np.concatenate(parts)[:batch]) for parts in zip(*made, strict=True)]
+        return whole[0], whole[1], (before + samples, *whole[2:])
 
     def _check(self, given: Tensor, condition: HeldCondition, state: State) -> None:
         """Refuse what would make the loop read or write beyond its arrays: it checks nothing itself."""

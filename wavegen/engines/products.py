@@ -10,10 +10,14 @@ from numba import njit
 
 from wavegen.engines.simd import (
     LANES,
+    LOCK_STEP,
     REGISTERS,
+    half_items_tile,
+    items_tile,
     listed_tile_2,
     listed_tile_4,
     listed_tile_8,
+    quarter_items_tile,
     tile_1x2,
     tile_1x4,
     tile_1x8,
@@ -93,4 +97,34 @@ def multiply_add_block(
                 tile_2x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
             else:
                 tile_1x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
+        at, done = at + columns * row, done + row
+
+
+@njit
+def multiply_add_items(
+    out: Any, weights: Any, weights_at: int, x: Any, x_at: int, columns: int, outputs: int, one_set: bool
+) -> None:
+    """``out[i] += weights · x[i]`` for ``LOCK_STEP`` items, in the order of additions that one item alone has.
+
+    Each weight is read once for as many items as their sums fit into registers. In ``multiply_add`` a narrow panel has
+    several sets of sums, and so it does here, with room for fewer items at a time; with ``one_set`` the order is that
+    of ``multiply_add_active``.
+    """
+    at, done = weights_at + _scales(weights, outputs), 0
+    while done < outputs:
+        vectors = (outputs - done) // LANES
+        panel = 8 if vectors >= 8 else 4 if vectors >= 4 else 2
+        row = panel * LANES
+        for pair in range(0, row, 2 * LANES):
+            o, w, scales = done + pair, at + pair, weights_at + 2 * (done + pair)
+            if panel == 8 or one_set:
+                items_tile(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
+            elif panel == 4:
+                for i in range(0, LOCK_STEP, LOCK_STEP // 2):
+                    here, there = o + i * outputs, x_at + i * columns
+                    half_items_tile(out, here, outputs, weights, w, row, scales, x, there, columns, x, columns)
+            else:
+                for i in range(0, LOCK_STEP, LOCK_STEP // 4):
+                    here, there = o + i * outputs, x_at + i * columns
+                    quarter_items_tile(out, here, outputs, weights, w, row, scales, x, there, columns, x, columns)
         at, done = at + columns * row, done + row

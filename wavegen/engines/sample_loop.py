@@ -18,7 +18,11 @@ What makes it fast, all of it exact up to rounding:
 - Behind a ReLU about half of the values are zero; the columns that they would be multiplied with are not read.
 - The condition's product is done at frame rate (see HeldCondition).
 
-There is one loop for all shapes: sizes are arguments, so a machine compiles it once for each precision.
+- Several items go in lock step, sample for sample: their matrix products read each weight once. Each item's sums are
+  added up in the order in which they are for one alone, so its samples are the same, bit for bit.
+
+There is one loop for all shapes: sizes are arguments, so a machine compiles it once for each precision. What belongs to
+an item lies in a row of its own; ``item`` counts rows.
 """
 
 import math
@@ -28,7 +32,7 @@ import numpy as np
 from numba import njit
 
 from wavegen.engines.packing import GAUSSIAN, MOST_BLOCK_STEPS, MU_LAW, Model
-from wavegen.engines.products import multiply_add, multiply_add_active, multiply_add_block
+from wavegen.engines.products import multiply_add, multiply_add_active, multiply_add_block, multiply_add_items
 from wavegen.engines.simd import (
     LANES,
     exp,
@@ -48,18 +52,18 @@ _LARGEST_UNIFORM = 1 - 2.0**-24
 
 
 class Memory(NamedTuple):
-    """One item's state, changed in place."""
+    """The state, float32 with a row an item, changed in place."""
 
-    history: np.ndarray  # float32: classes or values of the last samples, newest first
-    rings: np.ndarray  # float32 [steps of all blocks · channels]: inputs that past taps will read
-    ahead: np.ndarray  # float32 [blocks · MOST_BLOCK_STEPS · 2 · gates]: past taps of this block of samples
+    history: np.ndarray  # classes or values of the last samples, newest first
+    rings: np.ndarray  # [items, steps of all blocks · channels]: inputs that past taps will read
+    ahead: np.ndarray  # [items, blocks · MOST_BLOCK_STEPS · 2 · gates]: past taps of this block of samples
 
 
 class Workspace(NamedTuple):
-    """Arrays that hold nothing from one call to the next; float32 where nothing else is said."""
+    """Arrays that hold nothing from one call to the next; float32, and flat, where nothing else is said."""
 
-    projected: np.ndarray  # [frames read · blocks · 2 · gates]
-    gate: np.ndarray
+    projected: np.ndarray  # [items · frames read · blocks · 2 · gates]
+    gate: np.ndarray  # this and the next five: the name's size for each item
     h: np.ndarray
     z: np.ndarray  # two of them in turn
     skips: np.ndarray
@@ -70,20 +74,20 @@ class Workspace(NamedTuple):
     group: np.ndarray  # float64
 
 
-def workspace(model: Model, frames_read: int) -> Workspace:
+def workspace(model: Model, frames_read: int, items: int) -> Workspace:
     """Room for one running loop."""
 
     def room(size: int) -> np.ndarray:
         return np.zeros(size, dtype=np.float32)
 
     return Workspace(
-        projected=room(frames_read * len(model.layers.now) * 2 * model.gates),
-        gate=room(2 * model.gates),
-        h=room(model.channels),
-        z=room(2 * model.gates),
-        skips=room(model.skips),
-        hidden=room(model.hidden),
-        output=room(model.outputs),
+        projected=room(items * frames_read * len(model.layers.now) * 2 * model.gates),
+        gate=room(items * 2 * model.gates),
+        h=room(items * model.channels),
+        z=room(items * 2 * model.gates),
+        skips=room(items * model.skips),
+        hidden=room(items * model.hidden),
+        output=room(items * model.outputs),
         active=np.zeros(max(model.skips, model.hidden), dtype=np.int32),
         probability=room(model.outputs),
         group=np.zeros(max(model.outputs // _SUM_GROUP, model.classes)),
@@ -95,68 +99,88 @@ def sample_loop(
     model: Model, memory: Memory, work: Workspace, start: int, frames: np.ndarray, frame_weights: np.ndarray,
     noise: np.ndarray, temperature: float, given: np.ndarray, samples: np.ndarray, parameters: np.ndarray,
 ) -> None:  # fmt: skip
-    """Make the samples of one item.
+    """Make the samples of one item or of ``LOCK_STEP``.
 
     Args:
         model: the weights.
         memory: the state; it is left as it is after the last sample.
         work: room.
         start: samples done before.
-        frames: float32 ``[frames + frames read - 1, condition channels]``, padded.
+        frames: float32 ``[items, frames + frames read - 1, condition channels]``, padded.
         frame_weights: float32 ``[frames read, hop]``.
-        noise: float64 ``[draws, samples]``: uniform numbers or, for a Gaussian, standard normal ones.
+        noise: float64 ``[items, draws, samples]``: uniform numbers or, for a Gaussian, standard normal ones.
         temperature: 1 to sample from the model, 0 for its mode.
-        given: float32 classes or values: the sample before the first, or before each (teacher forcing).
-        samples: float32 ``[samples]``, filled with what is drawn: classes or values.
-        parameters: float32 ``[samples, outputs]``, filled with the network's output; without rows if not wanted.
+        given: float32 classes or values ``[items, 1 or samples]``: the sample before the first, or before each
+            (teacher forcing).
+        samples: float32 ``[items, samples]``, filled with what is drawn: classes or values.
+        parameters: float32 ``[items, samples, outputs]``, filled with the network's output; without samples if not
+            wanted.
     """
     layers, blocks, gates = model.layers, len(model.layers.now), model.gates
     frames_read, hop = frame_weights.shape
-    forced, previous = len(given) > 1, given[0]
-    for n in range(len(samples)):
-        if n % hop == 0:
-            _project_frames(model, work, frames, n // hop, frames_read)
-        _remember(memory.history, given[n] if forced else previous)
-        _enter_first_block(model, memory, work, start + n)
-        for i in range(0, model.skips, LANES):
-            store(work.skips, i, load(model.skip_bias, i))
+    items, forced = len(samples), given.shape[1] > 1
+    for n in range(samples.shape[1]):
+        for item in range(items):
+            if n % hop == 0:
+                _project_frames(model, work, frames, item, n // hop, frames_read)
+            previous = given[item, n if forced else 0] if forced or n == 0 else samples[item, n - 1]
+            _remember(memory.history[item], previous)
+            _enter_first_block(model, memory, work, item, start + n)
+            for i in range(0, model.skips, LANES):
+                store(work.skips, item * model.skips + i, load(model.skip_bias, i))
         for block in range(blocks):
             if block > 0:
-                _start_gate_from_past(model, memory, work, block, start + n)
-                multiply_add(work.gate, 0, model.weights, layers.now[block], work.h, 0, model.channels, 2 * gates)
-            _add_condition(model, work, frame_weights, block, n % hop)
+                for item in range(items):
+                    _start_gate_from_past(model, memory, work, item, block, start + n)
+                _multiply_add(work.gate, model, layers.now[block], work.h, 0, model.channels, 2 * gates, items)
             # z alternates between two places, because the block before has not been read to the end.
-            z, z_before = block % 2 * gates, (block + 1) % 2 * gates
-            for i in range(0, gates, LANES):
-                store(work.z, z + i, tanh_times_sigmoid(load(work.gate, i), load(work.gate, gates + i)))
+            z, z_before = block % 2 * items * gates, (block + 1) % 2 * items * gates
+            for item in range(items):
+                _add_condition(model, work, frame_weights, item, block, n % hop)
+                _activate(model, work, item, z)
             # Nothing waits for skips, so those of the block before fill the time in which the processor would wait
             # for the gate's long chain of operations.
             if block > 0:
-                _add_skips(model, work, block - 1, z_before)
+                _multiply_add(work.skips, model, layers.skip[block - 1], work.z, z_before, gates, model.skips, items)
             if block < blocks - 1:
-                _next_residual(model, work, block, z)
-        _add_skips(model, work, blocks - 1, (blocks - 1) % 2 * gates)
-        _output_layers(model, work)
-        if len(parameters) > 0:
-            for i in range(model.outputs):
-                parameters[n, i] = work.output[i]
-        previous = _draw(model, work, noise, n, temperature)
-        samples[n] = previous
+                for item in range(items):
+                    _scale_residual(model, work, item, block)
+                _multiply_add(work.h, model, layers.residual[block], work.z, z, gates, model.channels, items)
+        z = (blocks - 1) % 2 * items * gates
+        _multiply_add(work.skips, model, layers.skip[blocks - 1], work.z, z, gates, model.skips, items)
+        _output_layers(model, work, items)
+        for item in range(items):
+            if parameters.shape[1] > 0:
+                for i in range(model.outputs):
+                    parameters[item, n, i] = work.output[item * model.outputs + i]
+            samples[item, n] = _draw(model, work, item, noise[item], n, temperature)
 
 
 @njit(forceinline=True)
-def _project_frames(model: Model, work: Workspace, frames: Any, frame: int, frames_read: int) -> None:
+def _multiply_add(
+    out: Any, model: Model, weights_at: int, x: Any, x_at: int, columns: int, outputs: int, items: int
+) -> None:
+    """``out += weights · x`` for each item."""
+    if items == 1:
+        multiply_add(out, 0, model.weights, weights_at, x, x_at, columns, outputs)
+    else:
+        multiply_add_items(out, model.weights, weights_at, x, x_at, columns, outputs, False)
+
+
+@njit(forceinline=True)
+def _project_frames(model: Model, work: Workspace, frames: Any, item: int, frame: int, frames_read: int) -> None:
     """The part in each gate of the frames that the next ``hop`` samples read."""
     if model.condition == 0:
         return
-    width, at = 2 * model.gates, 0
+    blocks, width = len(model.layers.now), 2 * model.gates
+    at = item * frames_read * blocks * width
     for r in range(frames_read):
-        for block in range(len(model.layers.now)):
-            for i in range(at, at + width):
-                work.projected[i] = _ZERO
+        for block in range(blocks):
+            for i in range(0, width, LANES):
+                store(work.projected, at + i, splat(_ZERO))
             multiply_add(
                 work.projected, at, model.weights, model.layers.condition[block],
-                frames, (frame + r) * model.condition, model.condition, width,
+                frames[item], (frame + r) * model.condition, model.condition, width,
             )  # fmt: skip
             at += width
 
@@ -170,37 +194,38 @@ def _remember(history: Any, sample: Any) -> None:
 
 
 @njit(forceinline=True)
-def _enter_first_block(model: Model, memory: Memory, work: Workspace, now: int) -> None:
+def _enter_first_block(model: Model, memory: Memory, work: Workspace, item: int, now: int) -> None:
     """The first block's input and gates, summed up from the tables of the samples before; see packing._tables."""
     channels, width = model.channels, model.channels + 2 * model.gates
+    h, gate = item * channels, item * 2 * model.gates
     for i in range(0, channels, LANES):
-        store(work.h, i, load(model.input_bias, i))
+        store(work.h, h + i, load(model.input_bias, i))
     for i in range(0, 2 * model.gates, LANES):
-        store(work.gate, i, load(model.input_bias, channels + i) + load(model.gate_bias, i))
+        store(work.gate, gate + i, load(model.input_bias, channels + i) + load(model.gate_bias, i))
     for index in range(len(model.lags)):
         lag = model.lags[index]
         if lag > now:  # before the first sample there is nothing, not even silence
             continue
-        table, sample = index * model.rows * width, memory.history[lag]
+        table, sample = index * model.rows * width, memory.history[item, lag]
         if model.distribution == MU_LAW:
             row = table + int(sample) * width
             for i in range(0, channels, LANES):
-                store(work.h, i, load(work.h, i) + load(model.tables, row + i))
+                store(work.h, h + i, load(work.h, h + i) + load(model.tables, row + i))
             for i in range(0, 2 * model.gates, LANES):
-                store(work.gate, i, load(work.gate, i) + load(model.tables, row + channels + i))
+                store(work.gate, gate + i, load(work.gate, gate + i) + load(model.tables, row + channels + i))
         else:
             factor, constant = table, table + width
             for i in range(0, channels, LANES):
                 step = load(model.tables, factor + i) * splat(sample) + load(model.tables, constant + i)
-                store(work.h, i, load(work.h, i) + step)
+                store(work.h, h + i, load(work.h, h + i) + step)
             factor, constant = factor + channels, constant + channels
             for i in range(0, 2 * model.gates, LANES):
                 step = load(model.tables, factor + i) * splat(sample) + load(model.tables, constant + i)
-                store(work.gate, i, load(work.gate, i) + step)
+                store(work.gate, gate + i, load(work.gate, gate + i) + step)
 
 
 @njit(forceinline=True)
-def _start_gate_from_past(model: Model, memory: Memory, work: Workspace, block: int, now: int) -> None:
+def _start_gate_from_past(model: Model, memory: Memory, work: Workspace, item: int, block: int, now: int) -> None:
     """Put bias and past taps into the gate; where a block of samples begins, compute them for all of it.
 
     The ring holds the last ``ring_steps`` inputs, that of sample n at ``n % ring_steps``; the oldest gives way to the
@@ -208,56 +233,85 @@ def _start_gate_from_past(model: Model, memory: Memory, work: Workspace, block: 
     """
     layers, channels, width = model.layers, model.channels, 2 * model.gates
     steps, block_steps, ring_steps = layers.tap_steps[block], layers.block_steps[block], layers.ring_steps[block]
-    ahead, phase = block * MOST_BLOCK_STEPS * width, now % block_steps
+    rings, ahead = memory.rings[item], memory.ahead[item]
+    first, phase = block * MOST_BLOCK_STEPS * width, now % block_steps
     bias = block * width
     if phase == 0:
         for s in range(block_steps):
             for i in range(0, width, LANES):
-                store(memory.ahead, ahead + s * width + i, load(model.gate_bias, bias + i))
+                store(ahead, first + s * width + i, load(model.gate_bias, bias + i))
         for tap in range(layers.past.shape[1]):
             # From the oldest, which is ring_steps back, on.
             oldest = layers.ring[block] + (now + tap * steps) % ring_steps
             multiply_add_block(
-                memory.ahead, ahead, model.weights, layers.past[block, tap], memory.rings, oldest * channels,
+                ahead, first, model.weights, layers.past[block, tap], rings, oldest * channels,
                 block_steps, channels, width,
             )  # fmt: skip
-    at = ahead + phase * width
+    at = first + phase * width
     for i in range(0, width, LANES):
-        store(work.gate, i, load(memory.ahead, at + i))
+        store(work.gate, item * width + i, load(ahead, at + i))
     if ring_steps > 0:
         at = (layers.ring[block] + now % ring_steps) * channels
         for i in range(0, channels, LANES):
-            store(memory.rings, at + i, load(work.h, i))
+            store(rings, at + i, load(work.h, item * channels + i))
 
 
 @njit(forceinline=True)
-def _add_condition(model: Model, work: Workspace, frame_weights: Any, block: int, phase: int) -> None:
+def _add_condition(model: Model, work: Workspace, frame_weights: Any, item: int, block: int, phase: int) -> None:
     """Add the condition of the sample that is ``phase`` samples into its frame to the gate."""
     if model.condition == 0:
         return
-    width = 2 * model.gates
-    for r in range(len(frame_weights)):
-        at = (r * len(model.layers.now) + block) * width
+    width, blocks, frames_read = 2 * model.gates, len(model.layers.now), len(frame_weights)
+    for r in range(frames_read):
+        at = ((item * frames_read + r) * blocks + block) * width
         weight = splat(frame_weights[r, phase])
-        for i in range(0, width, LANES):
-            store(work.gate, i, load(work.gate, i) + weight * load(work.projected, at + i))
+        for i in range(item * width, (item + 1) * width, LANES):
+            store(work.gate, i, load(work.gate, i) + weight * load(work.projected, at))
+            at += LANES
 
 
 @njit(forceinline=True)
-def _next_residual(model: Model, work: Workspace, block: int, z: int) -> None:
-    """h = h · scale + residual · z: the next block's input."""
-    scale, bias = splat(model.layers.residual_scale[block]), block * model.channels
+def _activate(model: Model, work: Workspace, item: int, z: int) -> None:
+    """z = tanh(filter) · σ(gate)."""
+    z, gate = z + item * model.gates, item * 2 * model.gates
+    for i in range(0, model.gates, LANES):
+        store(work.z, z + i, tanh_times_sigmoid(load(work.gate, gate + i), load(work.gate, gate + model.gates + i)))
+
+
+@njit(forceinline=True)
+def _scale_residual(model: Model, work: Workspace, item: int, block: int) -> None:
+    """h = h · scale + bias, to which residual · z is added to make the next block's input."""
+    scale, bias, h = splat(model.layers.residual_scale[block]), block * model.channels, item * model.channels
     for i in range(0, model.channels, LANES):
-        store(work.h, i, load(work.h, i) * scale + load(model.residual_bias, bias + i))
-    at = model.layers.residual[block]
-    multiply_add(work.h, 0, model.weights, at, work.z, z, model.gates, model.channels)
+        store(work.h, h + i, load(work.h, h + i) * scale + load(model.residual_bias, bias + i))
 
 
 @njit(forceinline=True)
-def _add_skips(model: Model, work: Workspace, block: int, z: int) -> None:
-    """skips += skip · z."""
-    at = model.layers.skip[block]
-    multiply_add(work.skips, 0, model.weights, at, work.z, z, model.gates, model.skips)
+def _output_layers(model: Model, work: Workspace, items: int) -> None:
+    """From the sum of skips to the parameters of the distribution."""
+    for item in range(items):
+        for i in range(0, model.hidden, LANES):
+            store(work.hidden, item * model.hidden + i, load(model.hidden_bias, i))
+        for i in range(0, model.outputs, LANES):
+            store(work.output, item * model.outputs + i, load(model.output_bias, i))
+    skips, hidden, active = work.skips, work.hidden, work.active
+    _multiply_add_positive(hidden, model, model.hidden_at, skips, active, model.skips, model.hidden, items)
+    _multiply_add_positive(work.output, model, model.output_at, hidden, active, model.hidden, model.outputs, items)
+
+
+@njit(forceinline=True)
+def _multiply_add_positive(
+    out: Any, model: Model, weights_at: int, x: Any, active: Any, columns: int, outputs: int, items: int
+) -> None:
+    """``out += weights · ReLU(x)`` for each item; may change ``x``."""
+    if items == 1:
+        count = _positive(x, active)
+        multiply_add_active(out, 0, model.weights, weights_at, x, active, count, columns, outputs)
+        return
+    # Each item is zero in other places: together they need nearly every column.
+    for i in range(0, len(x), LANES):
+        store(x, i, largest_of(load(x, i), splat(_ZERO)))
+    multiply_add_items(out, model.weights, weights_at, x, 0, columns, outputs, True)
 
 
 @njit(forceinline=True)
@@ -270,43 +324,27 @@ def _positive(values: Any, active: Any) -> int:
     return count
 
 
-@njit(forceinline=True)
-def _output_layers(model: Model, work: Workspace) -> None:
-    """From the sum of skips to the parameters of the distribution."""
-    for i in range(0, model.hidden, LANES):
-        store(work.hidden, i, load(model.hidden_bias, i))
-    for i in range(0, model.outputs, LANES):
-        store(work.output, i, load(model.output_bias, i))
-    count = _positive(work.skips, work.active)
-    multiply_add_active(
-        work.hidden, 0, model.weights, model.hidden_at, work.skips, work.active, count, model.skips, model.hidden
-    )
-    count = _positive(work.hidden, work.active)
-    multiply_add_active(
-        work.output, 0, model.weights, model.output_at, work.hidden, work.active, count, model.hidden, model.outputs
-    )
-
-
 # ---- drawing a sample, as wavegen.distributions does -------------------------------------------------------
 
 
 @njit
-def _draw(model: Model, work: Workspace, noise: Any, n: int, temperature: float) -> Any:
-    """The class or value that the output and the noise say."""
+def _draw(model: Model, work: Workspace, item: int, noise: Any, n: int, temperature: float) -> Any:
+    """The class or value that an item's output and noise say."""
+    output = work.output[item * model.outputs : (item + 1) * model.outputs]
     if model.distribution == MU_LAW:
-        return np.float32(_draw_class(work, model.classes, noise[0, n], temperature))
+        return np.float32(_draw_class(work, output, model.classes, noise[0, n], temperature))
     if model.distribution == GAUSSIAN:
-        return _draw_value(work.output[0], work.output[1], noise[0, n], temperature, model.log_scale_min)
-    return _draw_from_mixture(work, model.classes, noise[0, n], noise[1, n], temperature, model.log_scale_min)
+        return _draw_value(output[0], output[1], noise[0, n], temperature, model.log_scale_min)
+    return _draw_from_mixture(work, output, model.classes, noise[0, n], noise[1, n], temperature, model.log_scale_min)
 
 
 @njit(forceinline=True)
-def _draw_class(work: Workspace, classes: int, uniform: float, temperature: float) -> int:
+def _draw_class(work: Workspace, logits: Any, classes: int, uniform: float, temperature: float) -> int:
     """The first class whose cumulative probability exceeds ``uniform``: sums of groups first, then within one.
 
     The exponentials are float32, at most 3e-7 off, like the logits; all sums are float64, as in the reference.
     """
-    logits, probability, group = work.output, work.probability, work.group
+    probability, group = work.probability, work.group
     if temperature == 0:
         best = 0
         for i in range(1, classes):
@@ -344,10 +382,11 @@ def _draw_class(work: Workspace, classes: int, uniform: float, temperature: floa
 
 @njit
 def _draw_from_mixture(
-    work: Workspace, components: int, uniform: float, level: float, temperature: float, log_scale_min: float
-) -> Any:
+    work: Workspace, output: Any, components: int, uniform: float, level: float, temperature: float,
+    log_scale_min: float,
+) -> Any:  # fmt: skip
     """Choose a component, then a value from it; output is ``[logit weights | means | log scales]``."""
-    output, weight = work.output, work.group
+    weight = work.group
     largest, best = -math.inf, 0
     for c in range(components):
         log_scale = max(float(output[2 * components + c]), log_scale_min)

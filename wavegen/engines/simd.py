@@ -34,6 +34,7 @@ def _vector_unit(features: str) -> tuple[int, int]:
 # What numba compiles for, which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES can change, is also what it keys its cache by.
 TARGET: tuple[str, str, str] = cpu_target.target_context.codegen().magic_tuple()
 LANES, REGISTERS = _vector_unit(TARGET[2])
+LOCK_STEP = REGISTERS // 4  # items that go together: two sums each take half of the registers
 
 _FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
@@ -216,7 +217,7 @@ def tanh_times_sigmoid(x: Any, y: Any) -> Any:
 _SUMS_IN_FLIGHT = 8
 
 
-def _tile(samples: int, vectors: int, *, listed: bool = False) -> Any:
+def _tile(samples: int, vectors: int, *, sets: int = 0, listed: bool = False) -> Any:
     """The inner loop of matrix products, its sums held in registers::
 
         out[s, v] += sum over k of  weights[k, v] · x[s, k]        for s < samples, v < vectors · LANES
@@ -230,7 +231,7 @@ def _tile(samples: int, vectors: int, *, listed: bool = False) -> Any:
         columns: number of k; a multiple of 4 unless ``listed``.
     """
     # A tile of few sums takes turns between several sets of them.
-    sets = 1 if listed else max(1, min(4, _SUMS_IN_FLIGHT // (samples * vectors)))
+    sets = sets or (1 if listed else max(1, min(4, _SUMS_IN_FLIGHT // (samples * vectors))))
 
     @intrinsic
     def tile(
@@ -307,4 +308,6 @@ def _tile(samples: int, vectors: int, *, listed: bool = False) -> Any:
 
 tile_1x8, tile_1x4, tile_1x2 = _tile(1, 8), _tile(1, 4), _tile(1, 2)
 tile_8x2, tile_4x2, tile_2x2 = _tile(8, 2), _tile(4, 2), _tile(2, 2)
+# Of these, each sum is as in tile_1x8, tile_1x4 and tile_1x2.
+items_tile, half_items_tile, quarter_items_tile = (_tile(LOCK_STEP // sets, 2, sets=sets) for sets in (1, 2, 4))
 listed_tile_8, listed_tile_4, listed_tile_2 = (_tile(1, vectors, listed=True) for vectors in (8, 4, 2))
