@@ -7,10 +7,12 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from voices import SPEC, tiny_mel, write_model
 
@@ -90,18 +92,49 @@ def pieces(engine: Engine, condition: Tensor, noise: Tensor, sizes: list[int]) -
     return torch.cat(made, dim=1)
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_logits_are_the_references_over_2000_samples(name: str) -> None:
+@cache
+def reference_logits(name: str) -> Tensor:
+    """The reference's over 2,000 samples of ``inputs``, ``[1, channels, 2000]``."""
     model = network(name)
     given, condition, _ = inputs(model, 1, 2000)
     reference = ReferenceEngine(model)
-    expected, _ = reference.predict(given, condition, reference.initial_state(1))
+    return reference.predict(given, condition, reference.initial_state(1))[0]
+
+
+def check_logits(name: str, expected: Tensor) -> None:
+    """Both precisions of the numba engine against the reference."""
+    model = network(name)
+    given, condition, _ = inputs(model, 1, 2000)
+    assert expected.std() > 0.1
     for precision, bound in (("float32", LOGIT_BOUND), ("int16", INT16_LOGIT_BOUND)):
         engine = make_engine(model, "numba", precision)
         got, _ = engine.predict(given, condition, engine.initial_state(1))
         assert got.shape == expected.shape
-        assert expected.std() > 0.1
-        assert (got - expected).abs().max() < bound, precision
+        assert (got - expected).abs().max() < bound, (name, precision)
+
+
+def check_lock_step(name: str, precision: str) -> None:
+    """Items together are what they are alone, bit for bit, whatever is left over beside whole groups of 8 or 4."""
+    model = network(name)
+    engine = make_engine(model, "numba", precision)
+    _, condition, noise = inputs(model, 15, 60)
+    alone = [
+        engine.generate(torch.zeros(1), condition[i : i + 1], noise[i : i + 1], engine.initial_state(1))
+        for i in range(15)
+    ]
+    for batch in (1, 2, 5, 8, 15):
+        together, (_, *memories) = engine.generate(
+            torch.zeros(batch), condition[:batch], noise[:batch], engine.initial_state(batch)
+        )
+        for i, (samples, (_, *expected)) in enumerate(alone[:batch]):
+            assert torch.equal(together[i], samples[0])
+            for part, one in zip(memories, expected, strict=True):
+                assert torch.equal(part[i], one[0])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_logits_are_the_references_over_2000_samples(name: str) -> None:
+    check_logits(name, reference_logits(name))
 
 
 @pytest.mark.parametrize("name", ["deep", "three-taps", "gaussian"])
@@ -146,22 +179,7 @@ def test_pieces_of_any_length_are_the_whole_exactly(name: str, precision: str) -
 @pytest.mark.parametrize("precision", ["float32", "int16"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_items_in_lock_step_are_the_same_alone(name: str, precision: str) -> None:
-    """Bit for bit, whatever is left over beside whole groups of 8 or 4; and so is the state they leave."""
-    model = network(name)
-    engine = make_engine(model, "numba", precision)
-    _, condition, noise = inputs(model, 15, 60)
-    alone = [
-        engine.generate(torch.zeros(1), condition[i : i + 1], noise[i : i + 1], engine.initial_state(1))
-        for i in range(15)
-    ]
-    for batch in (1, 2, 5, 8, 15):
-        together, (_, *memories) = engine.generate(
-            torch.zeros(batch), condition[:batch], noise[:batch], engine.initial_state(batch)
-        )
-        for i, (samples, (_, *expected)) in enumerate(alone[:batch]):
-            assert torch.equal(together[i], samples[0])
-            for part, one in zip(memories, expected, strict=True):
-                assert torch.equal(part[i], one[0])
+    check_lock_step(name, precision)
 
 
 def test_an_item_in_lock_step_that_is_no_number_harms_no_other() -> None:
@@ -324,23 +342,22 @@ ANOTHER_PROCESS = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-from test_engines import LOGIT_BOUND, INT16_LOGIT_BOUND, ReferenceEngine, inputs, make_engine, network
+from safetensors.torch import load_file
+from test_engines import check_lock_step, check_logits
 from wavegen.engines import simd
 torch.set_num_threads(1)
-for name in {names!r}:
-    model = network(name)
-    given, condition, noise = inputs(model, 1, 300)
-    reference = ReferenceEngine(model)
-    expected, _ = reference.predict(given, condition, reference.initial_state(1))
-    engine = make_engine(model, "numba")
-    got, _ = engine.predict(given, condition, engine.initial_state(1))
-    assert (got - expected).abs().max() < LOGIT_BOUND, name
+for name, expected in load_file({logits!r}).items():
+    check_logits(name, expected)
+    check_lock_step(name, "float32")
 print(simd.LANES)
 """
 
 
-def another_process(names: list[str], **environment: str) -> str:
-    code = ANOTHER_PROCESS.format(tests=str(Path(__file__).parent), names=names)
+def another_process(tmp_path: Path, **environment: str) -> str:
+    """Run the checks on every shape with another kind of processor in mind; returns its lanes."""
+    logits = tmp_path / "logits.safetensors"
+    save_file({name: reference_logits(name).contiguous() for name in SHAPES}, logits)
+    code = ANOTHER_PROCESS.format(tests=str(Path(__file__).parent), logits=str(logits))
     environment = {**os.environ, **environment}
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -356,10 +373,10 @@ def needs_lanes(lanes: int) -> None:
         pytest.skip(f"this processor has no vectors of {lanes}")
 
 
-def test_vectors_of_8() -> None:
+def test_vectors_of_8(tmp_path: Path) -> None:
     needs_lanes(8)
     processor = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
-    assert another_process(["wide", "three-taps"], **processor) == "8"
+    assert another_process(tmp_path, **processor) == "8"
 
 
 def test_vectors_of_4_and_a_cache_that_cannot_be_used(tmp_path: Path) -> None:
@@ -368,7 +385,7 @@ def test_vectors_of_4_and_a_cache_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     processor = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}
     cache = str(tmp_path / "file" / "below")
-    assert another_process(["wide", "three-taps"], NUMBA_CACHE_DIR=cache, **processor) == "4"
+    assert another_process(tmp_path, NUMBA_CACHE_DIR=cache, **processor) == "4"
 
 
 def test_a_full_disk_costs_only_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
