@@ -245,12 +245,12 @@ def test_wavenets_speak_through_the_fast_engine_and_keep_it() -> None:
     assert model.engine() is model.engine()
     mel = torch.randn(2, MEL.n_mels, 40)
     fast = model.synthesize(mel, seed=[1, 2])
-    assert model.use_engine("reference") == "reference"
+    assert model.use_engine("torch") == "torch"
     assert agreeing(model.synthesize(mel, seed=[1, 2]), fast) == 320
     assert model.use_engine("numba", "int16").startswith("numba int16")
 
 
-@pytest.mark.parametrize("engine", ["numba", "reference"])
+@pytest.mark.parametrize("engine", ["numba", "torch"])
 def test_weights_are_never_stale(engine: str) -> None:
     """However they are changed: in place, through .data (which torch does not count), by loading, by replacing."""
     model, mel = network("one-block"), torch.randn(1, MEL.n_mels, 8, generator=torch.Generator().manual_seed(0))
@@ -315,7 +315,7 @@ def test_weight_norm_is_folded_into_the_engine() -> None:
 def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network("one-block").double()
     why = "numba engine: runs float32 models on the CPU, not a float64 model on cpu"
-    assert make_engine(model).description == f"reference, because {why}"
+    assert make_engine(model).description == f"torch, because {why}"
     with pytest.raises(ConfigError, match=why):
         make_engine(model, "numba")
     monkeypatch.setitem(sys.modules, "numba", None)  # makes the import fail
@@ -323,19 +323,19 @@ def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("simd", "products", "sample_loop"):
         monkeypatch.delitem(sys.modules, f"wavegen.engines.{module}", raising=False)
     monkeypatch.delattr("wavegen.engines.compiled", raising=False)
-    assert make_engine(network("one-block")).description.startswith("reference, because numba cannot be imported (")
+    assert make_engine(network("one-block")).description.startswith("torch, because numba cannot be imported (")
     with pytest.raises(ConfigError, match=r"numba cannot be imported .*; pip install numba"):
         make_engine(network("one-block"), "numba")
 
 
 def test_choices_that_are_none() -> None:
     model = network("one-block")
-    with pytest.raises(ConfigError, match="engine: unknown engine 'torch'; use auto or reference or numba"):
-        make_engine(model, "torch")
+    with pytest.raises(ConfigError, match="engine: unknown engine 'onnx'; use auto or torch or numba"):
+        make_engine(model, "onnx")
     with pytest.raises(ConfigError, match="precision: unknown precision 'int4'; use float32 or int16"):
         model.use_engine("auto", "int4")
-    with pytest.raises(ConfigError, match="precision: the reference engine has no int16; use the numba engine"):
-        make_engine(model, "reference", "int16")
+    with pytest.raises(ConfigError, match="precision: the torch engine has no int16; use the numba engine"):
+        make_engine(model, "torch", "int16")
 
 
 ANOTHER_PROCESS = """
@@ -422,7 +422,7 @@ def test_synth_prints_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[s
     model = str(write_model(tmp_path / "wavenet.safetensors", "wavenet"))
     spectral = str(write_model(tmp_path / "spectral.safetensors"))
     arguments = [str(tmp_path / "a.npz"), str(tmp_path / "a.wav"), "--device", "cpu", "--model"]
-    for engine, line in (("auto", "numba float32, vectors of "), ("reference", "reference")):
+    for engine, line in (("auto", "numba float32, vectors of "), ("torch", "torch")):
         assert synth.main([*arguments, model, "--engine", engine]) == 0
         assert f"wavegen-synth: engine {line}" in capsys.readouterr().err
     assert synth.main([*arguments, spectral]) == 0

@@ -8,9 +8,10 @@ import soundfile
 import torch
 from voices import SPEC, tiny_mel, tiny_vocoder
 
+from wavegen import synthesis
 from wavegen.errors import AudioError, MelError, OutputError
 from wavegen.mel import save_mel
-from wavegen.synthesis import Timing, find_mels, open_for, stream, synthesize, synthesize_file
+from wavegen.synthesis import Timing, find_mels, open_for, stream, synthesize, synthesize_files, synthesize_into
 from wavegen.vocoders import Vocoder
 
 VOCODERS = {
@@ -90,9 +91,8 @@ def test_timing() -> None:
 def test_a_file_is_written_whole_and_timed(tmp_path: Path) -> None:
     vocoder, mel, frames = ready("spectral-same"), tiny_mel(50), []
     save_mel(tmp_path / "a.npz", mel, SPEC)
-    timing = synthesize_file(
-        vocoder, tmp_path / "a.npz", tmp_path / "a.wav", float32=True, on_piece=lambda done: frames.append(done)
-    )
+    files = [(tmp_path / "a.npz", tmp_path / "a.wav")]
+    timing = synthesize_files(vocoder, files, float32=True, on_piece=lambda done: frames.append(done))
     samples, rate = soundfile.read(tmp_path / "a.wav", dtype="float32")
     assert rate == SPEC.sample_rate_hz
     np.testing.assert_array_equal(samples, synthesize(vocoder, mel))
@@ -112,7 +112,7 @@ def test_nothing_is_left_of_a_synthesis_that_fails_half_way(tmp_path: Path, monk
 
     monkeypatch.setattr(type(vocoder), "flush", full_disk)
     with pytest.raises(OutputError, match=r"a\.wav: cannot write: No space left on device"):
-        synthesize_file(vocoder, tmp_path / "a.npz", tmp_path / "a.wav")
+        synthesize_files(vocoder, [(tmp_path / "a.npz", tmp_path / "a.wav")])
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -121,7 +121,7 @@ def test_sound_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     vocoder.phase.bias.fill_(torch.nan)
     save_mel(tmp_path / "a.npz", tiny_mel(10), SPEC)
     with pytest.raises(AudioError, match="NaN or infinite samples"):
-        synthesize_file(vocoder, tmp_path / "a.npz", tmp_path / "a.wav")
+        synthesize_files(vocoder, [(tmp_path / "a.npz", tmp_path / "a.wav")])
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -163,10 +163,95 @@ def test_two_mels_of_one_name_would_be_one_sound_file(tmp_path: Path) -> None:
     assert len(find_mels(tmp_path)) == 3  # also of one name in two folders
 
 
-def test_samples_beyond_full_scale_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = [np.array([0.0, 1.5, -2.0, 1.0]), np.array([-1.0, 0.5, 0.5, 1.1])]
-    monkeypatch.setattr("wavegen.synthesis.open_for", lambda vocoder, path: None)
-    monkeypatch.setattr("wavegen.synthesis.stream", lambda vocoder, mel, seed: iter(pieces))
-    timing = synthesize_file(tiny_vocoder("spectral"), tmp_path / "x.npz", tmp_path / "x.wav")
-    assert timing.clipped == 3
-    assert (timing + timing).clipped == 6
+def test_samples_beyond_full_scale_are_counted(tmp_path: Path) -> None:
+    vocoder, mel = ready("spectral-same"), tiny_mel(20)
+    vocoder.magnitude.bias.add_(4.0)  # nepers
+    save_mel(tmp_path / "a.npz", mel, SPEC)
+    beyond = int((np.abs(synthesize(vocoder, mel)) > 1).sum())
+    assert 0 < beyond < 20 * SPEC.hop_length
+    assert synthesize_files(vocoder, [(tmp_path / "a.npz", tmp_path / "a.wav")]).clipped == beyond
+    assert synthesize_into([], vocoder, mel).clipped == beyond
+
+
+# ---- many at once
+
+
+@pytest.fixture
+def mels(tmp_path: Path) -> list[tuple[Path, Path]]:
+    """Mel files of very different lengths, and where their sounds go."""
+    for index, frames in enumerate((5, 61, 4, 17, 60, 18, 3, 33, 16, 15, 59)):
+        save_mel(tmp_path / f"{index}.npz", tiny_mel(frames, seed=index), SPEC)
+    return [(path, path.with_suffix(".wav")) for path in sorted(tmp_path.glob("*.npz"))]
+
+
+@pytest.mark.parametrize("name", VOCODERS)
+@pytest.mark.parametrize(("batch", "jobs"), [(1, 3), (3, 1), (8, 1), (64, 2)])
+def test_files_together_are_the_files_alone(
+    name: str, batch: int, jobs: int, mels: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthesis, "MOST_FRAMES", 100)
+    monkeypatch.setattr(synthesis, "NATIVE_PIECE_FRAMES", 16)
+    vocoder, frames = ready(name), []
+    timing = synthesize_files(vocoder, mels, batch=batch, jobs=jobs, seed=5, float32=True, on_piece=frames.append)
+    for mel, out in mels:
+        expected = synthesize(vocoder, open_for(vocoder, mel), seed=5)
+        samples, _ = soundfile.read(out, dtype="float32")
+        if vocoder.objective == "likelihood":
+            np.testing.assert_array_equal(samples, expected)
+        else:  # a convolution rounds otherwise in a larger batch
+            np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max(initial=0)))
+    total = sum(open_for(vocoder, mel).shape[1] for mel, _ in mels)
+    assert sum(frames) == total
+    assert timing.audio_s == pytest.approx(total * SPEC.hop_length / SPEC.sample_rate_hz)
+
+
+def test_wavenets_know_how_many_go_together() -> None:
+    assert ready("spectral-same").items_at_once == 1
+    vocoder = ready("wavenet-mu-law")
+    assert vocoder.items_at_once in (4, 8)
+    vocoder.use_engine("torch")
+    assert vocoder.items_at_once == 1
+
+
+def test_groups_are_alike_and_enough_for_every_job() -> None:
+    wavenet, spectral = ready("wavenet-mu-law"), ready("spectral-same")
+    assert synthesis._groups([5, 9, 1, 7], wavenet, 8, 1) == [[1, 3, 0, 2]]
+    assert synthesis._groups([5, 9, 1, 7], wavenet, 8, 2) == [[1, 3], [0, 2]]
+    assert synthesis._groups([5, 9, 1, 7], wavenet, 1, 2) == [[1], [3], [0], [2]]
+    assert synthesis._groups([5, 12_000, 1, 7], spectral, 8, 1) == [[1], [3, 0, 2]]
+
+
+def test_one_failure_stops_the_others_and_leaves_nothing_half_written(
+    mels: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocoder, made = ready("wavenet-mu-law"), synthesis._stream_together
+
+    def failing(vocoder: Vocoder, group: list, seed: int) -> object:
+        for index, pieces in enumerate(made(vocoder, group, seed, 1)):
+            if index == 3 and group[0].shape[1] == 33:
+                raise OSError(28, "No space left on device")
+            yield pieces
+
+    monkeypatch.setattr(synthesis, "_stream_together", failing)
+    with pytest.raises(OutputError, match="No space left on device"):
+        synthesize_files(vocoder, mels, jobs=2)
+    assert not [path for path in mels[0][0].parent.iterdir() if ".part" in path.name]
+    assert not (mels[0][0].parent / "7.wav").exists()
+
+
+def test_sinks_get_the_sound_as_it_is_made() -> None:
+    vocoder, mel = ready("wavenet-mu-law"), tiny_mel(9)
+    one, other, done = Heard(), Heard(), []
+    timing = synthesize_into([one, other], vocoder, mel, piece_frames=2, on_piece=done.append)
+    assert [len(piece) // SPEC.hop_length for piece in one.pieces] == done == [2, 2, 2, 2, 1, 0]
+    np.testing.assert_array_equal(np.concatenate(one.pieces), synthesize(vocoder, mel))
+    np.testing.assert_array_equal(np.concatenate(one.pieces), np.concatenate(other.pieces))
+    assert 0 < timing.first_s < timing.wall_s
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.pieces: list[np.ndarray] = []
+
+    def write(self, samples: np.ndarray) -> None:
+        self.pieces.append(samples)

@@ -6,12 +6,12 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 
-from wavegen.errors import AudioError
+from wavegen.errors import AudioError, OutputError
 from wavegen.files import write_beside
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"})
@@ -216,10 +216,7 @@ class AudioWriter:
 
     def write(self, samples: np.ndarray) -> None:
         """Append ``samples`` ``[samples]``."""
-        if samples.ndim != 1:
-            raise AudioError(f"shape {samples.shape} is not mono", where=self._path, remedy="give [samples]")
-        _refuse_non_finite(samples, self._path)
-        block = samples.astype(np.float32) if self._float32 else to_int16(samples)
+        block = _block(samples, self._float32, self._path)
         with _as_os_error():
             self._file.write(block)
         self._samples += len(block)
@@ -232,6 +229,50 @@ class AudioWriter:
             self._file.close()
             if kind is None and self._samples:  # a disk that is full when libsndfile closes goes unreported
                 read_segment(self._beside, self._samples - 1, 1)
+
+
+class WavStream:
+    """Mono audio as a WAV into a pipe, block by block; each is on its way when ``write`` returns.
+
+    A pipe does not let one go back to state the length, so the header says "unknown", as other programs' do.
+
+    Args:
+        file: open for writing bytes; it is left open.
+        sample_rate_hz: samples per second.
+        float32: 32-bit floats, unclipped, instead of 16-bit integers.
+
+    Raises:
+        AudioError: samples that are not float ``[samples]``, or NaN or infinite ones.
+        OutputError: the other end is gone.
+    """
+
+    def __init__(self, file: BinaryIO, sample_rate_hz: int, *, float32: bool = False) -> None:
+        self._file, self._float32 = file, float32
+        code, size = (3, 4) if float32 else (1, 2)  # WAVE_FORMAT_IEEE_FLOAT or WAVE_FORMAT_PCM, bytes of a sample
+        layout = struct.pack("<HHIIHH", code, 1, sample_rate_hz, sample_rate_hz * size, size, 8 * size)
+        chunks = b"WAVEfmt " + struct.pack("<I", len(layout)) + layout + b"data" + struct.pack("<I", _UNKNOWN_LENGTH)
+        self._send(b"RIFF" + struct.pack("<I", _UNKNOWN_LENGTH) + chunks)
+
+    def write(self, samples: np.ndarray) -> None:
+        """Send ``samples`` ``[samples]``."""
+        self._send(_block(samples, self._float32, "the stream").astype("<f4" if self._float32 else "<i2").tobytes())
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot write: {error.strerror}", where="standard output", remedy="see why its reader stopped"
+            ) from error
+
+
+def _block(samples: np.ndarray, float32: bool, where: object) -> np.ndarray:
+    """Samples as they are written, float32 or int16."""
+    if samples.ndim != 1:
+        raise AudioError(f"shape {samples.shape} is not mono", where=where, remedy="give [samples]")
+    _refuse_non_finite(samples, where)
+    return samples.astype(np.float32) if float32 else to_int16(samples)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,14 @@
 """Mel files to sound files: one, a folder of them, or very long ones, in constant memory."""
 
+import contextlib
+import math
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +22,15 @@ MEL_SUFFIXES = (".npy", ".npz")
 # Frames synthesised at once: where each piece repeats its context, long enough that this costs little; else short
 # enough for progress to be seen.
 PIECE_FRAMES, NATIVE_PIECE_FRAMES = 2000, 50
+LIVE_PIECE_FRAMES = 2  # where someone waits for the first sound
+MOST_FRAMES = 20_000  # of a batch that is synthesised whole
+
+
+class Sink(Protocol):
+    """Where sound goes as it is made: a file, a pipe, a loudspeaker."""
+
+    def write(self, samples: np.ndarray) -> None:
+        """Take the next ``[samples]``."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +40,7 @@ class Timing:
     audio_s: float = 0.0
     wall_s: float = 0.0
     clipped: int = 0  # samples beyond full scale
-
-    def __add__(self, other: "Timing") -> "Timing":
-        return Timing(self.audio_s + other.audio_s, self.wall_s + other.wall_s, self.clipped + other.clipped)
+    first_s: float = 0.0  # until the first sample
 
     @property
     def times_real_time(self) -> float:
@@ -50,15 +62,7 @@ def stream(
     Yields:
         ``[samples]`` in the vocoder's own precision, in all ``frames * hop_length``.
     """
-    piece_frames = piece_frames or (NATIVE_PIECE_FRAMES if vocoder.steps_natively else PIECE_FRAMES)
-    like = next(vocoder.parameters())
-    state = vocoder.initial_state(1, seed=seed)
-    for start in range(0, mel.shape[1], piece_frames):
-        # Copied, because a mapped file is read-only and its bins may lie side by side.
-        piece = torch.tensor(mel[:, start : start + piece_frames], dtype=like.dtype, device=like.device)[None]
-        samples, state = vocoder.step(piece, state)
-        yield samples[0].cpu().numpy()
-    yield vocoder.flush(state)[0].cpu().numpy()
+    return (pieces[0] for pieces in _stream_together(vocoder, [mel], seed, piece_frames))
 
 
 def synthesize(vocoder: Vocoder, mel: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -66,38 +70,159 @@ def synthesize(vocoder: Vocoder, mel: np.ndarray, *, seed: int = 0) -> np.ndarra
     return np.concatenate(list(stream(vocoder, mel, seed=seed)))
 
 
-def synthesize_file(
+def synthesize_into(
+    sinks: Sequence[Sink],
     vocoder: Vocoder,
-    mel_path: Path,
-    out: Path,
+    mel: np.ndarray,
     *,
+    seed: int = 0,
+    piece_frames: int | None = None,
+    on_piece: Callable[[int], None] = lambda frames: None,
+) -> Timing:
+    """Hand the sound of a mel, as it is made, to each of ``sinks``; arguments as in :func:`stream`.
+
+    ``on_piece`` is called with the frames of each piece when it is written.
+    """
+    started, samples, clipped, first_s = time.perf_counter(), 0, 0, 0.0
+    for piece in stream(vocoder, mel, seed=seed, piece_frames=piece_frames):
+        if samples == 0 and len(piece):
+            first_s = time.perf_counter() - started
+        for sink in sinks:
+            sink.write(piece)
+        clipped += _beyond_full_scale(piece)
+        # Pieces need not be whole frames, but their sum is.
+        on_piece((samples + len(piece)) // vocoder.mel.hop_length - samples // vocoder.mel.hop_length)
+        samples += len(piece)
+    return Timing(samples / vocoder.mel.sample_rate_hz, time.perf_counter() - started, clipped, first_s)
+
+
+def synthesize_files(
+    vocoder: Vocoder,
+    files: Sequence[tuple[Path, Path]],
+    *,
+    batch: int = 1,
+    jobs: int = 1,
     seed: int = 0,
     float32: bool = False,
     on_piece: Callable[[int], None] = lambda frames: None,
 ) -> Timing:
-    """Read a mel file, check it against the vocoder's contract, write its sound.
+    """Read mel files, check them against the vocoder's contract, write their sound.
 
     Args:
         vocoder: prepared for synthesis.
-        mel_path: ``.npy``, or ``.npz`` of wavegen-extract.
-        out: ``.wav`` or ``.flac``; it appears when it is complete.
-        seed: of the noise.
+        files: of each, the mel (``.npy``, or ``.npz`` of wavegen-extract) and where its sound goes (``.wav`` or
+            ``.flac``), which appears when it is complete.
+        batch: files synthesised together, in lock step where the vocoder goes sample by sample.
+        jobs: threads that work at the same time, each on files of its own.
+        seed: of the noise, for every file.
         float32: 32-bit float instead of 16-bit samples, in a ``.wav``.
         on_piece: called with the frames of each piece when it is written.
 
     Raises:
-        MelError: the file is no mel that this vocoder understands.
-        OutputError, AudioError: ``out`` cannot be written.
+        MelError: a file is no mel that this vocoder understands.
+        OutputError, AudioError: a sound file cannot be written. Those that were finished before are there.
     """
-    mel = open_for(vocoder, mel_path)
-    started, samples, clipped = time.perf_counter(), 0, 0
-    with AudioWriter(out, vocoder.mel.sample_rate_hz, float32=float32) as writer:
-        for piece in stream(vocoder, mel, seed=seed):
-            writer.write(piece)
-            samples += len(piece)
-            clipped += int((np.abs(piece) > 1).sum())
-            on_piece(len(piece) // vocoder.mel.hop_length)
-    return Timing(samples / vocoder.mel.sample_rate_hz, time.perf_counter() - started, clipped)
+    started, stop, lock = time.perf_counter(), threading.Event(), threading.Lock()
+
+    def progress(frames: int) -> None:
+        with lock:
+            on_piece(frames)
+
+    frames = [open_for(vocoder, mel).shape[1] for mel, _ in files]
+    together = [[files[index] for index in group] for group in _groups(frames, vocoder, batch, jobs)]
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(_synthesize_group, vocoder, group, seed, float32, progress, stop) for group in together]
+        try:
+            clipped = sum(future.result() for future in futures)
+        except BaseException:
+            stop.set()
+            for future in futures:
+                future.cancel()
+            raise
+    audio_s = sum(frames) * vocoder.mel.hop_length / vocoder.mel.sample_rate_hz
+    return Timing(audio_s, time.perf_counter() - started, clipped)
+
+
+def _groups(frames: Sequence[int], vocoder: Vocoder, batch: int, jobs: int) -> list[list[int]]:
+    """Indices of the mels that are synthesised together: of similar length, the longest first, some for every job."""
+    batch = min(batch, max(1, math.ceil(len(frames) / jobs)))
+    groups: list[list[int]] = []
+    for index in sorted(range(len(frames)), key=lambda index: -frames[index]):
+        if groups and len(groups[-1]) < batch:
+            longest = frames[groups[-1][0]]
+            if _streams_together(vocoder) or longest * (len(groups[-1]) + 1) <= MOST_FRAMES:
+                groups[-1].append(index)
+                continue
+        groups.append([index])
+    return groups
+
+
+def _synthesize_group(
+    vocoder: Vocoder,
+    files: Sequence[tuple[Path, Path]],
+    seed: int,
+    float32: bool,
+    on_piece: Callable[[int], None],
+    stop: threading.Event,
+) -> int:
+    """Write the sound of a few files; returns how many samples were beyond full scale."""
+    mels = [open_for(vocoder, mel) for mel, _ in files]
+    clipped, samples, hop = 0, [0] * len(files), vocoder.mel.hop_length
+    with contextlib.ExitStack() as stack:
+        rate = vocoder.mel.sample_rate_hz
+        writers = [stack.enter_context(AudioWriter(out, rate, float32=float32)) for _, out in files]
+        for pieces in _stream_together(vocoder, mels, seed):
+            if stop.is_set():
+                raise CancelledError  # another thread has failed; half-written files go
+            for index, (writer, piece) in enumerate(zip(writers, pieces, strict=True)):
+                writer.write(piece)
+                clipped += _beyond_full_scale(piece)
+                on_piece((samples[index] + len(piece)) // hop - samples[index] // hop)
+                samples[index] += len(piece)
+    return clipped
+
+
+def _stream_together(
+    vocoder: Vocoder, mels: Sequence[np.ndarray], seed: int, piece_frames: int | None = None
+) -> Iterator[list[np.ndarray]]:
+    """Pieces of the sound of each mel, which are empty after its end."""
+    like, longest = next(vocoder.parameters()), max(mel.shape[1] for mel in mels)
+
+    def frames(start: int, stop: int) -> torch.Tensor:
+        """These of every mel, zeros after its end, ``[mels, n_mels, stop - start]``."""
+        pieces = torch.zeros(len(mels), mels[0].shape[0], stop - start, dtype=like.dtype, device=like.device)
+        for piece, mel in zip(pieces, mels, strict=True):
+            # Copied, because a mapped file is read-only and its bins may lie side by side.
+            real = torch.tensor(mel[:, start:stop], dtype=like.dtype, device=like.device)
+            piece[:, : real.shape[1]] = real
+        return pieces
+
+    left = [mel.shape[1] * vocoder.mel.hop_length for mel in mels]
+
+    def cut(samples: torch.Tensor) -> list[np.ndarray]:
+        pieces = [item[: left[index]].cpu().numpy() for index, item in enumerate(samples)]
+        left[:] = [before - len(piece) for before, piece in zip(left, pieces, strict=True)]
+        return pieces
+
+    if len(mels) > 1 and not _streams_together(vocoder):
+        lengths = torch.tensor([mel.shape[1] for mel in mels], device=like.device)
+        yield cut(vocoder.synthesize(frames(0, longest), lengths=lengths, seed=seed))
+        return
+    piece_frames = piece_frames or (NATIVE_PIECE_FRAMES if vocoder.steps_natively else PIECE_FRAMES)
+    state = vocoder.initial_state(len(mels), seed=seed)
+    for start in range(0, longest, piece_frames):
+        samples, state = vocoder.step(frames(start, min(start + piece_frames, longest)), state)
+        yield cut(samples)
+    yield cut(vocoder.flush(state))
+
+
+def _streams_together(vocoder: Vocoder) -> bool:
+    """Whether what follows the end of a mel cannot reach its sound, so that others may go on beside it."""
+    return vocoder.steps_natively and vocoder.context.right == 0 and vocoder.latency_samples == 0
+
+
+def _beyond_full_scale(samples: np.ndarray) -> int:
+    return int((np.abs(samples) > 1).sum())
 
 
 def open_for(vocoder: Vocoder, path: Path) -> np.ndarray:

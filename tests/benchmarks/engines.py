@@ -19,7 +19,7 @@ SHAPES = {
     "wavenet-medium": {"residual_channels": 64, "skip_channels": 128, "cycles": 2},
     "wavenet-large": {"residual_channels": 128, "skip_channels": 256, "cycles": 3},
 }
-ENGINES = (("reference", "float32"), ("numba", "float32"), ("numba", "int16"))
+ENGINES = (("torch", "float32"), ("numba", "float32"), ("numba", "int16"))
 RUNS, RUN_S = 5, 0.5
 
 
@@ -41,13 +41,13 @@ def measure(name: str) -> None:
     with torch.no_grad():
         model.output.weight.mul_(5)  # logits of a trained model's size
     engines = {key: make_engine(model, *key) for key in ENGINES}
-    errors = {key: error(engine, engines["reference", "float32"], model) for key, engine in engines.items()}
+    errors = {key: error(engine, engines["torch", "float32"], model) for key, engine in engines.items()}
     lengths = {key: length(model, engine) for key, engine in engines.items()}
     speeds: dict[tuple[str, str], list[float]] = {key: [] for key in engines}
     for _ in range(RUNS):
         for key, engine in engines.items():
             speeds[key].append(speed(model, engine, lengths[key]))
-    reference = statistics.median(speeds["reference", "float32"])
+    reference = statistics.median(speeds["torch", "float32"])
     for key, measured in speeds.items():
         median = statistics.median(measured)
         columns = (

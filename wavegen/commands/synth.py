@@ -1,10 +1,19 @@
 """wavegen-synth: mel files to sound."""
 
 import argparse
+import contextlib
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wavegen.commands import pick_device, run_command, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wavegen.synthesis import Timing
+    from wavegen.vocoders import Vocoder
 
 CLIPPED_SHARE = 0.01  # more is no loud voice but a mel that was taken for another
 
@@ -16,7 +25,13 @@ def main(argv: list[str] | None = None) -> int:
         description="Turn a mel spectrogram, or a folder of them, into sound.",
     )
     parser.add_argument("mel", type=Path, help=".npy, or .npz of wavegen-extract, or a folder of them")
-    parser.add_argument("out", type=Path, help=".wav or .flac; a folder where MEL is one")
+    parser.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        help=".wav or .flac; a folder where MEL is one; - for a WAV on standard output while it is made",
+    )
+    parser.add_argument("--play", action="store_true", help="play it while it is made; OUT may be left out")
     parser.add_argument(
         "--model",
         type=Path,
@@ -28,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="cpu, cuda, … (default: a GPU where there is one)")
     parser.add_argument(
         "--engine",
-        choices=("auto", "reference", "numba"),
+        choices=("auto", "torch", "numba"),
         default="auto",
         help="what generates a WaveNet's samples (default: the fastest that works)",
     )
@@ -38,9 +53,18 @@ def main(argv: list[str] | None = None) -> int:
         default="float32",
         help="of the weights: int16 is faster in larger WaveNets and slightly off (default: %(default)s)",
     )
+    parser.add_argument("--batch", type=int, help="of a folder, files synthesised together (default: what suits)")
+    parser.add_argument("--jobs", type=int, help="of a folder, threads (default: for a WaveNet one a core, else 1)")
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.seed < 2**63:
         parser.error(f"--seed {arguments.seed}: give 0 or more, and less than 2^63")
+    for name in ("batch", "jobs"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            parser.error(f"--{name} {getattr(arguments, name)}: give at least 1")
+    if arguments.out is None and not arguments.play:
+        parser.error("give OUT, or --play")
+    if arguments.mel.is_dir() and (arguments.play or arguments.out == Path("-")):
+        parser.error(f"{arguments.mel} is a folder: give one mel to play, or for standard output")
     return run_command("wavegen-synth", lambda: _synth(arguments))
 
 
@@ -50,40 +74,85 @@ def _synth(arguments: argparse.Namespace) -> int:
     from wavegen.checkpoint import MODEL, find_model, load_vocoder
     from wavegen.errors import MelError
     from wavegen.progress import pace
-    from wavegen.synthesis import Timing, find_mels, open_for, synthesize_file
+    from wavegen.synthesis import find_mels, open_for, synthesize_files
 
     if not arguments.mel.exists():
         raise MelError("no such file or folder", where=arguments.mel, remedy="check the path")
+    live = arguments.play or arguments.out == Path("-")
     if arguments.mel.is_dir():
         mels = find_mels(arguments.mel)
-        jobs = [(path, arguments.out / path.relative_to(arguments.mel).with_suffix(".wav")) for path in mels]
+        files = [(path, arguments.out / path.relative_to(arguments.mel).with_suffix(".wav")) for path in mels]
     else:
-        jobs = [(arguments.mel, arguments.out)]
+        files = [(arguments.mel, arguments.out)]
     model = find_model(arguments.model)
     if arguments.model is None or (arguments.model.is_dir() and model.name != MODEL):  # not what one would expect
-        print(f"wavegen-synth: model {model}", file=sys.stderr)
+        _note(f"model {model}")
     device = pick_device(arguments.device)
     vocoder = load_vocoder(model)
     # Sample by sample, compiled code on a CPU outruns a GPU; who names a device gets it.
-    if arguments.device != "auto" or vocoder.objective != "likelihood":
+    by_sample = vocoder.objective == "likelihood"
+    if arguments.device != "auto" or not by_sample:
         vocoder = vocoder.to(device)
     engine = vocoder.use_engine(arguments.engine, arguments.precision)
     if engine is not None:
-        print(f"wavegen-synth: engine {engine}", file=sys.stderr)
-    frames = sum(open_for(vocoder, path).shape[1] for path, _ in jobs)  # all checked before any is synthesised
-    total = Timing()
+        _note(f"engine {engine}")
+    frames = sum(open_for(vocoder, path).shape[1] for path, _ in files)  # all checked before any is synthesised
     with tqdm(total=frames, desc="synthesising", unit="frame", **pace()) as bar:
-        for path, out in jobs:
-            timing = synthesize_file(
-                vocoder, path, out, seed=arguments.seed, float32=arguments.float, on_piece=bar.update
+        if live:
+            timing = _speak(arguments, vocoder, bar.update)
+        else:
+            timing = synthesize_files(
+                vocoder,
+                files,
+                batch=arguments.batch or vocoder.items_at_once,
+                jobs=arguments.jobs or ((os.cpu_count() or 1) if by_sample else 1),
+                seed=arguments.seed,
+                float32=arguments.float,
+                on_piece=bar.update,
             )
-            total = total + timing
-    speed = f"{total.times_real_time:.1f} x real time"
-    share = total.clipped / max(1, frames * vocoder.mel.hop_length)
+    share = timing.clipped / max(1, frames * vocoder.mel.hop_length)
     if share > CLIPPED_SHARE:
-        print(f"wavegen-synth: {share:.0%} of the samples clipped; is the mel made as the model's?", file=sys.stderr)
-    say(f"{arguments.out}: {total.audio_s:.2f} s of audio in {total.wall_s:.2f} s, {speed}")
+        _note(f"{share:.0%} of the samples clipped; is the mel made as the model's?")
+    how = f"{timing.audio_s:.2f} s of audio in {timing.wall_s:.2f} s, {timing.times_real_time:.1f} x real time"
+    if live:
+        _note(f"{how}, the first after {1000 * timing.first_s:.0f} ms")
+    else:
+        say(f"{arguments.out}: {how}")
     return 0
+
+
+def _speak(arguments: argparse.Namespace, vocoder: "Vocoder", on_piece: "Callable[[int], None]") -> "Timing":
+    """Synthesise one mel into a pipe, the loudspeaker and a file, of which at least one is wanted."""
+    from wavegen.audio import AudioWriter, WavStream
+    from wavegen.playback import Player
+    from wavegen.synthesis import LIVE_PIECE_FRAMES, Sink, open_for, synthesize_into
+
+    rate, sinks = vocoder.mel.sample_rate_hz, list[Sink]()
+    player = None
+    with contextlib.ExitStack() as stack:
+        if arguments.play:
+            player = stack.enter_context(Player(rate))
+            sinks.append(player)
+        if arguments.out == Path("-"):
+            sinks.append(WavStream(sys.stdout.buffer, rate, float32=arguments.float))
+        elif arguments.out is not None:
+            sinks.append(stack.enter_context(AudioWriter(arguments.out, rate, float32=arguments.float)))
+        timing = synthesize_into(
+            sinks,
+            vocoder,
+            open_for(vocoder, arguments.mel),
+            seed=arguments.seed,
+            piece_frames=LIVE_PIECE_FRAMES if vocoder.steps_natively else None,
+            on_piece=on_piece,
+        )
+    if player is not None and player.gaps:
+        _note(f"{player.gaps} gaps: this model is slower than it is played here")
+    return timing
+
+
+def _note(line: str) -> None:
+    """Tell the user something that is not the result, and never in the way of sound on standard output."""
+    print(f"wavegen-synth: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Engines: ways to run an autoregressive vocoder's sample loop. ``reference`` defines what the others must equal."""
+"""Engines: ways to run an autoregressive vocoder's sample loop. ``torch`` defines what the others must equal."""
 
 from wavegen.engines.base import Engine, HeldCondition, Network
 from wavegen.engines.choice import ENGINES, PRECISIONS, EngineHolder, make_engine

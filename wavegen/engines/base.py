@@ -59,10 +59,12 @@ class Engine(ABC):
     Attributes:
         distribution: what the network's output means.
         description: the engine in a few words for people, with the reason where another one was wanted.
+        items_at_once: items of a batch that go faster together than one by one, with the same samples, bit for bit.
     """
 
     distribution: OutputDistribution
     description: str
+    items_at_once: int = 1
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:

@@ -11,7 +11,7 @@ from wavegen.engines.packing import Precision
 from wavegen.engines.reference import ReferenceEngine
 from wavegen.errors import ConfigError
 
-EngineName = Literal["auto", "reference", "numba"]
+EngineName = Literal["auto", "torch", "numba"]
 ENGINES, PRECISIONS = get_args(EngineName), get_args(Precision)
 
 
@@ -27,7 +27,7 @@ def make_engine(network: Network, name: str = "auto", precision: str = "float32"
         ConfigError: an unknown name, or an engine asked for by name that cannot run this network here.
     """
     _check_choice(name, precision)
-    if name == "reference":
+    if name == "torch":
         return ReferenceEngine(network)
     try:
         return _numba_engine(network, cast(Precision, precision))
@@ -38,7 +38,7 @@ def make_engine(network: Network, name: str = "auto", precision: str = "float32"
     if name == "numba":
         raise fault
     engine = ReferenceEngine(network)
-    engine.description = f"reference, because {fault}"
+    engine.description = f"torch, because {fault}"
     return engine
 
 
@@ -52,8 +52,8 @@ def _check_choice(name: str, precision: str) -> None:
     for value, known, where in ((name, ENGINES, "engine"), (precision, PRECISIONS, "precision")):
         if value not in known:
             raise ConfigError(f"unknown {where} {value!r}", where=where, remedy=f"use {' or '.join(known)}")
-    if name == "reference" and precision != "float32":
-        raise ConfigError(f"the reference engine has no {precision}", where="precision", remedy="use the numba engine")
+    if name == "torch" and precision != "float32":
+        raise ConfigError(f"the torch engine has no {precision}", where="precision", remedy="use the numba engine")
 
 
 class EngineHolder:

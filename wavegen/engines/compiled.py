@@ -106,6 +106,7 @@ class NumbaEngine(Engine):
             raise ConfigError(f"runs float32 models on the CPU, not a {kind}", where="numba engine")
         self.distribution = network.distribution
         self.description = f"numba {precision}, vectors of {simd.LANES}"
+        self.items_at_once = simd.LOCK_STEP
         self._precision = precision
         self._model = packing.pack(network, precision, simd.LANES)
         self._condition_channels = packing.condition_channels(network)

@@ -210,12 +210,12 @@ def condition_channels(network: Network) -> int:
 def _checked(network: Network) -> list[GatedResidualBlock]:
     blocks = [block for block in network.stack.blocks if isinstance(block, GatedResidualBlock)]
     if len(blocks) < len(network.stack.blocks):
-        raise ConfigError("blocks other than GatedResidualBlock", where="numba engine", remedy="use the reference")
+        raise ConfigError("blocks other than GatedResidualBlock", where="numba engine", remedy="use the torch engine")
     shapes = {
         (b.channels, b.skip_channels, b.conv.out_channels, b.conv.kernel_size, b.condition is None) for b in blocks
     }
     if len(shapes) > 1:
-        raise ConfigError("blocks of different shapes", where="numba engine", remedy="use the reference")
+        raise ConfigError("blocks of different shapes", where="numba engine", remedy="use the torch engine")
     return blocks
 
 
@@ -226,7 +226,7 @@ def _sampling(distribution: Any) -> tuple[int, int, float]:
         return LOGISTIC_MIXTURE, distribution.components, distribution.log_scale_min
     if isinstance(distribution, Gaussian):
         return GAUSSIAN, 1, distribution.log_scale_min
-    raise ConfigError(f"the distribution {distribution.name!r}", where="numba engine", remedy="use the reference")
+    raise ConfigError(f"the distribution {distribution.name!r}", where="numba engine", remedy="use the torch engine")
 
 
 def _block_steps(dilation: int) -> int:

@@ -1,4 +1,4 @@
-"""The reference engine: plain torch with cached activations. Others are measured against it."""
+"""The torch engine: plain torch with cached activations. It is the reference that others are measured against."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ class ReferenceEngine(Engine):
     """
 
     def __init__(self, network: Network) -> None:
-        self.distribution, self.description = network.distribution, "reference"
+        self.distribution, self.description = network.distribution, "torch"
         self.skip_scale = network.skip_scale
         blocks = [block for block in network.stack.blocks if isinstance(block, GatedResidualBlock)]
         self.input = _Taps(network.input)

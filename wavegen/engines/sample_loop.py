@@ -1,4 +1,4 @@
-"""WaveNet's sample loop, compiled by numba: the numbers of the reference engine, restructured to read less memory.
+"""WaveNet's sample loop, compiled by numba: the numbers of the torch engine, restructured to read less memory.
 
 One sample, as in `wavegen.engines.reference`::
 

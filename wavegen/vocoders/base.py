@@ -61,6 +61,11 @@ class Vocoder(nn.Module, ABC):
         """Whether ``step`` carries its own state; if not, it recomputes the context of every piece."""
         return False
 
+    @property
+    def items_at_once(self) -> int:
+        """Utterances that are best synthesised as one batch: faster than one by one, and the same, bit for bit."""
+        return 1
+
     @abstractmethod
     def generate(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int) -> Tensor:
         """Make the samples of a piece of mel with nothing known around it.

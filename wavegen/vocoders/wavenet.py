@@ -117,6 +117,11 @@ class WaveNet(Vocoder):
         """Always: the model is causal."""
         return True
 
+    @property
+    def items_at_once(self) -> int:
+        """As the engine says."""
+        return self.engine().items_at_once
+
     def forward(self, samples: Tensor, mel: Tensor, mask: Tensor | None = None) -> Tensor:
         """Predict every sample from those before it, all at once (teacher forcing).
 
@@ -173,7 +178,7 @@ class WaveNet(Vocoder):
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0), state
         frame_state, upsample_state, engine_state, last, frames_done, seeds = state
-        h, frame_state = self.frame_conv.step(self.normalised(mel), frame_state)
+        h, frame_state = self._step_frames(mel, frame_state)
         frames, upsample_state = self.upsample.frames_read(torch.relu(h), upsample_state)
         condition = HeldCondition(frames, self.upsample.weights())
         start = int(frames_done) * self.mel.hop_length
@@ -181,6 +186,22 @@ class WaveNet(Vocoder):
         samples, engine_state = self.engine().generate(last, condition, noise, engine_state, temperature=temperature)
         done = frames_done + mel.shape[-1]
         return samples, (frame_state, upsample_state, engine_state, samples[:, -1], done, seeds)
+
+    def _step_frames(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The frame-rate convolution of each item and frame on its own.
+
+        A convolution of more frames or items rounds otherwise, and a draw that falls otherwise changes all samples
+        after it. So an utterance is the same, bit for bit, however it is cut and whatever else is in the batch.
+        """
+        items, states = [], []
+        for item, item_state in zip(self.normalised(mel).split(1), state.split(1), strict=True):
+            made = []
+            for frame in item.split(1, dim=-1):
+                h, item_state = self.frame_conv.step(frame, item_state)
+                made.append(h)
+            items.append(torch.cat(made, dim=-1))
+            states.append(item_state)
+        return torch.cat(items), torch.cat(states)
 
     @torch.no_grad()
     def flush(self, state: State) -> Tensor:
