@@ -17,6 +17,8 @@ from wavegen.files import write_beside
 from wavegen.melspec import MelSpec
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
 
+Nested = Tensor | tuple["Nested", ...]
+
 FORMAT = 1
 MODEL = "model.safetensors"
 _KEY, _CHECKSUM = "wavegen", "crc32"
@@ -28,10 +30,13 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[s
     Raises:
         OutputError: the folder cannot be written or the disk is full; a file that was there is unchanged.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copies: no two may share memory in a file, and a single element may have any stride and count as contiguous.
+    fresh = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     # To bytes first: a full disk is then an ordinary OSError from an ordinary write.
     text = json.dumps({"format": FORMAT, **header})
-    data = save(contiguous, metadata={_KEY: text, _CHECKSUM: _checksum(text, contiguous)})
+    data = save(fresh, metadata={_KEY: text, _CHECKSUM: _checksum(text, fresh)})
     with write_beside(path) as beside:
         beside.write_bytes(data)
 
@@ -126,6 +131,56 @@ def load_weights(vocoder: Vocoder, weights: Mapping[str, Tensor], where: object)
             where=where,
             remedy="use the version of wavegen that wrote it, or the recipe it was trained with",
         ) from error
+
+
+def _weights_checksum(vocoder: Vocoder) -> str:
+    return _checksum("", {name: tensor.cpu() for name, tensor in vocoder.state_dict().items()})
+
+
+def save_state(path: Path, vocoder: Vocoder, state: Nested) -> None:
+    """Write the state of a stream, to go on with it in another process.
+
+    Args:
+        path: a ``.safetensors`` file.
+        vocoder: whose ``step`` returned the state.
+        state: tensors, and tuples of them.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def names(part: Nested) -> Any:
+        if isinstance(part, Tensor):
+            tensors[str(len(tensors))] = part
+            return str(len(tensors) - 1)
+        return [names(inner) for inner in part]
+
+    layout = names(state)
+    save_checkpoint(path, tensors, {"kind": "state", "of": _weights_checksum(vocoder), "layout": layout})
+
+
+def load_state(path: Path, vocoder: Vocoder) -> Nested:
+    """Read what :func:`save_state` wrote, for the same vocoder with the same weights.
+
+    Raises:
+        CheckpointError: as ``load_checkpoint``, or no state, or one of another vocoder.
+    """
+    tensors, header = load_checkpoint(path)
+    if header.get("kind") != "state":
+        raise CheckpointError("holds no state of a stream", where=path, remedy="give what save_state wrote")
+    if header["of"] != _weights_checksum(vocoder):
+        raise CheckpointError("is of another vocoder", where=path, remedy="load the one that the stream began with")
+    device = next(vocoder.parameters()).device
+
+    def tensor(name: str) -> Tensor:
+        # Counters stay where arithmetic needs no GPU.
+        return tensors[name] if tensors[name].dim() == 0 else tensors[name].to(device)
+
+    def build(part: Any) -> Nested:
+        return tensor(part) if isinstance(part, str) else tuple(build(inner) for inner in part)
+
+    return build(header["layout"])
 
 
 def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
