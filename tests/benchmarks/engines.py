@@ -1,26 +1,29 @@
-"""Speed of the engines, the reference beside them in the same run: ``python tests/benchmarks/engines.py [NAME …]``.
+"""How near the numba engine is to the limits of this machine: ``python tests/benchmarks/engines.py [NAME …]``.
 
-Random weights, mu-law 256, kernel 2, 24 kHz, one thread, one stream; medians of five runs in turn. ``error`` is the
-largest difference of any logit from the reference, teacher-forced over 2,000 samples.
+A sample reads nearly all weights once, so one stream can be no faster than the memory that they fit into is read; a
+batch in lock step no faster than its multiply-adds are done. Random weights, one thread, medians of five in turn.
+``read`` is the speed of a loop that does nothing but add up an array as large as the model's weights; ``used`` is what
+the engine reads as it generates one utterance. ``peak`` is the speed of multiply-adds whose operands are registers;
+``used`` of that is in lock step, 16 utterances. ``error`` is the largest difference of any logit from the torch
+engine, teacher-forced over 2,000 samples. `wavegen-bench` prints the speeds themselves.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
+from numba import njit
 
-from wavegen.engines import Engine, HeldCondition, make_engine
-from wavegen.mel import profile
+from wavegen.benchmark import SHAPES, _open
+from wavegen.engines import Engine, HeldCondition, ReferenceEngine, make_engine
+from wavegen.engines.simd import LANES, load, splat, store
 from wavegen.vocoders.wavenet import WaveNet
 
-SHAPES = {
-    "wavenet-small": {"residual_channels": 32, "skip_channels": 128, "cycles": 2},
-    "wavenet-medium": {"residual_channels": 64, "skip_channels": 128, "cycles": 2},
-    "wavenet-large": {"residual_channels": 128, "skip_channels": 256, "cycles": 3},
-}
-ENGINES = (("torch", "float32"), ("numba", "float32"), ("numba", "int16"))
-RUNS, RUN_S = 5, 0.5
+RUNS, RUN_S, BATCH = 5, 0.3, 16
 
 
 def main() -> None:
@@ -28,69 +31,125 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SHAPES)} (default: all)")
     names = parser.parse_args().names or list(SHAPES)
     torch.set_num_threads(1)
-    print("| model | engine | precision | samples/s | x real time | x reference | error | weight GB/s |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| model | precision | weights MB | read GB/s | used GB/s | share | peak GMAC/s | used GMAC/s | share | error |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
-        measure(name)
+        for precision in ("float32", "int16"):
+            print("|", " | ".join((name, precision, *measure(name, precision))), "|", flush=True)
 
 
-def measure(name: str) -> None:
-    torch.manual_seed(0)
-    mel = profile("bigvgan-24k")
-    model = WaveNet(mel, depth=10, kernel_size=2, **SHAPES[name]).eval().requires_grad_(False)
-    with torch.no_grad():
-        model.output.weight.mul_(5)  # logits of a trained model's size
-    engines = {key: make_engine(model, *key) for key in ENGINES}
-    errors = {key: error(engine, engines["torch", "float32"], model) for key, engine in engines.items()}
-    lengths = {key: length(model, engine) for key, engine in engines.items()}
-    speeds: dict[tuple[str, str], list[float]] = {key: [] for key in engines}
+def measure(name: str, precision: str) -> tuple[str, ...]:
+    model = _open(name)
+    assert isinstance(model, WaveNet)
+    model.output.weight.mul_(5)  # logits of a trained model's size
+    engine = make_engine(model, "numba", precision)
+    size = bytes_of(model, precision)
+    array = np.ones(int(size / 4), dtype=np.float32)
+    measured: dict[str, list[float]] = {"read": [], "alone": [], "peak": [], "together": []}
+    jobs: dict[str, tuple[Callable[[int], None], float]] = {
+        "read": (lambda times: add_up(array, times), size),
+        "alone": (lambda samples: generate(model, engine, 1, samples), size),
+        "peak": (lambda times: multiply_add(times), MULTIPLY_ADDS * LANES),
+        "together": (lambda samples: generate(model, engine, BATCH, samples), BATCH * multiply_adds(model)),
+    }
+    times = {key: often_enough(job) for key, (job, _) in jobs.items()}
     for _ in range(RUNS):
-        for key, engine in engines.items():
-            speeds[key].append(speed(model, engine, lengths[key]))
-    reference = statistics.median(speeds["torch", "float32"])
-    for key, measured in speeds.items():
-        median = statistics.median(measured)
-        columns = (
-            f"{median:,.0f}", f"{median / mel.sample_rate_hz:.2f}", f"{median / reference:.0f}", f"{errors[key]:.0e}",
-            f"{median * weight_bytes(model, key[1]) / 1e9:.0f}" if key[0] == "numba" else "",
-        )  # fmt: skip
-        print("|", " | ".join((name, *key, *columns)), "|", flush=True)
+        for key, (job, unit) in jobs.items():
+            measured[key].append(unit * times[key] / seconds(job, times[key]) / 1e9)
+    read, alone, peak, together = (statistics.median(values) for values in measured.values())
+    return (
+        f"{size / 1e6:.2f}", f"{read:.0f}", f"{alone:.0f}", f"{alone / read:.0%}",
+        f"{peak:.0f}", f"{together:.0f}", f"{together / peak:.0%}", f"{error(engine, model):.0e}",
+    )  # fmt: skip
 
 
-def length(model: WaveNet, engine: Engine) -> int:
-    """Frames that take about ``RUN_S``."""
-    return max(1, round(speed(model, engine, 1) * RUN_S / model.mel.hop_length))
-
-
-def inputs(model: WaveNet, frames: int) -> tuple[HeldCondition, torch.Tensor]:
-    """Condition and noise."""
-    condition = HeldCondition(torch.randn(1, model.frame_conv.out_channels, frames + 1), model.upsample.weights())
-    return condition, torch.rand(1, 1, condition.samples)
-
-
-def speed(model: WaveNet, engine: Engine, frames: int) -> float:
-    """Samples per second."""
-    condition, noise = inputs(model, frames)
-    state = engine.initial_state(1)
+def seconds(job: Callable[[int], None], times: int) -> float:
     started = time.perf_counter()
-    engine.generate(torch.zeros(1), condition, noise, state)
-    return condition.samples / (time.perf_counter() - started)
+    job(times)
+    return time.perf_counter() - started
 
 
-def error(engine: Engine, reference: Engine, model: WaveNet) -> float:
-    condition, noise = inputs(model, 8)
+def often_enough(job: Callable[[int], None]) -> int:
+    """Times that take about ``RUN_S``."""
+    job(256)  # compiles
+    times = 256
+    while (took := seconds(job, times)) < RUN_S / 2:
+        times = max(2 * times, round(times * RUN_S / took / 2))
+    return times
+
+
+def inputs(model: WaveNet, batch: int, samples: int) -> tuple[HeldCondition, torch.Tensor]:
+    """Condition and noise for ``samples`` or a few more."""
+    frames = -(-samples // model.mel.hop_length)
+    held = torch.randn(batch, model.frame_conv.out_channels, frames + 1)
+    condition = HeldCondition(held, model.upsample.weights())
+    return condition, torch.rand(batch, 1, condition.samples)
+
+
+def generate(model: WaveNet, engine: Engine, batch: int, samples: int) -> None:
+    condition, noise = inputs(model, batch, samples)
+    condition = HeldCondition.of(condition.per_sample()[..., :samples]) if samples % model.mel.hop_length else condition
+    engine.generate(torch.zeros(batch), condition, noise[..., :samples], engine.initial_state(batch))
+
+
+def error(engine: Engine, model: WaveNet) -> float:
+    condition, noise = inputs(model, 1, 2000)
     condition = HeldCondition.of(condition.per_sample()[..., :2000])
-    logits = [e.predict(noise[0, :, :2000] * 2 - 1, condition, e.initial_state(1))[0] for e in (engine, reference)]
-    return float((logits[0] - logits[1]).abs().max())
+    engines = (engine, ReferenceEngine(model))
+    one, other = (e.predict(noise[0, :, :2000] * 2 - 1, condition, e.initial_state(1))[0] for e in engines)
+    return float((one - other).abs().max())
 
 
-def weight_bytes(model: WaveNet, precision: str) -> float:
+def bytes_of(model: WaveNet, precision: str) -> float:
     """Bytes of weights that a sample reads: an eighth of the past taps, half of what follows a ReLU."""
-    blocks = list(model.stack.blocks)
+    blocks: list[Any] = list(model.stack.blocks)
     taps = sum(block.conv.weight[..., -1].numel() * (1 + 1 / min(8, block.conv.dilation[0])) for block in blocks[1:])
     mixes = sum(block.output.weight.numel() for block in blocks)
     after_relu = (model.hidden.weight.numel() + model.output.weight.numel()) / 2
     return (taps + mixes + after_relu) * (4 if precision == "float32" else 2)
+
+
+def multiply_adds(model: WaveNet) -> int:
+    """Of a sample in lock step, where nothing is skipped; the first block reads tables."""
+    blocks: list[Any] = list(model.stack.blocks)
+    inner = sum(block.conv.weight.numel() for block in blocks[1:]) + sum(
+        block.output.weight.numel() for block in blocks
+    )
+    return inner + model.hidden.weight.numel() + model.output.weight.numel()
+
+
+@njit
+def add_up(array: np.ndarray, times: int) -> np.ndarray:
+    """Read an array ``times`` times, eight vectors at once."""
+    total = np.zeros(LANES, dtype=np.float32)
+    zero = splat(np.float32(0))
+    a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+    for _ in range(times):
+        for i in range(0, len(array) - 8 * LANES + 1, 8 * LANES):
+            a, b = a + load(array, i), b + load(array, i + LANES)
+            c, d = c + load(array, i + 2 * LANES), d + load(array, i + 3 * LANES)
+            e, f = e + load(array, i + 4 * LANES), f + load(array, i + 5 * LANES)
+            g, h = g + load(array, i + 6 * LANES), h + load(array, i + 7 * LANES)
+    store(total, 0, a + b + c + d + e + f + g + h)
+    return total
+
+
+MULTIPLY_ADDS = 8  # vectors in flight
+
+
+@njit
+def multiply_add(times: int) -> np.ndarray:
+    """Multiply and add ``times`` times eight vectors, none of which waits for another."""
+    total = np.zeros(LANES, dtype=np.float32)
+    factor, one = splat(np.float32(0.5)), splat(np.float32(1))
+    a, b, c, d, e, f, g, h = one, one, one, one, one, one, one, one
+    for _ in range(times):
+        a, b, c, d = a * factor + one, b * factor + one, c * factor + one, d * factor + one
+        e, f, g, h = e * factor + one, f * factor + one, g * factor + one, h * factor + one
+    store(total, 0, a + b + c + d + e + f + g + h)
+    return total
 
 
 if __name__ == "__main__":
