@@ -10,7 +10,7 @@ from voices import SPEC, tiny_mel, write_model
 
 from wavegen.mel import save_mel
 
-COMMANDS = ("extract", "synth", "train")
+COMMANDS = ("bench", "extract", "synth", "train")
 OWN = {"wavegen", "torch", *sys.stdlib_module_names}
 
 

@@ -31,10 +31,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SHAPES)} (default: all)")
     names = parser.parse_args().names or list(SHAPES)
     torch.set_num_threads(1)
-    print(
-        "| model | precision | weights MB | read GB/s | used GB/s | share | peak GMAC/s | used GMAC/s | share | error |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    heads = ("model", "precision", "weights MB", "read GB/s", "used", "share", "peak GMAC/s", "used", "share", "error")
+    print("|", " | ".join(heads), "|")
+    print("|---" * len(heads) + "|")
     for name in names:
         for precision in ("float32", "int16"):
             print("|", " | ".join((name, precision, *measure(name, precision))), "|", flush=True)
@@ -114,10 +113,9 @@ def bytes_of(model: WaveNet, precision: str) -> float:
 def multiply_adds(model: WaveNet) -> int:
     """Of a sample in lock step, where nothing is skipped; the first block reads tables."""
     blocks: list[Any] = list(model.stack.blocks)
-    inner = sum(block.conv.weight.numel() for block in blocks[1:]) + sum(
-        block.output.weight.numel() for block in blocks
-    )
-    return inner + model.hidden.weight.numel() + model.output.weight.numel()
+    taps = sum(block.conv.weight.numel() for block in blocks[1:])
+    mixes = sum(block.output.weight.numel() for block in blocks)
+    return taps + mixes + model.hidden.weight.numel() + model.output.weight.numel()
 
 
 @njit

@@ -62,7 +62,7 @@ def imports() -> None:
 
     torch_s, blocks_s = process("-c", "import torch"), process("-c", "import wavegen.blocks")
     print(f"import torch {torch_s:.2f} s; import wavegen.blocks {blocks_s - torch_s:+.2f} s over it")
-    for command in ("synth", "train", "extract"):
+    for command in ("synth", "train", "extract", "bench"):
         print(f"wavegen-{command} --help {process('-m', f'wavegen.commands.{command}', '--help'):.2f} s")
 
 

@@ -1,0 +1,56 @@
+"""What int16 weights cost: log-likelihood per sample of held-back clips: ``python tests/benchmarks/likelihood.py RUN``.
+
+Teacher-forced over the run's held-back clips, each from its start, with the torch engine and both precisions of the
+numba engine.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from wavegen.audio import read_audio
+from wavegen.checkpoint import load_vocoder
+from wavegen.corpus import Clip, read_manifest
+from wavegen.engines import HeldCondition, make_engine
+from wavegen.extraction import MANIFEST
+from wavegen.mel import load_mel_for
+from wavegen.vocoders.wavenet import WaveNet
+
+ENGINES = (("torch", "float32"), ("numba", "float32"), ("numba", "int16"))
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="of a WaveNet")
+    parser.add_argument("--frames", type=int, default=94, help="of each clip (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=48, help="(default: %(default)s)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_vocoder(arguments.run)
+    assert isinstance(model, WaveNet)
+    clips = [clip for clip in read_manifest(arguments.run / "features" / MANIFEST, Clip) if clip.split == "valid"]
+    engines = {key: make_engine(model, *key) for key in ENGINES}
+    nats, samples = dict.fromkeys(engines, 0.0), 0
+    for clip in clips[: arguments.clips]:
+        mel = torch.tensor(load_mel_for(clip.mel, model.mel)[:, : arguments.frames])[None]
+        audio = torch.from_numpy(read_audio(clip.audio))[None, : mel.shape[-1] * model.mel.hop_length]
+        h = torch.relu(model.frame_conv(model.normalised(mel)))
+        condition = HeldCondition.of(model.upsample(h)[..., : audio.shape[-1]])
+        for key, engine in engines.items():
+            logits, _ = engine.predict(F.pad(audio, (1, 0))[:, :-1], condition, engine.initial_state(1))
+            nats[key] -= float(model.distribution.log_prob(logits, audio).double().sum())
+        samples += audio.shape[-1]
+    print(f"{samples} samples of {min(len(clips), arguments.clips)} clips")
+    for key, total in nats.items():
+        difference = (total - nats["torch", "float32"]) / samples
+        print(
+            f"{' '.join(key):14} {total / samples / math.log(2):.6f} bits a sample, {difference:+.2e} nats from torch"
+        )
+
+
+if __name__ == "__main__":
+    main()
