@@ -26,13 +26,18 @@ ENGINES = (("torch", "float32"), ("numba", "float32"), ("numba", "int16"))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="of a WaveNet")
+    parser.add_argument("--manifest", type=Path, help="of the features (default: those in the run)")
     parser.add_argument("--frames", type=int, default=94, help="of each clip (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=48, help="(default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = load_vocoder(arguments.run)
     assert isinstance(model, WaveNet)
-    clips = [clip for clip in read_manifest(arguments.run / "features" / MANIFEST, Clip) if clip.split == "valid"]
+    clips = [
+        clip
+        for clip in read_manifest(arguments.manifest or arguments.run / "features" / MANIFEST, Clip)
+        if clip.split == "valid"
+    ]
     engines = {key: make_engine(model, *key) for key in ENGINES}
     nats, samples = dict.fromkeys(engines, 0.0), 0
     for clip in clips[: arguments.clips]:
@@ -47,9 +52,8 @@ def main() -> None:
     print(f"{samples} samples of {min(len(clips), arguments.clips)} clips")
     for key, total in nats.items():
         difference = (total - nats["torch", "float32"]) / samples
-        print(
-            f"{' '.join(key):14} {total / samples / math.log(2):.6f} bits a sample, {difference:+.2e} nats from torch"
-        )
+        bits = total / samples / math.log(2)
+        print(f"{' '.join(key):14} {bits:.6f} bits a sample, {difference:+.2e} nats from torch")
 
 
 if __name__ == "__main__":
