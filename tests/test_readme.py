@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from tiny import RATE, voice
 
-from wavegen.commands import extract, synth, train
+from wavegen.commands import bench, extract, synth, train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,6 +17,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "wavegen-train": train.main,
     "wavegen-extract": extract.main,
     "wavegen-synth": synth.main,
+    "wavegen-bench": bench.main,
 }
 # A training in a README is run as it stands there, with these on top.
 TINY = [
@@ -59,6 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_leave_what_they_say(place: Path) -> None:
     made = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
     assert {"hello.wav", "hello.flac", "spoken/one.wav", "runs/folder-spectral/model.safetensors"} <= made
+    assert "card.json" in made
 
 
 def test_the_programs_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
