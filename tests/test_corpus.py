@@ -187,7 +187,7 @@ def test_a_bad_manifest_is_refused(text: str, message: str) -> None:
 def test_what_is_no_text_is_no_manifest() -> None:
     Path("manifest.tsv").write_bytes(b"\xff\xfe\x00name")
     for path in (Path("manifest.tsv"), Path()):
-        with pytest.raises(DataError, match=r"^(manifest\.tsv|\.): not a manifest \(.+\); it needs the tab-separated"):
+        with pytest.raises(DataError, match=r"^(manifest\.tsv|\.): not a manifest \(.+\); give tab-separated text"):
             read_manifest(path, Clip)
     with pytest.raises(DataError, match=r"^none\.tsv: no such manifest; check the path$"):
         read_manifest(Path("none.tsv"), Clip)

@@ -4,10 +4,10 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
 from wavegen.audio import AUDIO_SUFFIXES
@@ -19,18 +19,24 @@ Split = Literal["train", "valid"]
 
 @dataclass(frozen=True)
 class Recording:
-    """One file of a corpus. ``name`` is unique in it: the path below the corpus folder without its suffix."""
+    """One file of a corpus.
+
+    ``name`` is unique in it: the path below the corpus folder without its suffix. ``mel`` is what a TTS predicted for
+    the recording, in place of its own; ``speaker`` is empty where nobody asks who speaks.
+    """
 
     name: str
     path: Path
     split: Split
+    mel: Path | None = None
+    speaker: str = ""
 
 
 @dataclass(frozen=True)
 class Clip:
     """One recording after extraction.
 
-    ``audio`` is mono at the mel's sample rate, ``samples`` long; ``mel`` the ``.npz`` made of it, ``frames`` long.
+    ``audio`` is mono at the mel's sample rate, ``samples`` long; ``mel`` the ``.npz`` of it, ``frames`` long.
     """
 
     name: str
@@ -39,6 +45,7 @@ class Clip:
     frames: int
     audio: Path
     mel: Path
+    speaker: str = ""
 
 
 Row = TypeVar("Row", Recording, Clip)
@@ -132,23 +139,57 @@ def spread(clips: Sequence[Clip], count: int) -> list[Clip]:
 
 
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
-    """Write recordings or clips as tab-separated text with a header; files below its folder by relative path."""
+    """Write recordings or clips as tab-separated text with a header; files below its folder by relative path.
+
+    A column that may be absent is, where it would say nothing.
+    """
 
     def shown(value: object) -> object:
         if isinstance(value, Path) and value.is_relative_to(path.parent):
             return value.relative_to(path.parent).as_posix()
         return value
 
+    columns = [
+        field.name for field in fields(rows[0]) if any(getattr(row, field.name) != field.default for row in rows)
+    ]
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(field.name for field in fields(rows[0]))
-    writer.writerows([shown(value) for value in asdict(row).values()] for row in rows)
+    writer.writerow(columns)
+    writer.writerows([shown(getattr(row, name)) for name in columns] for row in rows)
     with write_beside(path) as beside:
         beside.write_text(text.getvalue(), encoding="utf-8")
 
 
+def read_recordings(path: Path, *, held_out: float | str = 0.05) -> list[Recording]:
+    """A list of recordings that somebody made, tab-separated, with a header.
+
+    Args:
+        path: the list. The column ``path`` (or ``audio``) is needed; ``name`` is else the path without its suffix,
+            ``split`` is else chosen by ``held_out``, ``mel`` is what a TTS predicted for the recording, ``speaker``
+            who speaks. Relative paths start at its folder.
+        held_out: as in ``find_recordings``.
+
+    Raises:
+        DataError: the file is missing or unreadable, has no rows, one of them is no recording, or two have one name.
+    """
+    table, remedy = _read_table(path), "it needs the tab-separated column path, and may have name, split, mel, speaker"
+    for line in table:
+        line.setdefault("path", line.get("audio", ""))
+        line.setdefault("name", PurePath(line["path"]).with_suffix("").as_posix().lstrip("./") if line["path"] else "")
+    has_split = "split" in table[0] if table else True
+    recordings = _parse_rows(path, [{"split": "train", **line} for line in table], Recording, remedy)
+    seen = {recording.name for recording in recordings}
+    if len(seen) < len(recordings):
+        twice = next(name for name in seen if sum(r.name == name for r in recordings) > 1)
+        raise DataError(f"two recordings named {twice!r}", where=path, remedy="give each a name of its own")
+    if has_split:
+        return recordings
+    splits = {r.name: r.split for r in split_recordings({r.name: r.path for r in recordings}, held_out)}
+    return [replace(recording, split=splits[recording.name]) for recording in recordings]
+
+
 def read_manifest(path: Path, kind: type[Row]) -> list[Row]:
-    """Read what ``write_manifest`` wrote, or a list of recordings that somebody made.
+    """Read what ``write_manifest`` wrote.
 
     Args:
         path: tab-separated text whose header names the fields of ``kind``; relative paths start at its folder.
@@ -157,21 +198,33 @@ def read_manifest(path: Path, kind: type[Row]) -> list[Row]:
     Raises:
         DataError: the file is missing or unreadable, has no rows, or a row is not one of ``kind``.
     """
-    columns = [field.name for field in fields(kind)]
-    remedy = f"it needs the tab-separated columns {', '.join(columns)}"
+    needed = ", ".join(field.name for field in fields(kind) if field.default is MISSING)
+    return _parse_rows(path, _read_table(path), kind, f"it needs the tab-separated columns {needed}")
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    remedy = "give tab-separated text with a header"
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
+            return list(csv.DictReader(file, delimiter="\t"))
     except FileNotFoundError:
         raise DataError("no such manifest", where=path, remedy="check the path") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"not a manifest ({error})", where=path, remedy=remedy) from error
+
+
+def _parse_rows(path: Path, rows: Sequence[Mapping[str, str]], kind: type[Row], remedy: str) -> list[Row]:
     parse: dict[str, Callable[[str], object]] = {"split": _split, "samples": int, "frames": int}
-    parse |= dict.fromkeys(("path", "audio", "mel"), path.parent.joinpath)
+    parse |= dict.fromkeys(("path", "audio", "mel"), lambda value: path.parent / _not_empty(value))
+    parse["name"] = _not_empty
     result = []
     for line, row in enumerate(rows, start=2):
         try:
-            values: dict[str, Any] = {name: parse.get(name, str)(row[name]) for name in columns}
+            values: dict[str, Any] = {
+                field.name: parse.get(field.name, str)(row[field.name])
+                for field in fields(kind)
+                if field.default is MISSING or row.get(field.name)
+            }
             result.append(kind(**values))
         except (KeyError, TypeError, ValueError) as error:
             what = f"line {line} is not a row of a manifest ({error!r})"
@@ -179,6 +232,12 @@ def read_manifest(path: Path, kind: type[Row]) -> list[Row]:
     if not result:
         raise DataError("a manifest without rows", where=path, remedy=remedy)
     return result
+
+
+def _not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("an empty cell")
+    return value
 
 
 def _split(value: str) -> Split:

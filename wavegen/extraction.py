@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from wavegen.audio import audio_info, read_audio, write_audio
 from wavegen.corpus import Clip, Recording, read_manifest, write_manifest
 from wavegen.errors import AudioError, DataError, MelError, OutputError
 from wavegen.files import require_folder, write_beside
-from wavegen.mel import LogMel, save_mel
+from wavegen.mel import LogMel, load_mel_for, save_mel
 from wavegen.melspec import MelSpec
 from wavegen.progress import pace
+from wavegen.teacher_forced import align
 
 MANIFEST = "manifest.tsv"
 # Says what the folder is made of. Which recordings were left out is added last: without that, it is unfinished.
@@ -35,10 +37,16 @@ class Extraction:
     left_out: dict[str, str]
     was_complete: bool = False
     replaced: tuple[str, ...] = ()  # fields in which the mels that were there before differed
+    shifted: dict[str, int] = field(default_factory=dict)  # names -> frames by which predicted mels lagged, not 0
 
     def remark(self) -> str:
-        """What a line about the extraction should end with: that other mels had to go."""
-        return f", in place of mels with another {', '.join(self.replaced)}" if self.replaced else ""
+        """What a line about the extraction should end with: that other mels had to go, that some were shifted."""
+        remark = f", in place of mels with another {', '.join(self.replaced)}" if self.replaced else ""
+        if self.shifted:
+            most = Counter(self.shifted.values()).most_common(3)
+            frames = ", ".join(f"{count} by {shift:+d}" for shift, count in most)
+            remark += f"; {len(self.shifted)} predicted mels lagged (frames: {frames}) and were set right"
+        return remark
 
     def complaint(self) -> str | None:
         """The recordings left out, in lines for the user."""
@@ -82,10 +90,10 @@ def extract(
     _write_marker(out, fingerprint)
     log_mel = LogMel(spec)
 
-    def one(recording: Recording) -> Clip | str:
+    def one(recording: Recording) -> tuple[Clip, int] | str:
         try:
             return _extract_one(recording, out, log_mel)
-        except (AudioError, MelError) as error:
+        except (AudioError, MelError, DataError) as error:
             error.where = error.where or recording.path  # samples that are too few know no file
             return str(error)
 
@@ -93,14 +101,16 @@ def extract(
         done = pool.map(one, recordings)
         bar = tqdm(done, total=len(recordings), desc="extracting", unit="clip", disable=not progress, **pace())
         results = list(bar)
-    clips = [result for result in results if isinstance(result, Clip)]
+    made = [result for result in results if not isinstance(result, str)]
+    clips = [clip for clip, _ in made]
+    shifted = {clip.name: shift for clip, shift in made if shift}
     left_out = {r.name: result for r, result in zip(recordings, results, strict=True) if isinstance(result, str)}
     if not clips:
         first = next(iter(left_out.values()), "there are none")
         raise DataError(f"none of {len(recordings)} recordings can be used; the first: {first}", where=out)
     write_manifest(out / MANIFEST, clips)
     _write_marker(out, {**fingerprint, "left_out": left_out})
-    return Extraction(clips, left_out, replaced=replaced)
+    return Extraction(clips, left_out, replaced=replaced, shifted=shifted)
 
 
 def is_complete(recordings: Sequence[Recording], out: Path, spec: MelSpec) -> bool:
@@ -110,7 +120,10 @@ def is_complete(recordings: Sequence[Recording], out: Path, spec: MelSpec) -> bo
     return is_finished and all(marker.get(key) == value for key, value in _fingerprint(recordings, spec).items())
 
 
-def _extract_one(recording: Recording, out: Path, log_mel: LogMel) -> Clip:
+def _extract_one(recording: Recording, out: Path, log_mel: LogMel) -> tuple[Clip, int]:
+    """The clip, and the frames by which a predicted mel lagged behind the recording."""
+    if recording.mel is not None:
+        return _extract_pair(recording, recording.mel, out, log_mel)
     spec, info = log_mel.spec, audio_info(recording.path)
     usable_as_it_is = (
         info.sample_rate_hz == spec.sample_rate_hz and info.channels == 1 and recording.path.suffix.lower() in SEEKABLE
@@ -126,7 +139,28 @@ def _extract_one(recording: Recording, out: Path, log_mel: LogMel) -> Clip:
             write_audio(audio_path, audio, spec.sample_rate_hz)
         save_mel(mel_path, mel, spec)
         samples = len(audio)
-    return Clip(recording.name, recording.split, samples, spec.frames(samples), audio_path, mel_path)
+    frames = spec.frames(samples)
+    return Clip(recording.name, recording.split, samples, frames, audio_path, mel_path, recording.speaker), 0
+
+
+def _extract_pair(recording: Recording, predicted_path: Path, out: Path, log_mel: LogMel) -> tuple[Clip, int]:
+    """Of a recording and the mel that a TTS predicted for it, the frames that both have."""
+    spec = log_mel.spec
+    mel_path, audio_path = _mel_path(recording, out), out / "audio" / f"{recording.name}.flac"
+    predicted = load_mel_for(predicted_path, spec)
+    audio = read_audio(recording.path, spec.sample_rate_hz)
+    natural = log_mel(torch.from_numpy(audio)[None])[0].numpy()
+    try:
+        alignment = align(predicted, natural)
+    except DataError as error:
+        error.where = predicted_path
+        raise
+    first, frames = alignment.first, alignment.frames
+    audio = audio[first * spec.hop_length : (first + frames) * spec.hop_length]
+    write_audio(audio_path, audio, spec.sample_rate_hz)
+    save_mel(mel_path, predicted[:, first + alignment.shift :][:, :frames], spec)
+    clip = Clip(recording.name, recording.split, len(audio), frames, audio_path, mel_path, recording.speaker)
+    return clip, alignment.shift
 
 
 def _mel_path(recording: Recording, out: Path) -> Path:
@@ -145,18 +179,24 @@ def _fingerprint(recordings: Sequence[Recording], spec: MelSpec) -> dict[str, An
     """What tells that nothing has changed: the definition, and each recording's name, split, place, size and time."""
     identities = []
     for recording in recordings:
-        try:
-            stat = recording.path.stat()
-            size_and_time = [stat.st_size, stat.st_mtime_ns]
-        except OSError:  # reading it will say what is wrong
-            size_and_time = [0, 0]
-        place = str(recording.path.absolute())
-        identities.append([recording.name, recording.split, place, *size_and_time])
+        identity: list[Any] = [recording.name, [recording.split, recording.speaker]]
+        for path in (recording.path, recording.mel):
+            if path is not None:
+                identity += [str(path.absolute()), *_size_and_time(path)]
+        identities.append(identity)
     return {"mel": spec.model_dump(mode="json"), "recordings": identities}
 
 
+def _size_and_time(path: Path) -> list[int]:
+    try:
+        stat = path.stat()
+    except OSError:  # reading it will say what is wrong
+        return [0, 0]
+    return [stat.st_size, stat.st_mtime_ns]
+
+
 def _changed(recordings: Sequence[Recording], before: dict[str, Any], now: dict[str, Any]) -> list[Recording]:
-    """Those that differ between two fingerprints in more than their split, or all under another definition."""
+    """Those that differ between two fingerprints in more than split and speaker, or all under another definition."""
     known = {name: rest for name, _, *rest in before.get("recordings", [])} if before.get("mel") == now["mel"] else {}
     pairs = zip(recordings, now["recordings"], strict=True)
     return [recording for recording, (name, _, *rest) in pairs if known.get(name) != rest]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
-from wavegen.corpus import Clip, Recording, find_recordings, read_manifest, spread, write_manifest
+from wavegen.corpus import Clip, Recording, find_recordings, read_recordings, spread, write_manifest
 from wavegen.errors import CheckpointError, ConfigError, DataError
 from wavegen.evaluation.samples import Clip as SampleClip
 from wavegen.evaluation.samples import summary_table, write_samples
@@ -88,7 +88,7 @@ def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
         DataError: the folder is not that corpus, or has nothing to train or to validate on.
     """
     if recipe.data.manifest is not None:
-        recordings = read_manifest(recipe.data.manifest, Recording)
+        recordings = read_recordings(recipe.data.manifest, held_out=recipe.data.held_out)
     elif recipe.data.corpus is None:
         raise ConfigError("not given", where="data.corpus", remedy="add data.corpus=FOLDER to the command")
     elif recipe.data.prepare:

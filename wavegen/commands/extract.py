@@ -16,7 +16,12 @@ def main(argv: list[str] | None = None) -> int:
         description="Make a mel file of every recording, with the mel definition inside, and a manifest for training. "
         "Exit code 1 means that some recordings were left out.",
     )
-    parser.add_argument("recordings", type=Path, help="a folder, searched with its subfolders, or one recording")
+    parser.add_argument(
+        "recordings",
+        type=Path,
+        help="a folder, searched with its subfolders; one recording; or a .tsv with the column path, and perhaps mel "
+        "(predicted by a TTS), name, split, speaker",
+    )
     parser.add_argument("out", type=Path, help="folder for manifest.tsv and mels/")
     parser.add_argument("--profile", default="bigvgan-24k", help="mel definition (default: %(default)s)")
     parser.add_argument(
@@ -32,12 +37,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _extract(arguments: argparse.Namespace) -> int:
-    from wavegen.corpus import Recording, find_recordings
+    from wavegen.corpus import Recording, find_recordings, read_recordings
     from wavegen.extraction import MANIFEST, extract
     from wavegen.melspec import profile
 
     spec, source = profile(arguments.profile), arguments.recordings
-    if source.is_file():
+    if source.suffix == ".tsv":
+        recordings = read_recordings(source, held_out=arguments.held_out)
+    elif source.is_file():
         recordings = [Recording(source.stem, source, "train")]
     else:
         recordings = find_recordings(source, held_out=arguments.held_out)
