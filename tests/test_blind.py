@@ -52,6 +52,8 @@ def test_a_complete_abx_test(opened: Open, tmp_path: Path) -> None:
         wait_for_position(page, 0.05)
         page.keyboard.press("3")
         assert chosen(page) == [2]
+        assert page.evaluate("Deck.heard.duration") == 1.5  # that of the shortest, lest lengths tell them apart
+        assert page.evaluate("Deck.heard.gains") != [1, 1, 1]  # loudness is matched
         page.evaluate("location.hash = '#compare'")  # does not lead out of a test
         wait_until(page, "location.hash === '#blind'")
         assert_blind(page)

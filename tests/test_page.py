@@ -1,5 +1,6 @@
 """The listening page in a real browser, opened from the disk as a listener would. test_blind.py takes its tests."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,30 @@ def test_sounds_beside_the_page(opened: Open, tmp_path: Path) -> None:
     fault = card(lost).get_by_role("alert")
     fault.wait_for()
     assert "audio/clip-0001.js is missing: the folder “audio” must stay beside this page" in fault.inner_text()
+
+
+def test_clips_without_a_reference_or_any_sound(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    report = small_report(tmp_path / "sounds")
+    one, two, three = report.clips
+    without = dataclasses.replace(one, audio={system: one.audio[system] for system in SYSTEMS})
+    report = dataclasses.replace(report, clips=[without, dataclasses.replace(two, audio={}), three], summary={})
+    page = opened(write_page(report, tmp_path / "page"))
+    assert page.get_by_text("Nothing was scored.").is_visible()
+    assert card(page).locator(".lane").count() == 2
+    card(page).locator(".play").click()
+    wait_for_position(page, 0.05)
+    card(page, 1).locator(".play").click()
+    card(page, 2).locator(".play").click()
+    wait_until(page, "Deck.heard.playing")
+    page.get_by_role("link", name="Blind test").click()
+    page.get_by_role("button", name="Start rating").click()
+    assert page.locator("h2").first.inner_text() == "Clip 1 of 1"  # the others cannot be rated
+    empty = opened(write_page(dataclasses.replace(report, clips=[]), tmp_path / "empty"))
+    empty.keyboard.press("Space")
+    empty.keyboard.press("ArrowDown")
+    empty.get_by_role("link", name="Blind test").click()
+    assert empty.get_by_text("A test needs a clip and two systems.").is_visible()
 
 
 # ---- keys and tables

@@ -30,6 +30,9 @@ SCRIPTS = (
 )  # fmt: skip
 """In the order in which they are put into the page: each uses what those before it define."""
 
+SHOWN_OF_METRICS = ("label", "unit", "better", "range", "source")
+"""What the page says of a :class:`Metric`; one without a range says nothing of it."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -138,7 +141,10 @@ def _page_data(report: Report, order: list[str], clips: list[dict[str, Any]]) ->
     return {
         "title": report.title,
         "systems": order,
-        "metrics": [{"key": key, **asdict(metric)} for key, metric in report.metrics.items()],
+        "metrics": [
+            {"key": key, **{part: getattr(metric, part, "") for part in SHOWN_OF_METRICS}}
+            for key, metric in report.metrics.items()
+        ],
         "summary": [
             {key: _finite(asdict(interval)) for key, interval in report.summary.get(system, {}).items()}
             for system in order

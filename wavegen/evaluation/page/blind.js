@@ -162,10 +162,13 @@ class BlindView {
         { class: "panel results" },
         element("h2", { tabindex: -1, text: "Results" }),
         ...test.summary(),
-        element("p", {
-          class: "lead",
-          text: "The file holds your answers, the names of the systems and the seed of the order. wavegen-evaluate --ratings FILES sums up the files of many listeners.",
-        }),
+        element(
+          "p",
+          { class: "lead" },
+          "The file holds your answers, the names of the systems and the seed of the order. ",
+          element("code", { text: "wavegen-evaluate --ratings FILES" }),
+          " sums up the files of many listeners.",
+        ),
         element("div", { class: "actions" }, save, element("button", { type: "button", class: "quiet", text: "Another test", onclick: () => this.setUp() })),
       ),
     );

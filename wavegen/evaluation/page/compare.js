@@ -69,7 +69,7 @@ class CompareView {
         "div",
         {},
         element("dt", { text: `${metric.label} ${arrow(metric)}` }),
-        element("dd", { text: [metric.unit, direction(metric), metric.source].filter(Boolean).join(" · ") }),
+        element("dd", { text: meaning(metric).join(" · ") }),
       ),
     );
     return element("details", {}, element("summary", { text: "What the columns mean" }), element("dl", {}, ...rows));
@@ -168,7 +168,7 @@ class ClipCard {
       "button",
       { type: "button", class: "pick", onclick: () => this.pick(place) },
       element("kbd", { text: place + 1, "aria-hidden": "true" }),
-      element("span", { class: "name", text: name }),
+      element("span", { class: "name", title: name, text: name }),
       element("span", { class: "facts", text: `${sound.rateHz / 1000} kHz · ${sound.durationS.toFixed(2)} s` }),
     );
     const pictures = element("div", { class: "pictures" });
@@ -259,7 +259,7 @@ class ClipCard {
 
   ticks() {
     return this.clip.ticks.map(([hertz, height]) =>
-      element("span", { class: "tick", style: `bottom:${(100 * height).toFixed(1)}%`, "aria-hidden": "true", text: hertz >= 1000 ? `${hertz / 1000}k` : hertz }),
+      element("span", { class: "tick", style: `bottom:min(${(100 * height).toFixed(1)}%, 100% - 8px)`, "aria-hidden": "true", text: hertz >= 1000 ? `${hertz / 1000}k` : hertz }),
     );
   }
 

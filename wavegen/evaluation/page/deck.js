@@ -53,6 +53,7 @@ class Deck extends EventTarget {
   }
 
   start(buffers) {
+    if (!buffers.length) return;
     const context = this.context();
     const [first, last] = this.turn;
     if (this.repeat && (this.offset < first || this.offset >= last)) this.offset = first;

@@ -6,7 +6,7 @@ const DIRECTIONS = { higher: "higher is better", lower: "lower is better" };
 
 const arrow = (metric) => ARROWS[metric.better] ?? "→ 0";
 const direction = (metric) => DIRECTIONS[metric.better] ?? "nearer to zero is better";
-const meaning = (metric) => [metric.unit, direction(metric), metric.source].filter(Boolean).join("\n");
+const meaning = (metric) => [metric.unit, metric.range, direction(metric), metric.source].filter(Boolean);
 
 /** What a column sorts by: the score, or its distance from zero where that is what counts. */
 function rank(metric, value) {
@@ -25,7 +25,7 @@ function writer(values) {
 /** Which of `values` are the best; none where there is nothing to compare. */
 function bestOf(metric, values) {
   const known = values.filter((value) => value != null);
-  if (known.length < 2) return new Set();
+  if (new Set(known).size < 2) return new Set();
   const ranks = known.map((value) => rank(metric, value));
   const best = metric.better === "higher" ? Math.max(...ranks) : Math.min(...ranks);
   return new Set(values.flatMap((value, index) => (rank(metric, value) === best ? [index] : [])));
@@ -74,7 +74,7 @@ function compare(one, other, largestFirst) {
 function metricColumn(metric, score) {
   return {
     label: [metric.label, " ", element("span", { class: "arrow", text: arrow(metric) })],
-    title: meaning(metric),
+    title: meaning(metric).join("\n"),
     order: (row) => rank(metric, score(row)),
     largestFirst: metric.better === "higher",
     numeric: true,
