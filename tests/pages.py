@@ -17,6 +17,11 @@ def tone(hertz: float, duration_s: float, sample_rate_hz: int = 16000) -> np.nda
     return 0.25 * np.sin(2 * np.pi * hertz / sample_rate_hz * np.arange(round(duration_s * sample_rate_hz)))
 
 
+def pitch_hz(clip: str, system: str) -> float:
+    """By which a test knows what it hears."""
+    return 200 * (1 + CLIPS.index(clip)) + 110 * (REFERENCE, *SYSTEMS).index(system)
+
+
 def small_report(folder: Path, duration_s: float = 1.5) -> Report:
     """Three clips of a reference and two systems, which are tones of other pitches and lengths."""
     scores = {
@@ -29,7 +34,7 @@ def small_report(folder: Path, duration_s: float = 1.5) -> Report:
         rates = {REFERENCE: 24000, SYSTEMS[0]: 16000, SYSTEMS[1]: 24000}
         for place, (system, rate) in enumerate(rates.items()):
             path = folder / f"{index}-{place}.wav"
-            write_audio(path, tone(200 * (1 + index) + 110 * place, duration_s + 0.1 * place, rate), rate)
+            write_audio(path, tone(pitch_hz(name, system), duration_s + 0.1 * place, rate), rate)
             audio[system] = path
         clips.append(
             ReportClip(name, audio, {s: scores[s][min(index, 1)] for s in SYSTEMS}, ["PESQ: too short"] * (index == 1))

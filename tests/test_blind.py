@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from browser import Open, card, chosen, wait_for_position, wait_until
-from pages import CLIPS, REFERENCE, SYSTEMS
+from pages import CLIPS, REFERENCE, SYSTEMS, pitch_hz
 
 from wavegen.evaluation.ratings import summarize_ratings
 
@@ -29,6 +29,18 @@ SAME = """async ([one, other]) => {
 }"""
 
 
+PITCH = """async (place) => {
+  const buffer = (await Deck.heard.load(audioContext()))[place];
+  const crossings = buffer.getChannelData(0).filter((sample, i, all) => i && sample < 0 !== all[i - 1] < 0).length;
+  return crossings / 2 / buffer.duration;
+}"""
+
+
+def draw(page: Any, seed: int) -> None:
+    """Make the order of the next test that of ``seed``, because a shuffle may leave all in its place."""
+    page.evaluate(f"void (crypto.getRandomValues = (numbers) => numbers.fill({seed}))")
+
+
 def finish_and_save(page: Any, folder: Path) -> tuple[Path, dict[str, Any]]:
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the results").click()
@@ -44,10 +56,13 @@ def test_a_complete_abx_test(opened: Open, tmp_path: Path) -> None:
     page.get_by_label("Trials").fill("5")
     page.get_by_label("This system").select_option(SYSTEMS[1])
     page.get_by_label("and this").select_option(REFERENCE)
+    draw(page, 7)
     page.get_by_role("button", name="Start ABX").click()
+    pitches = []
     for trial in range(5):
         assert page.locator("h2").first.inner_text() == f"Trial {trial + 1} of 5"
         assert_blind(page)
+        assert not page.get_by_role("navigation").is_visible()
         page.keyboard.press("Space")
         wait_for_position(page, 0.05)
         page.keyboard.press("3")
@@ -57,6 +72,7 @@ def test_a_complete_abx_test(opened: Open, tmp_path: Path) -> None:
         page.evaluate("location.hash = '#compare'")  # does not lead out of a test
         wait_until(page, "location.hash === '#blind'")
         assert_blind(page)
+        pitches.append([page.evaluate(PITCH, place) for place in range(2)])
         is_a, is_b = page.evaluate(SAME, [0, 2]), page.evaluate(SAME, [1, 2])
         assert is_a != is_b
         page.get_by_role("button", name="X is A" if is_a != (trial == 4) else "X is B").click()  # the last one is wrong
@@ -67,7 +83,12 @@ def test_a_complete_abx_test(opened: Open, tmp_path: Path) -> None:
     assert path.name == f"ratings-abx-{saved['page']['id']}-Ann-O-Neill-{saved['seed']:x}.json"
     assert (saved["kind"], saved["listener"], saved["complete"]) == ("abx", "Ann O'Neill", True)
     assert saved["systems"] == [SYSTEMS[1], REFERENCE]
+    assert saved["seed"] == 7
+    assert {trial["a"] for trial in saved["trials"]} == set(saved["systems"])  # now one is A, now the other
+    assert {trial["x"] for trial in saved["trials"]} == {"a", "b"}
     assert all({trial["a"], trial["b"]} == {SYSTEMS[1], REFERENCE} for trial in saved["trials"])
+    heard = [[pitch_hz(trial["clip"], trial[letter]) for letter in "ab"] for trial in saved["trials"]]
+    assert [pytest.approx(pair, abs=3) for pair in heard] == pitches
     assert {trial["clip"] for trial in saved["trials"]} == set(CLIPS)
     lines = summarize_ratings([path]).splitlines()
     assert lines[0] == f"ABX, {SYSTEMS[1]} against {REFERENCE}"
@@ -79,7 +100,9 @@ def test_a_complete_abx_test(opened: Open, tmp_path: Path) -> None:
 def test_a_complete_rating(opened: Open, tmp_path: Path) -> None:
     page = opened(at="#blind")
     page.get_by_label("With an anchor").check()
+    draw(page, 7)
     page.get_by_role("button", name="Start rating").click()
+    pitches = []
     for clip in range(3):
         assert page.locator("h2").first.inner_text() == f"Clip {clip + 1} of 3"
         assert_blind(page)
@@ -89,6 +112,7 @@ def test_a_complete_rating(opened: Open, tmp_path: Path) -> None:
         wait_for_position(page, 0.05)
         equal = [page.evaluate(SAME, [0, place + 1]) for place in range(4)]
         assert equal.count(True) == 1
+        pitches.append([page.evaluate(PITCH, place + 1) for place in range(4)])
         page.get_by_role("button", name="Next clip" if clip < 2 else "Finish").click()
         assert page.get_by_role("alert").filter(has_text="Not rated yet: A, B, C, D").is_visible()
         for place, slider in enumerate(sliders):
@@ -96,12 +120,17 @@ def test_a_complete_rating(opened: Open, tmp_path: Path) -> None:
             assert chosen(page) == [place + 1]  # what is rated is heard
         page.get_by_role("button", name="Next clip" if clip < 2 else "Finish").click()
     path, saved = finish_and_save(page, tmp_path)
-    for trial in saved["trials"]:
+    for trial, heard in zip(saved["trials"], pitches, strict=True):
+        systems = [REFERENCE if rating["role"] == "anchor" else rating["system"] for rating in trial["ratings"]]
+        assert heard == pytest.approx([pitch_hz(trial["clip"], system) for system in systems], abs=3)
         roles = {rating["role"]: rating["rating"] for rating in trial["ratings"]}
         assert roles["reference"] == 100
         assert sorted(rating["system"] for rating in trial["ratings"]) == sorted([*NAMES, "anchor 3.5 kHz"])
         others = [(place, rating) for place, rating in enumerate(trial["ratings"]) if rating["role"] != "reference"]
         assert all(rating["rating"] == 10 * (place + 1) for place, rating in others)
+    orders = [[rating["system"] for rating in trial["ratings"]] for trial in saved["trials"]]
+    assert orders[0] != orders[1] != orders[2]
+    assert [trial["clip"] for trial in saved["trials"]] != list(CLIPS)
     text = summarize_ratings([path])
     assert f"{REFERENCE} (hidden reference)" in text
     assert "100.0  100.0 to 100.0" in text

@@ -90,7 +90,7 @@ def test_one_rating_has_no_interval(tmp_path: Path) -> None:
 
 
 def test_listeners_who_miss_the_reference_are_named(tmp_path: Path) -> None:
-    careful = [rated(f"clip {n}", studio=90 if n else 80, ours=50) for n in range(7)]  # 1 of 7 is 14 %
+    careful = [rated(f"clip {n}", studio=80 if n < 3 else 90, ours=50) for n in range(20)]  # 3 of 20 are 15 %
     careless = [rated(f"clip {n}", studio=89 if n < 2 else 100, ours=90) for n in range(13)]  # 2 of 13 is 15.4 %
     text = summarize_ratings(
         write(tmp_path, saved("rating", careful, listener="ann"), saved("rating", careless, listener="bob", seed=2))
@@ -100,8 +100,8 @@ def test_listeners_who_miss_the_reference_are_named(tmp_path: Path) -> None:
         "bob rated the hidden reference below 90 in 2 of 13 clips",
         "BS.1534-3 leaves out who does so in more than 15% of the clips.",
     ]
-    assert "76.0" in all_of_them  # (7 · 50 + 13 · 90) / 20
-    assert without.startswith("Ratings without them: 1 listener, 7 clips\n")
+    assert "65.8" in all_of_them  # (20 · 50 + 13 · 90) / 33
+    assert without.startswith("Ratings without them: 1 listener, 20 clips\n")
     assert "50.0" in without
 
 

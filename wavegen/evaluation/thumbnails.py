@@ -105,5 +105,5 @@ def _png(steps: np.ndarray, palette: Sequence[tuple[int, int, int, int]]) -> byt
     opacity = bytes(colour[3] for colour in palette)
     file = io.BytesIO()
     transparency = {} if opacity == b"\xff" * len(opacity) else {"transparency": opacity}
-    image.save(file, format="PNG", optimize=True, **transparency)
+    image.save(file, format="PNG", **transparency)
     return file.getvalue()

@@ -3,7 +3,7 @@
 
 const encodedSounds = new Map(); // clip -> JSON text or list of base64 FLACs
 const decodedSounds = new Map(); // clip -> promise of AudioBuffers; the few heard last
-const MOST_DECODED = 8; // four seconds of five systems are 4 MB
+const MOST_DECODED = 4; // one minute of five systems is 58 MB at 48 kHz
 
 /** Called by the scripts in audio/. */
 function receiveSounds(clip, encoded) {
