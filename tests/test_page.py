@@ -94,6 +94,18 @@ def test_a_part_repeats_to_the_sample(opened: Open) -> None:
     assert where == pytest.approx(0.25 + (400 + 3936) % 1000 / 8000, abs=1e-6)
 
 
+def test_sounds_are_brought_to_one_length(opened: Open) -> None:
+    """Longer is silence after it, shorter a cut that fades over 5 ms: 40 samples at 8 kHz."""
+    longer, shorter = opened().evaluate("""() => {
+      const buffer = new AudioBuffer({ length: 100, sampleRate: 8000, numberOfChannels: 1 });
+      buffer.getChannelData(0).fill(0.5);
+      return [120, 80].map((length) => Array.from(fitted(buffer, length).getChannelData(0)));
+    }""")
+    assert longer == [0.5] * 100 + [0.0] * 20
+    assert shorter[:40] == [0.5] * 40
+    assert shorter[40:] == pytest.approx([0.5 * i / 40 for i in range(39, -1, -1)], abs=1e-6)
+
+
 def test_loudness_can_be_matched(opened: Open) -> None:
     page = opened()
     page.keyboard.press("m")

@@ -16,9 +16,9 @@
   function head(isBlind) {
     const title = isBlind ? "Listening test" : data.title;
     document.title = document.getElementById("title").textContent = title;
-    document.getElementById("subtitle").textContent = isBlind
-      ? ""
-      : `${count(data.clips.length, "clip")} · ${count(data.systems.length - 1, "system")} · reference: ${data.systems[0]}`;
+    const facts = [count(data.clips.length, "clip"), count(data.systems.length - 1, "system")];
+    if (data.systems[0].toLowerCase() !== "reference") facts.push(`reference: ${data.systems[0]}`);
+    document.getElementById("subtitle").textContent = isBlind ? "" : facts.join(" · ");
     nav.hidden = isBlind;
   }
 
