@@ -5,6 +5,7 @@ import pytest
 import wavegen.commands  # noqa: F401  (before torch: says how its threads wait)
 
 import torch  # isort: skip
+from browser import browser, opened, small_page  # noqa: F401  isort: skip  (fixtures)
 
 
 def pytest_configure() -> None:

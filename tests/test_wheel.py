@@ -54,6 +54,11 @@ def test_all_recipes_and_fragments_travel(installed: Path, tmp_path: Path) -> No
     assert "recipes/ljspeech/prepare.py" in shipped
 
 
+def test_the_listening_page_travels(installed: Path, tmp_path: Path) -> None:
+    code = "import wavegen.evaluation.report as r; print(len(r._joined([*r.STYLES, *r.SCRIPTS, 'page.html'])))"
+    assert run(installed, tmp_path, "-c", code) == run(ROOT, tmp_path, "-c", code)
+
+
 def test_the_console_commands_are_declared(installed: Path) -> None:
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
     text = entry_points.read_text()
