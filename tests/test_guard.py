@@ -253,6 +253,23 @@ def test_weights_that_are_no_numbers_are_not_saved(
     assert all(v.isfinite().all() for v in load_checkpoint(run / "model.safetensors")[0].values())
 
 
+def test_weights_that_are_no_numbers_do_not_become_a_model(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    original = TrainingState.take_step
+
+    def breaks(state: TrainingState) -> None:
+        original(state)
+        if state.step == 8:
+            with torch.no_grad():
+                next(state.vocoder.parameters()).fill_(NAN)
+
+    monkeypatch.setattr(TrainingState, "take_step", breaks)
+    assert train(recipe, tmp_path / "run") == 2
+    assert "step 8: some weights are no numbers; the checkpoint before is kept" in capsys.readouterr().err
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
 def test_a_validation_that_is_no_number_is_never_the_best(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,3 +65,13 @@ def roll_back(state: TrainingState, run: RunFolder, skipped: Sequence[Skip]) -> 
     distributed.wait_for_all()  # until all have read it
     if distributed.rank_and_world()[0] == 0:
         run.save(state)
+
+
+def refuse_broken_weights(state: TrainingState) -> None:
+    """Raise TrainingError where a model would be made of weights that are no numbers."""
+    if not state.is_finite():
+        raise TrainingError(
+            "some weights are no numbers",
+            where=f"step {state.step}",
+            remedy="the checkpoint before is kept; start anew with a lower training.learning_rate",
+        )

@@ -23,7 +23,7 @@ from wavegen.training import distributed
 from wavegen.training.board import Board
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
-from wavegen.training.guard import SKIPS_IN_A_ROW, Skip, all_finite, roll_back, skip
+from wavegen.training.guard import SKIPS_IN_A_ROW, Skip, all_finite, refuse_broken_weights, roll_back, skip
 from wavegen.training.objectives import Losses, Objective, build_objective, shortest_segment
 from wavegen.training.state import RunFolder, TrainingState
 from wavegen.vocoders import Vocoder
@@ -171,6 +171,7 @@ def train(
         if rank == 0:
             say(f"stopped at step {state.step}; the same command goes on from there")
         return None
+    refuse_broken_weights(state)
     model = run.save_model(state, MODEL) if rank == 0 else run.path / MODEL
     if interruption.requested:  # during the last step: the model is there, what comes after it is not wanted
         raise KeyboardInterrupt
