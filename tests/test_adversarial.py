@@ -217,15 +217,22 @@ def test_hinge_and_least_squares_are_the_published_equations() -> None:
     assert deception_loss("least-squares", FAKE) == ((16 + 0.5625) / 2 + 0.25) / 2
 
 
-def test_feature_matching_is_relative_to_the_recording() -> None:
-    real = [[torch.tensor([1.0, -3.0]), torch.tensor([[4.0]])], [torch.tensor([0.5, 0.5])]]
-    fake = [[torch.tensor([2.0, -3.0]), torch.tensor([[5.0]])], [torch.tensor([0.5, 0.0])]]
-    assert feature_matching_loss(real, fake) == pytest.approx(np.mean([0.5 / 2, 1 / 4, 0.25 / 0.5]))
+def test_feature_matching_is_relative_to_the_recording_item_by_item() -> None:
+    real = [[torch.tensor([[1.0, -3.0], [8.0, 0.0]]), torch.tensor([[[4.0]], [[1.0]]])], [torch.tensor([[0.5], [0.5]])]]
+    fake = [[torch.tensor([[2.0, -3.0], [8.0, 1.0]]), torch.tensor([[[5.0]], [[1.0]]])], [torch.tensor([[0.5], [0.0]])]]
+    expected = np.mean([(0.5 / 2 + 0.5 / 4) / 2, (1 / 4 + 0) / 2, (0 + 0.5 / 0.5) / 2])
+    assert float(feature_matching_loss(real, fake)) == pytest.approx(expected)
     tenfold = [[[10 * layer for layer in layers] for layers in maps] for maps in (real, fake)]
-    assert feature_matching_loss(*tenfold) == feature_matching_loss(real, fake)
+    torch.testing.assert_close(feature_matching_loss(*tenfold), feature_matching_loss(real, fake))
+    halves = [
+        feature_matching_loss(*([[x[i : i + 1] for x in layers] for layers in maps] for maps in (real, fake)))
+        for i in (0, 1)
+    ]
+    torch.testing.assert_close(torch.stack(halves).mean(), feature_matching_loss(real, fake))
     assert feature_matching_loss(real, real) == 0
-    silent = [[torch.zeros(3)]]
-    assert feature_matching_loss(silent, silent) == 0
+    silence, whisper = [[torch.zeros(1, 3)]], [[torch.full((1, 3), 1e-4)]]
+    assert feature_matching_loss(silence, silence) == 0
+    assert float(feature_matching_loss(silence, whisper)) == pytest.approx(0.01)
 
 
 def test_mels_at_several_scales_are_compared_alike() -> None:

@@ -86,6 +86,8 @@ class MultiResolutionSTFTLoss(nn.Module):
         return torch.view_as_real(spectrum).square().sum(-1).add(1e-9).sqrt()
 
 
+# Silence has no features to be a share of; those of speech average some hundredths when training starts.
+SMALLEST_FEATURE = 1e-2
 AdversarialLoss = Literal["hinge", "least-squares"]
 
 
@@ -118,18 +120,19 @@ def deception_loss(kind: AdversarialLoss, fake: Sequence[Tensor]) -> Tensor:
 def feature_matching_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Tensor:
     """Mean absolute difference of feature maps as a share of the recording's (arXiv:2210.13438, eq. 2).
 
-    The share makes layers and discriminators of any size and state count alike.
+    The share makes layers and discriminators of any size and state count alike. It is taken item by item, so that
+    processes which share a batch get what one process does.
 
     Args:
-        real: feature maps of recordings, for each discriminator and layer.
+        real: feature maps ``[batch, …]`` of recordings, for each discriminator and layer.
         fake: those of generated sound.
 
     Returns:
-        scalar: the mean over layers and discriminators.
+        scalar: the mean over items, layers and discriminators.
     """
     return torch.stack(
         [
-            (r - f).abs().mean() / r.abs().mean().clamp(min=1e-6)
+            ((r - f).abs().flatten(1).mean(1) / r.abs().flatten(1).mean(1).clamp(min=SMALLEST_FEATURE)).mean()
             for layers in zip(real, fake, strict=True)
             for r, f in zip(*layers, strict=True)
         ]
