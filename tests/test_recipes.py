@@ -347,6 +347,67 @@ def test_missing_recordings_are_counted_and_the_first_three_named(tmp_path: Path
     assert str(caught.value) == f"{tmp_path}/corpus/metadata.csv: names no recordings{unpack}"
 
 
+def write_speech24k(*rows: str, folder: Path = CORPUS) -> None:
+    """Recordings of two speakers and a manifest; the last one is held back."""
+    files = [f"rhasspy-{speaker}/{speaker}/{name}.flac" for speaker, name in (("b", "x"), ("a", "y"), ("a", "x"))]
+    for index, file in enumerate(files):
+        write_audio(folder / file, sweep(0.5, 24000, from_hz=100.0 * (index + 1)), 24000)
+    lines = [f'{file}\t0.5\t{"valid" if i == 2 else "train"}\tHe said, "no' for i, file in enumerate(files)]
+    text = "\n".join(["file\tseconds\tsplit\ttext", *lines, *rows]) + "\n"
+    (folder / "MANIFEST.tsv").write_text(text, encoding="utf-8")
+
+
+def speech24k(*overrides: str) -> list[Recording]:
+    path = find_recipe("speech24k/spectral")
+    return list_recordings(load_recipe(path, [f"data.corpus={CORPUS}", *overrides]), path)
+
+
+def test_speech24k_is_split_as_its_manifest_says(tmp_path: Path) -> None:
+    write_speech24k()
+    corpus = tmp_path / CORPUS
+    assert speech24k() == [
+        Recording("a/x", corpus / "rhasspy-a/a/x.flac", "valid"),
+        Recording("a/y", corpus / "rhasspy-a/a/y.flac", "train"),
+        Recording("b/x", corpus / "rhasspy-b/b/x.flac", "train"),
+    ]
+    assert speech24k("data.held_out=b/*") == speech24k()
+
+
+def test_a_folder_that_is_not_speech24k_is_refused(tmp_path: Path) -> None:
+    manifest = f"{tmp_path}/corpus/MANIFEST.tsv"
+    with pytest.raises(DataError) as caught:
+        speech24k()
+    assert str(caught.value) == (
+        f"{tmp_path}/corpus: not speech24k, which has MANIFEST.tsv: none here; give the folder that holds it"
+    )
+    for row, message in {
+        "z.flac\t1\ttest\t": (
+            "row 4 has no file, or a split that is neither train nor valid; "
+            "it needs the tab-separated columns file and split"
+        ),
+        "z.flac\t1\ttrain\t": "1 of its 4 recordings are missing: z.flac; copy the corpus again",
+    }.items():
+        write_speech24k(row)
+        with pytest.raises(DataError) as caught:
+            speech24k()
+        assert str(caught.value) == f"{manifest}: {message}"
+    Path(manifest).write_text("file\tsplit\n")
+    with pytest.raises(DataError) as caught:
+        speech24k()
+    assert str(caught.value) == f"{manifest}: names no recordings; copy the corpus again"
+
+
+def test_both_speech24k_recipes_differ_in_the_discriminators_and_their_cost_alone() -> None:
+    plain, adversarial = (
+        load_recipe(find_recipe(f"speech24k/{name}")) for name in ("spectral", "spectral-adversarial")
+    )
+    assert adversarial.training.adversarial is not None
+    assert adversarial.training.adversarial.start_step == adversarial.training.steps // 2
+    same = {"description": "", "training": plain.training.model_copy(update={"steps": 1, "adversarial": None})}
+    training = adversarial.training.model_copy(update={"steps": 1, "adversarial": None})
+    assert plain.model_copy(update=same) == adversarial.model_copy(update={**same, "training": training})
+
+
 # --- end to end ---
 
 TINY = {
@@ -423,6 +484,17 @@ def write_mixed_folder() -> set[str]:
     (CORPUS / "notes.txt").write_text("no recording")
     (CORPUS / "a/broken.wav").write_text("no recording either")
     return {str(Path(name).with_suffix("")) for name in (*files, "held/short")}
+
+
+def test_speech24k_goes_to_a_voice_against_discriminators(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_speech24k()
+    small = "training.adversarial={periods: [2], period_channels: [2], resolutions: [], start_step: 1}"
+    assert main(["speech24k/spectral-adversarial", f"data.corpus={CORPUS}", TINY["spectral"], *QUICK, small,
+                 "--device", "cpu"]) == 0  # fmt: skip
+    assert "features of 3 clips (0.0 minutes, 1 clips held back)" in capsys.readouterr().out
+    assert_a_run_is_whole(Path("runs/speech24k-spectral-adversarial"), "a/x", "spectral")
 
 
 def test_any_folder_goes_from_its_recordings_to_both_voices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

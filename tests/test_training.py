@@ -1,6 +1,5 @@
 """Training: the loop, resuming bit for bit, several processes against one, data, objectives."""
 
-import json
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from runs import assert_same_checkpoint, rows, train
 from tiny import RATE, voice, write_corpus, write_recipe
 
 from wavegen.audio import read_audio
@@ -25,8 +25,8 @@ from wavegen.mel import load_mel
 from wavegen.melspec import profile
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
-from wavegen.training.loop import learning_rate
 from wavegen.training.objectives import LikelihoodObjective, ReconstructionObjective, past_samples
+from wavegen.training.schedule import learning_rate
 from wavegen.training.state import TrainingState
 from wavegen.vocoders import VOCODERS
 
@@ -36,24 +36,6 @@ MEL = profile("bigvgan-24k")
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-def train(recipe: Path, out: Path, *overrides: str) -> int:
-    return main([str(recipe), "--out", str(out), "--device", "cpu", *overrides])
-
-
-def assert_same_checkpoint(a: Path, b: Path) -> None:
-    (tensors_a, header_a), (tensors_b, header_b) = load_checkpoint(a), load_checkpoint(b)
-    assert tensors_a.keys() == tensors_b.keys()
-    different = [name for name in tensors_a if not torch.equal(tensors_a[name], tensors_b[name])]
-    assert not different, f"not bit for bit the same: {different[:5]}"
-    assert header_a["step"] == header_b["step"]
-    assert header_a["best"] == header_b["best"]
-
-
-def rows(run: Path, kind: str) -> list[dict[str, float]]:
-    lines = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
-    return [line for line in lines if line["kind"] == kind]
 
 
 @pytest.mark.parametrize("vocoder", sorted(VOCODERS))
@@ -276,26 +258,6 @@ def test_a_half_written_log_does_not_stop_a_resume(tmp_path: Path, corpus: Path)
         log.write('{"step": 5, "ki')
     assert train(recipe, out) == 0
     assert [row["step"] for row in rows(out, "train")] == list(range(1, 9))
-
-
-def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
-    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe, out = write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run"
-    original, calls = ReconstructionObjective.forward, []
-
-    def poisoned(self: ReconstructionObjective, batch: Batch) -> dict[str, torch.Tensor]:
-        calls.append(1)
-        parts = original(self, batch)
-        return {**parts, "loss": parts["loss"] * float("nan")} if len(calls) == 3 else parts
-
-    monkeypatch.setattr(ReconstructionObjective, "forward", poisoned)
-    assert train(recipe, out) == 2
-    assert "step 3: loss is nan; the checkpoint before is kept" in capsys.readouterr().err
-    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002.safetensors"]
-    assert all(
-        value.isfinite().all() for value in load_checkpoint(out / "checkpoints/step-00000002.safetensors")[0].values()
-    )
 
 
 @pytest.mark.parametrize("vocoder", sorted(VOCODERS))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavegen.config import did_you_mean, parse
 from wavegen.errors import CheckpointError
@@ -120,10 +120,10 @@ def load_vocoder(where: Path | str | None = None, device: torch.device | str = "
     return vocoder.prepared_for_synthesis().to(device)
 
 
-def load_weights(vocoder: Vocoder, weights: Mapping[str, Tensor], where: object) -> None:
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object) -> None:
     """Strict ``load_state_dict`` whose complaint is one line. Raises CheckpointError."""
     try:
-        vocoder.load_state_dict(dict(weights), strict=True)
+        module.load_state_dict(dict(weights), strict=True)
     except RuntimeError as error:
         first = [line.strip() for line in str(error).splitlines()][1:2]
         raise CheckpointError(

@@ -10,7 +10,7 @@ from wavegen.errors import ConfigError
 from wavegen.files import write_beside
 from wavegen.melspec import MelSpec, profile
 from wavegen.training.config import TrainingConfig
-from wavegen.training.objectives import shortest_segment
+from wavegen.training.objectives import shortest_for_discriminators, shortest_segment
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
 from wavegen.vocoders.base import VocoderConfig
 
@@ -86,10 +86,24 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _segment_fits(self) -> "Recipe":
         vocoder = build(self, device="meta")
+        if self.training.adversarial is not None and vocoder.objective == "likelihood":
+            raise ValueError(
+                f"training.adversarial: the {self.vocoder.name} vocoder makes one sample after the other, which "
+                "discriminators cannot train; leave it out"
+            )
         segment, shortest = self.training.segment_frames, shortest_segment(vocoder, self.training)
+        samples = segment * self.mel.hop_length
+        too_short = f"training.segment_frames: {segment} frames ({samples} samples) are too short"
+        refusing = {name: n for name, n in shortest_for_discriminators(self.training).items() if n > samples}
+        if refusing:
+            name = max(refusing, key=lambda name: refusing[name])
+            raise ValueError(
+                f"{too_short} for {len(refusing)} of the discriminators ({name} needs {refusing[name]} samples); "
+                f"give at least {shortest}"
+            )
         if segment < shortest:
             raise ValueError(
-                f"training.segment_frames: {segment} frames ({segment * self.mel.hop_length} samples) are too short "
+                f"{too_short} "
                 f"for the {self.vocoder.name} vocoder (receptive field {vocoder.receptive_field_samples} samples) "
                 f"and its objective; give at least {shortest}"
             )

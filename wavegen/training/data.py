@@ -60,11 +60,20 @@ class Segments(Dataset[Batch]):
 
     def __getitem__(self, key: Key) -> Batch:
         """The segment for (step, place in the batch), as a batch of one."""
+        clip, start = self._choose(key)
+        return read_crop(clip, self.spec, start, self.frames)
+
+    def names(self, step: int, batch_size: int) -> list[str]:
+        """Names of the clips in the global batch of a step."""
+        return [self._choose((step, place))[0].name for place in range(batch_size)]
+
+    def _choose(self, key: Key) -> tuple[Clip, int]:
+        """The clip for (step, place in the batch), and the frame to start at."""
         step, place = key
         # A counter-based generator: its key is the position, so no draw depends on any other.
         random = np.random.Generator(np.random.Philox(key=np.array([self.seed, step << 24 | place], dtype=np.uint64)))
         clip = self.clips[int(np.searchsorted(self._ends, random.integers(self._ends[-1]), side="right"))]
-        return read_crop(clip, self.spec, int(random.integers(max(1, clip.frames - self.frames + 1))), self.frames)
+        return clip, int(random.integers(max(1, clip.frames - self.frames + 1)))
 
     def loader(
         self, first_step: int, steps: int, batch_size: int, *, rank: int, world: int, workers: int

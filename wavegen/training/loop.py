@@ -5,24 +5,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from wavegen.blocks import DilatedStack
 from wavegen.checkpoint import MODEL
 from wavegen.corpus import Clip, spread
-from wavegen.errors import ConfigError, TrainingError
+from wavegen.errors import ConfigError
 from wavegen.training import distributed
 from wavegen.training.board import Board
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
-from wavegen.training.objectives import Losses, build_objective, shortest_segment
+from wavegen.training.guard import SKIPS_IN_A_ROW, Skip, all_finite, refuse_broken_weights, roll_back, skip
+from wavegen.training.objectives import Losses, Objective, build_objective, shortest_segment
 from wavegen.training.state import RunFolder, TrainingState
 from wavegen.vocoders import Vocoder
 
@@ -59,6 +61,7 @@ def train(
         ConfigError: the batch cannot be shared evenly.
         CheckpointError: the newest checkpoint cannot be used.
         OutputError: a checkpoint cannot be written; the earlier ones are still there.
+        TrainingError: losses or gradients are no numbers, and going back with a lower learning rate has not helped.
     """
     rank, world = distributed.rank_and_world()
     if config.batch_size % world:
@@ -79,14 +82,13 @@ def train(
     state = TrainingState(vocoder.to(device).train(), config)
     if run.restore(state) and rank == 0:
         say(f"resuming at step {state.step}")
-    start = state.step
-    objective = build_objective(vocoder, config).to(device)
-    validation = build_objective(state.average, config).to(device)
+    objective = build_objective(vocoder, config, state.discriminators).to(device)
+    validation = build_objective(state.average, config, state.discriminators).to(device)
     if config.compile:
         for module in vocoder.modules():  # the stacks are the work; the transforms around them have complex numbers
             if isinstance(module, DilatedStack):
                 module.compile()
-    losses: Callable[[Batch], Losses] = objective
+    losses: Callable[..., Losses] = objective
     if world > 1:
         losses = DistributedDataParallel(
             objective, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
@@ -94,45 +96,60 @@ def train(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, device))
 
     segments = Segments(train_clips, vocoder.mel, frames=config.segment_frames, seed=seed)
-    loader = iter(
-        segments.loader(start, config.steps, config.batch_size, rank=rank, world=world, workers=config.workers)
-    )
-    report = _Report(run, config, start, say) if rank == 0 else None
+
+    def batches_from(step: int) -> Iterator[Batch]:
+        return iter(
+            segments.loader(step, config.steps, config.batch_size, rank=rank, world=world, workers=config.workers)
+        )
+
+    batches = batches_from(state.step)
+    report = _Report(run, config, state.step, say) if rank == 0 else None
     window = _Window()
+    skipped: list[Skip] = []  # in a row, before this step
 
     with _Interruption() as interruption:
         while state.step < config.steps:
             waiting = time.perf_counter()
-            batch = next(loader).to(device)
+            batch = next(batches).to(device)
             window.waited += time.perf_counter() - waiting
-            for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(config, state.step)
-            state.optimizer.zero_grad()
+            state.prepare_step()
             with autocast:
-                parts = losses(batch)
-            parts["loss"].backward()
-            norm = nn.utils.clip_grad_norm_(vocoder.parameters(), config.clip_norm)
-            state.optimizer.step()
-            state.step += 1
-            state.update_average()
-            window.add({**parts, "gradient_norm": norm})
+                parts = losses(batch, step=state.step)
+            minimised = [parts[name] for name in ("loss", "discriminator_loss") if name in parts]
+            torch.autograd.backward(minimised)
+            if state.discriminators is not None:
+                distributed.average_gradients(state.discriminators)
+            values = parts | state.clip_gradients()
+            if all_finite(values):
+                state.take_step()
+                window.add(values)
+                skipped = []
+            else:
+                skipped.append(skip(state, values, segments.names(state.step, config.batch_size)))
+                if report:
+                    report.skipped(skipped[-1])
+            if len(skipped) == SKIPS_IN_A_ROW:
+                roll_back(state, run, skipped)
+                if report:
+                    report.rolled_back(state, skipped)
+                batches, window, skipped = batches_from(state.step), _Window(), []
+                continue
             if report:
                 report.bar.update()
 
             is_last = state.step == config.steps
-            if state.step % config.log_every == 0 or is_last:
+            if window.count and (state.step % config.log_every == 0 or is_last):
                 row = window.means(device) | {"learning_rate": state.optimizer.param_groups[0]["lr"]}
                 window = _Window()
-                refuse_non_finite(state.step, row)
                 if report:
                     report.training(state.step, row)
             is_best = False
             if state.step % config.validate_every == 0 or is_last:
                 with autocast:
-                    row = validate(validation, valid_clips, vocoder, config, device)
-                refuse_non_finite(state.step, row)
-                is_best = state.best is None or row["loss"] < state.best
-                state.best = row["loss"] if is_best else state.best
+                    row = validate(validation, valid_clips, vocoder, config, device, step=state.step)
+                score = row.get("reconstruction", row["loss"])  # discriminators move what they are a part of
+                is_best = not skipped and math.isfinite(score) and (state.best is None or score < state.best)
+                state.best = score if is_best else state.best
                 if report:
                     report.validation(state.step, row)
                     report.board.listen(state.step, state.average, valid_clips, config, device)
@@ -141,8 +158,10 @@ def train(
             if world > 1:  # all must agree, and asking waits for the GPU: not at every step
                 asked = state.step % config.log_every == 0
                 stop = asked and distributed.total({"stop": float(stop)}, device)["stop"] > 0
-            if rank == 0 and (state.step % config.checkpoint_every == 0 or is_best or is_last or stop):
-                refuse_non_finite(state.step, {"loss": parts["loss"].item(), "gradient_norm": norm.item()})
+            stop = stop and not skipped
+            due = state.step % config.checkpoint_every == 0 or is_best or is_last or stop
+            # A checkpoint is good: the steps around it were taken, and every weight in it is a number.
+            if rank == 0 and due and not skipped and state.is_finite():
                 run.save(state, is_best=is_best)
             if stop:
                 break
@@ -152,6 +171,7 @@ def train(
         if rank == 0:
             say(f"stopped at step {state.step}; the same command goes on from there")
         return None
+    refuse_broken_weights(state)
     model = run.save_model(state, MODEL) if rank == 0 else run.path / MODEL
     if interruption.requested:  # during the last step: the model is there, what comes after it is not wanted
         raise KeyboardInterrupt
@@ -160,27 +180,24 @@ def train(
 
 @torch.no_grad()
 def validate(
-    objective: nn.Module, clips: Sequence[Clip], vocoder: Vocoder, config: TrainingConfig, device: torch.device
+    objective: Objective,
+    clips: Sequence[Clip],
+    vocoder: Vocoder,
+    config: TrainingConfig,
+    device: torch.device,
+    *,
+    step: int,
 ) -> dict[str, float]:
-    """Mean losses over the beginnings of the held-back clips, shared among the processes."""
+    """Mean losses after ``step`` steps over the beginnings of the held-back clips, shared among the processes."""
     rank, world = distributed.rank_and_world()
     # Shorter clips are padded as in training; the likelihood is defined for any length and would be diluted.
     least = 1 if vocoder.objective == "likelihood" else shortest_segment(vocoder, config)
     sums: dict[str, float] = {}
     for clip in clips[rank::world]:
         batch = read_crop(clip, vocoder.mel, 0, max(least, min(config.valid_frames, clip.frames))).to(device)
-        for name, value in objective(batch).items():
+        for name, value in objective(batch, step=step).items():
             sums[name] = sums.get(name, 0.0) + float(value)
     return {name: value / len(clips) for name, value in distributed.total(sums, device).items()}
-
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, then cosine decay to ``final_learning_rate`` at the last step, or none."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    if config.decay == "constant":
-        return config.learning_rate * warm
-    floor = config.final_learning_rate
-    return config.learning_rate * warm * (floor + (1 - floor) * (1 + math.cos(math.pi * step / config.steps)) / 2)
 
 
 def uses_bfloat16(config: TrainingConfig, device: torch.device) -> bool:
@@ -188,17 +205,6 @@ def uses_bfloat16(config: TrainingConfig, device: torch.device) -> bool:
     if config.precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return config.precision == "bfloat16"
-
-
-def refuse_non_finite(step: int, values: Mapping[str, float]) -> None:
-    """Raise TrainingError before weights that are no longer numbers are saved over good ones."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"{name} is {value}",
-                where=f"step {step}",
-                remedy="the checkpoint before is kept; start anew with a lower training.learning_rate or clip_norm",
-            )
 
 
 def use_deterministic_kernels(deterministic: bool) -> None:
@@ -215,19 +221,22 @@ class _Window:
 
     def __init__(self) -> None:
         self.sums: dict[str, torch.Tensor] = {}
+        self.counts: Counter[str] = Counter()  # some losses begin later than others
         self.count, self.waited, self.started = 0, 0.0, time.perf_counter()
 
     def add(self, values: Mapping[str, torch.Tensor]) -> None:
         for name, value in values.items():
             value = value.detach()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] += 1
         self.count += 1
 
     def means(self, device: torch.device) -> dict[str, float]:
         """Means over steps and processes, steps per second, and the share of time spent waiting for data."""
         _, world = distributed.rank_and_world()
         elapsed = time.perf_counter() - self.started
-        totals = distributed.total({name: float(value) / self.count for name, value in self.sums.items()}, device)
+        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
+        totals = distributed.total(means, device)
         return {
             **{name: value / world for name, value in totals.items()},
             "steps_per_s": self.count / elapsed,
@@ -240,7 +249,7 @@ class _Report:
 
     def __init__(self, run: RunFolder, config: TrainingConfig, start: int, say: Say) -> None:
         self.run, self.say = run, say
-        self.board = Board(run.path / "tensorboard", first_step=start)
+        self.board = self._open_board(start)
         self.bar = tqdm(
             total=config.steps, initial=start, desc="training", unit="step", disable=not sys.stderr.isatty()
         )
@@ -258,14 +267,37 @@ class _Report:
         self._log("valid", step, row)
         self.say(f"step {step}  held back: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
 
+    def skipped(self, skipped: Skip) -> None:
+        self._append("skipped", skipped.step, {"wrong": skipped.wrong, "clips": skipped.clips})
+        self.say(str(skipped))
+
+    def rolled_back(self, state: TrainingState, skipped: Sequence[Skip]) -> None:
+        """Say so; the rows of the steps undone are gone from the log, and what was wrong is told in this one."""
+        lowered = 0.5**state.rollbacks
+        undone = {"from_step": skipped[-1].step, "skipped": [step._asdict() for step in skipped]}
+        self._append("rollback", state.step, {**undone, "learning_rate_factor": lowered})
+        self.say(
+            f"{len(skipped)} such steps in a row: back to step {state.step}, with the learning rate times {lowered:g}"
+        )
+        self.board.close()
+        self.board = self._open_board(state.step)
+        self.bar.n = state.step
+        self.bar.refresh()
+
     def close(self) -> None:
         self.bar.close()
         self.board.close()
 
     def _log(self, kind: str, step: int, row: Mapping[str, float]) -> None:
+        self._append(kind, step, row)
+        self.board.scalars(kind, step, row)
+
+    def _append(self, kind: str, step: int, row: Mapping[str, Any]) -> None:
         elapsed_s = round(time.monotonic() - self.started, 3)  # of this process: a resumed one starts at 0
         self.run.append({"step": step, "kind": kind, "elapsed_s": elapsed_s, **row})
-        self.board.scalars(kind, step, row)
+
+    def _open_board(self, first_step: int) -> Board:
+        return Board(self.run.path / "tensorboard", first_step=first_step)
 
 
 class _Interruption:

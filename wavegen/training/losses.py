@@ -1,8 +1,10 @@
-"""Distances between generated and real sound, differentiable."""
+"""Distances between generated and real sound, and what discriminators make of them; all differentiable."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.mel import LogMel, reflect_pad
@@ -24,6 +26,32 @@ class LogMelDistance(nn.Module):
     def forward(self, generated: Tensor, real: Tensor) -> Tensor:
         """Scalar, of ``[batch, samples]`` each."""
         return (self.log_mel(generated) - self.log_mel(real)).abs().mean()
+
+
+class MultiScaleMelDistance(nn.Module):
+    """Mean of log-mel distances at several resolutions (arXiv:2306.06546, section 3.5, without its weights).
+
+    Args:
+        sample_rate_hz: of the samples.
+        scales: (n_fft, bins) each; the bins cover the whole band, the hop is a quarter of the window.
+    """
+
+    def __init__(self, sample_rate_hz: int, scales: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.distances = nn.ModuleList(
+            LogMelDistance(
+                MelSpec(
+                    sample_rate_hz=sample_rate_hz, n_fft=n_fft, win_length=n_fft, hop_length=n_fft // 4, n_mels=bins,
+                    f_min_hz=0, f_max_hz=sample_rate_hz / 2, scale="slaney", norm="slaney", log="ln", floor=1e-5,
+                    center=False, magnitude_eps=1e-9,
+                )
+            )
+            for n_fft, bins in scales
+        )  # fmt: skip
+
+    def forward(self, generated: Tensor, real: Tensor) -> Tensor:
+        """Scalar in nepers, of ``[batch, samples]`` each."""
+        return torch.stack([distance(generated, real) for distance in self.distances]).mean()
 
 
 class MultiResolutionSTFTLoss(nn.Module):
@@ -56,3 +84,56 @@ class MultiResolutionSTFTLoss(nn.Module):
         spectrum = torch.stft(padded, n_fft, hop, window=window, center=False, return_complex=True)
         # √(re² + im² + ε): the derivative of a plain absolute value is infinite at 0, and so is the log of silence.
         return torch.view_as_real(spectrum).square().sum(-1).add(1e-9).sqrt()
+
+
+# Silence has no features to be a share of; those of speech average some hundredths when training starts.
+SMALLEST_FEATURE = 1e-2
+AdversarialLoss = Literal["hinge", "least-squares"]
+
+
+def discriminator_loss(kind: AdversarialLoss, real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """What a discriminator minimises: high logits for recordings and low ones for what a vocoder made.
+
+    ``"hinge"`` wants them beyond 1 and -1 (arXiv:2210.13438, section 3.4), ``"least-squares"`` at 1 and 0
+    (arXiv:2010.05646, eq. 1).
+
+    Args:
+        kind: which of the two.
+        real: logits for recordings, a tensor of any shape for each discriminator.
+        fake: logits for generated sound.
+
+    Returns:
+        scalar: the mean over patches, then over discriminators.
+    """
+    if kind == "hinge":
+        terms = [F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(real, fake, strict=True)]
+    else:
+        terms = [(r - 1).square().mean() + f.square().mean() for r, f in zip(real, fake, strict=True)]
+    return torch.stack(terms).mean()
+
+
+def deception_loss(kind: AdversarialLoss, fake: Sequence[Tensor]) -> Tensor:
+    """What a vocoder minimises to be taken for a recording: the first term above, of its own logits."""
+    return torch.stack([(F.relu(1 - f) if kind == "hinge" else (f - 1).square()).mean() for f in fake]).mean()
+
+
+def feature_matching_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Mean absolute difference of feature maps as a share of the recording's (arXiv:2210.13438, eq. 2).
+
+    The share makes layers and discriminators of any size and state count alike. It is taken item by item, so that
+    processes which share a batch get what one process does.
+
+    Args:
+        real: feature maps ``[batch, …]`` of recordings, for each discriminator and layer.
+        fake: those of generated sound.
+
+    Returns:
+        scalar: the mean over items, layers and discriminators.
+    """
+    return torch.stack(
+        [
+            ((r - f).abs().flatten(1).mean(1) / r.abs().flatten(1).mean(1).clamp(min=SMALLEST_FEATURE)).mean()
+            for layers in zip(real, fake, strict=True)
+            for r, f in zip(*layers, strict=True)
+        ]
+    ).mean()

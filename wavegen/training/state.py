@@ -3,28 +3,30 @@
 import contextlib
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavegen.checkpoint import load_checkpoint, load_weights, save_checkpoint, vocoder_header
 from wavegen.errors import CheckpointError, OutputError
 from wavegen.files import write_beside
 from wavegen.training.config import TrainingConfig
+from wavegen.training.discriminators import Discriminators
+from wavegen.training.schedule import discriminator_learning_rate, learning_rate
 from wavegen.vocoders import Vocoder
 
 BEST = "best.safetensors"
 
 
 class TrainingState:
-    """A vocoder in training, with its averaged weights and its optimiser.
+    """A vocoder in training, with its averaged weights, its discriminators and the optimisers.
 
     Args:
         vocoder: on its device.
-        config: training settings.
+        config: training settings; with ``adversarial`` in them, discriminators are made from torch's generator.
     """
 
     def __init__(self, vocoder: Vocoder, config: TrainingConfig) -> None:
@@ -33,8 +35,46 @@ class TrainingState:
         self.optimizer = torch.optim.AdamW(
             vocoder.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
+        self.discriminators: Discriminators | None = None
+        self.discriminator_optimizer: torch.optim.AdamW | None = None
+        if (adversarial := config.adversarial) is not None:
+            self.discriminators = Discriminators(adversarial).to(next(vocoder.parameters()).device)
+            self.discriminator_optimizer = torch.optim.AdamW(
+                self.discriminators.parameters(), betas=adversarial.betas, weight_decay=adversarial.weight_decay
+            )
         self.step = 0
         self.best: float | None = None
+        self.rollbacks = 0
+
+    def prepare_step(self) -> None:
+        """Forget the gradients and set the learning rates of the step at hand."""
+        for optimizer, rate in self._rates():
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def clip_gradients(self) -> dict[str, Tensor]:
+        """Scale gradients down to the recipe's norms; gives the norms they had."""
+        norms = {"gradient_norm": nn.utils.clip_grad_norm_(self.vocoder.parameters(), self.config.clip_norm)}
+        if self.discriminators is not None and self.config.adversarial is not None:
+            learning = [p for p in self.discriminators.parameters() if p.grad is not None]
+            if learning:
+                norm = nn.utils.clip_grad_norm_(learning, self.config.adversarial.clip_norm)
+                norms["discriminator_gradient_norm"] = norm
+        return norms
+
+    def take_step(self) -> None:
+        """Let the optimisers and the average follow the gradients; weights without a gradient stay as they are."""
+        for optimizer, _ in self._optimizers():
+            optimizer.step()
+        self.step += 1
+        self.update_average()
+
+    def _rates(self) -> Iterator[tuple[torch.optim.Optimizer, float]]:
+        lowered = 0.5**self.rollbacks
+        yield self.optimizer, lowered * learning_rate(self.config, self.step)
+        if self.discriminator_optimizer is not None:
+            yield self.discriminator_optimizer, lowered * discriminator_learning_rate(self.config, self.step)
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -42,32 +82,56 @@ class TrainingState:
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.vocoder.parameters()), 1 - decay)
 
+    def is_finite(self) -> bool:
+        """Whether every weight is a number still."""
+        weights = [p for module, _ in self._modules() for p in module.parameters()]
+        return bool(torch.stack([weight.isfinite().all() for weight in weights]).all())
+
     def tensors(self) -> dict[str, Tensor]:
-        """All state as named tensors: ``model.*``, ``ema.*``, ``optimizer.*`` and ``rng.*``."""
-        named = {f"model.{k}": v for k, v in self.vocoder.state_dict().items()}
-        named |= {f"ema.{k}": v for k, v in self.average.state_dict().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            named |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
+        """All state as named tensors.
+
+        ``model.*``, ``ema.*``, ``optimizer.*``, ``rng.*`` and, in adversarial training, ``discriminator.*`` and
+        ``discriminator_optimizer.*``.
+        """
+        named = {f"{prefix}{k}": v for module, prefix in self._modules() for k, v in module.state_dict().items()}
+        for optimizer, prefix in self._optimizers():
+            for index, values in optimizer.state_dict()["state"].items():
+                named |= {f"{prefix}{index}.{key}": value for key, value in values.items()}
         named["rng.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             named["rng.cuda"] = torch.cuda.get_rng_state()
         return named
 
+    def header(self) -> dict[str, Any]:
+        """What is no tensor."""
+        return {"step": self.step, "best": self.best, "rollbacks": self.rollbacks}
+
     def restore(self, tensors: Mapping[str, Tensor], header: Mapping[str, Any], where: Path) -> None:
         """Become what ``tensors`` and a header of ``header`` say."""
-        for module, prefix in ((self.vocoder, "model."), (self.average, "ema.")):
+        for module, prefix in self._modules():
             weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             load_weights(module, weights, where)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for optimizer, prefix in self._optimizers():
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                if name.startswith(prefix):
+                    index, key = name.removeprefix(prefix).split(".")
+                    state.setdefault(int(index), {})[key] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(tensors["rng.cpu"])
         if torch.cuda.is_available() and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
-        self.step, self.best = header["step"], header["best"]
+        self.step, self.best, self.rollbacks = header["step"], header["best"], header.get("rollbacks", 0)
+
+    def _modules(self) -> list[tuple[nn.Module, str]]:
+        modules: list[tuple[nn.Module, str]] = [(self.vocoder, "model."), (self.average, "ema.")]
+        return modules + ([(self.discriminators, "discriminator.")] if self.discriminators is not None else [])
+
+    def _optimizers(self) -> list[tuple[torch.optim.Optimizer, str]]:
+        optimizers: list[tuple[torch.optim.Optimizer, str]] = [(self.optimizer, "optimizer.")]
+        if self.discriminator_optimizer is not None:
+            optimizers.append((self.discriminator_optimizer, "discriminator_optimizer."))
+        return optimizers
 
 
 class RunFolder:
@@ -87,7 +151,7 @@ class RunFolder:
     def save(self, state: TrainingState, *, is_best: bool = False) -> None:
         """Write a checkpoint; only then forget the oldest."""
         header = vocoder_header(self.vocoder_config, state.vocoder.mel)
-        header |= {"kind": "checkpoint", "recipe": self.recipe, "step": state.step, "best": state.best}
+        header |= {"kind": "checkpoint", "recipe": self.recipe, **state.header()}
         # The best first: a run that is killed between the two repeats the step and writes both.
         for name in ([BEST] if is_best else []) + [f"step-{state.step:08d}.safetensors"]:
             save_checkpoint(self.checkpoints / name, state.tensors(), header)
