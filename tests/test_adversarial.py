@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from runs import assert_same_checkpoint, checkpoint, rows, train
 from tiny import voice, write_corpus, write_recipe
 from torch import Tensor, nn
+from training_runs import assert_same_checkpoint, checkpoint, rows, train
 
 from wavegen.blocks import effective_kernel_size, output_size
 from wavegen.checkpoint import load_checkpoint

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import assert_same_checkpoint, checkpoint, rows, train
 from tiny import write_corpus, write_recipe
+from training_runs import assert_same_checkpoint, checkpoint, rows, train
 
 from wavegen.checkpoint import load_checkpoint
 from wavegen.corpus import Clip, read_manifest

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from runs import assert_same_checkpoint, rows, train
 from tiny import RATE, voice, write_corpus, write_recipe
+from training_runs import assert_same_checkpoint, rows, train
 
 from wavegen.audio import read_audio
 from wavegen.checkpoint import load_checkpoint
