@@ -149,7 +149,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
         ),
         (
             "vocoder.name=spectrl",
-            "vocoder.name: found \"spectrl\", want one of 'spectral', 'wavenet' (did you mean 'spectral'?)",
+            "vocoder.name: found \"spectrl\", want one of 'parallel', 'spectral', 'wavenet' (did you mean 'spectral'?)",
         ),
         ("vocoder=wavenet", 'vocoder: found "wavenet", want a mapping'),
         ("data.held_out=5", "data.held_out: found 5, want less than 1 or a string"),
