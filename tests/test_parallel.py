@@ -225,3 +225,46 @@ def test_an_impossible_shape_is_refused(build: Callable[[], object], message: st
     with pytest.raises(ConfigError) as caught:
         build()
     assert str(caught.value) == message
+
+
+# --- the tiled engine ---
+
+
+def engine_alone(model: ParallelWaveNet, mel: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """What ``synthesize`` makes, by tiles on a CPU, and what the network makes of the same noise."""
+    noise = normal_noise(torch.full((len(mel),), seed), 0, mel.shape[-1] * HOP, 1)[:, 0].to(mel.dtype)
+    return model.synthesize(mel, seed=seed), model(mel, noise=noise)
+
+
+@pytest.mark.parametrize("tile", [1, 2 * HOP, 3 * HOP + 1, 1024])  # a part of a frame is a frame
+@pytest.mark.parametrize("padding", ["same", "causal"])
+@torch.no_grad()
+def test_tiles_of_any_size_make_what_the_network_makes(
+    padding: str, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wavegen.engines.tiled.TILE_SAMPLES", tile)
+    shape = {"padding": padding, "cycles": 2, "depth": 6, "kernel_size": 3}
+    model = randomised(tiny_vocoder("parallel", **shape))
+    tiled, whole = engine_alone(model, torch.randn(2, BINS, 11, dtype=torch.float64), 3)
+    assert whole.std() > 0.01
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-12 * float(whole.abs().max()))
+    assert not torch.equal(tiled, whole)  # else it was not the engine that made them
+
+
+@pytest.mark.parametrize("padding", ["same", "causal"])
+@torch.no_grad()
+def test_in_float32_tiles_stay_within_3e_5_of_the_largest_sample(padding: str) -> None:
+    torch.manual_seed(0)
+    model = ParallelWaveNet(SPEC, padding=padding, cycles=2, depth=6)
+    tiled, whole = engine_alone(model, torch.randn(1, BINS, 40), 3)
+    assert 0 < (tiled - whole).abs().max() < 3e-5 * whole.abs().max()
+
+
+@torch.no_grad()
+def test_tiles_follow_a_change_of_the_weights() -> None:
+    model, mel = randomised(tiny_vocoder("parallel")), torch.randn(1, BINS, 6, dtype=torch.float64)
+    before = model.synthesize(mel)
+    model.stack.blocks[1].conv.weight.data.mul_(1.1)
+    tiled, whole = engine_alone(model, mel, 0)
+    torch.testing.assert_close(tiled, whole, rtol=1e-12, atol=1e-12)
+    assert (tiled - before).abs().max() > 1e-4

@@ -20,6 +20,7 @@ from wavegen.blocks import (
     masked,
     small_factors,
 )
+from wavegen.engines.tiled import run_tiled
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.noise import normal_noise
@@ -167,21 +168,26 @@ class ParallelWaveNet(Vocoder):
         return masked(self._waveform(skips), None if real is None else real[:, 0])
 
     def generate(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int) -> Tensor:
-        """Synthesis with the noise of the seeds and the position."""
-        return self(mel, mask, self._noise(seeds, first_frame, mel))
+        """Synthesis with the noise of the seeds and the position; on a CPU by the tiled engine."""
+        noise = self._noise(seeds, first_frame, mel)
+        if not _suits_tiles(mel):
+            return self(mel, mask, noise)
+        frames, hop = self.frame_conv(self.normalised(mel), mask), self.mel.hop_length
+        lengths = [mel.shape[-1]] * len(mel) if mask is None else mask[:, 0].sum(-1).tolist()
+        samples, nothing_before = torch.zeros_like(noise), self.stack.initial_state(1)
+        for item, length in enumerate(lengths):
+            noise_of_item, frames_of_item = noise[item, : length * hop], frames[item, :, :length]
+            samples[item, : length * hop], _ = run_tiled(self, noise_of_item, frames_of_item, nothing_before)
+        return samples
 
     def initial_state(self, batch: int, *, seed: int | Sequence[int] = 0) -> State:
         """State before the first frame: of the layers in turn, frames done, and seeds."""
         if not self.steps_natively:
             return super().initial_state(batch, seed=seed)
         frame_state = self.frame_conv.initial_state(batch)
-        return (
-            frame_state,
-            self.upsample.initial_state(batch, self.frame_conv.out_channels),
-            self.stack.initial_state(batch),
-            torch.tensor(0),
-            self._seeds(seed, frame_state),
-        )
+        frames_before = frame_state.new_zeros(batch, self.frame_conv.out_channels, self.upsample.context.left)
+        stack_state = self.stack.initial_state(batch)
+        return frame_state, frames_before, stack_state, torch.tensor(0), self._seeds(seed, frame_state)
 
     @torch.no_grad()
     def step(self, mel: Tensor, state: State) -> tuple[Tensor, State]:
@@ -189,17 +195,34 @@ class ParallelWaveNet(Vocoder):
         if not self.steps_natively:
             return super().step(mel, state)
         self.check_shape(mel)
-        frame_state, upsample_state, stack_state, frames_done, seeds = state
+        frame_state, frames, stack_state, frames_done, seeds = state
+        if mel.shape[-1] == 0:
+            return mel.new_zeros(len(mel), 0), state
         noise = self._noise(seeds, int(frames_done), mel)
         h, frame_state = self.frame_conv.step(self.normalised(mel), frame_state)
-        condition, upsample_state = self.upsample.step(h, upsample_state)
-        (_, skips), stack_state = self.stack.step(self.input(noise[:, None]), stack_state, condition)
-        return self._waveform(skips), (frame_state, upsample_state, stack_state, frames_done + mel.shape[-1], seeds)
+        # Frames are kept instead of the upsampler's own state: zeros before the first are the same to a causal one.
+        frames = torch.cat((frames, h), dim=-1)
+        samples, stack_state = self._continue(noise, frames, stack_state)
+        kept = frames[..., frames.shape[-1] - self.upsample.context.left :]
+        return samples, (frame_state, kept, stack_state, frames_done + mel.shape[-1], seeds)
 
     @torch.no_grad()
     def flush(self, state: State) -> Tensor:
         """The samples that waited for look-ahead; none in a causal model."""
         return state[0].new_zeros(len(state[0]), 0) if self.steps_natively else super().flush(state)
+
+    def _continue(self, noise: Tensor, frames: Tensor, stack_state: State) -> tuple[Tensor, State]:
+        """Samples for ``noise``, conditioned on the last of ``frames``, and the stack's next state."""
+        if _suits_tiles(noise):
+            items = [
+                run_tiled(self, noise[i], frames[i], tuple(history[i : i + 1] for history in stack_state))
+                for i in range(len(noise))
+            ]
+            after = tuple(torch.cat(histories) for histories in zip(*(state for _, state in items), strict=True))
+            return torch.stack([samples for samples, _ in items]), after
+        condition = self.upsample(frames)[..., -noise.shape[-1] :]
+        (_, skips), stack_state = self.stack.step(self.input(noise[:, None]), stack_state, condition)
+        return self._waveform(skips), stack_state
 
     def _waveform(self, skips: Tensor) -> Tensor:
         """Sum of skips ``[batch, skip_channels, samples]`` to samples ``[batch, samples]``."""
@@ -215,6 +238,12 @@ class ParallelWaveNet(Vocoder):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+        # As loud as quiet speech: at full scale, silent segments would rule the first steps by their relative error.
+        nn.init.normal_(self.output.weight, std=0.02 / math.sqrt(self.output.in_channels))
+
+
+def _suits_tiles(like: Tensor) -> bool:
+    return like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64) and not torch.is_grad_enabled()
 
 
 def _content_seeds(mel: Tensor) -> Tensor:
