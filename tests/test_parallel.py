@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from voices import SPEC, tiny_vocoder
 
 from wavegen.blocks import Context
+from wavegen.engines.tiled import run_tiled
 from wavegen.errors import ConfigError
 from wavegen.melspec import profile
 from wavegen.noise import normal_noise
@@ -268,3 +269,12 @@ def test_tiles_follow_a_change_of_the_weights() -> None:
     tiled, whole = engine_alone(model, mel, 0)
     torch.testing.assert_close(tiled, whole, rtol=1e-12, atol=1e-12)
     assert (tiled - before).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_what_tiles_keep_of_a_long_piece_is_its_end_alone() -> None:
+    model = tiny_vocoder("parallel", padding="causal")
+    noise, frames = torch.randn(50 * HOP), torch.randn(4, 50)
+    _, after = run_tiled(model, noise, frames, model.stack.initial_state(1))
+    kept = [history.untyped_storage().nbytes() for history in after]
+    assert kept == [4 * history.numel() for history in after]

@@ -1,6 +1,6 @@
-"""Speed of the parallel WaveNet on one thread, published shape, random weights: ``python tests/benchmarks/parallel.py``.
+"""Speed of a parallel WaveNet of the published shape, one thread: ``python tests/benchmarks/parallel.py``.
 
-Times are CPU seconds of this process, so that other work on the machine tells less; medians of three runs.
+Random weights; medians of three runs. Times are CPU seconds of this process: other work on the machine tells less then.
 """
 
 import statistics

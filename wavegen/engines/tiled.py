@@ -1,7 +1,7 @@
-"""A parallel WaveNet on one CPU core, laid out in time: 2 to 3 times as fast as convolutions over ``[channels, time]``.
+"""A parallel WaveNet on one CPU core, laid out with a row for each sample instead of ``[channels, time]``.
 
-With one row a sample, each tap of a dilated convolution is a plain matrix product with a shifted view, which BLAS is
-quickest at, and a tile of rows stays in the cache from one product to the next.
+So each tap of a dilated convolution is a plain matrix product with a shifted view, which BLAS is quickest at, and a
+tile of rows stays in the cache from one product to the next.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def run_tiled(network: ParallelNetwork, noise: Tensor, frames: Tensor, before: H
     for index, (block, history) in enumerate(zip(blocks, before, strict=True)):
         left, right = block.context.left, block.context.right
         seen = torch.cat((history[0].t(), x, x.new_zeros(right, x.shape[1])))
-        after.append(seen[len(x) : len(x) + left].t()[None])
+        after.append(seen[len(x) : len(x) + left].t()[None].clone())  # a view would keep all of it
         x = _run_block(block, weights, index, seen, condition, skips, room)
     hidden = torch.addmm(_bias(network.hidden), skips.mul_(network.skip_scale).relu_(), _matrix(network.hidden))
     return torch.addmm(_bias(network.output), hidden.relu_(), _matrix(network.output))[:, 0], tuple(after)
