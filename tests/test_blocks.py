@@ -17,6 +17,7 @@ from wavegen.blocks import (
     HoldUpsampler,
     InverseSTFT,
     SeparableResidualBlock,
+    StagedUpsampler,
     apply_weight_norm,
     causal_padding,
     effective_kernel_size,
@@ -26,6 +27,7 @@ from wavegen.blocks import (
     output_size,
     receptive_field,
     same_padding,
+    small_factors,
 )
 from wavegen.errors import ConfigError
 
@@ -99,6 +101,10 @@ def test_receptive_field_grows_to_15_not_16() -> None:
         (lambda: DilatedConv1d(4, 4, 3, padding="casual"), "padding is 'casual'; give 'causal' or 'same'"),  # type: ignore[arg-type]
         (lambda: HoldUpsampler(4, padding="valid"), "padding is 'valid'; give 'causal' or 'same'"),  # type: ignore[arg-type]
         (lambda: GatedResidualBlock(4, gate_channels=5), "gate_channels is 5; the gate halves it: give an even number"),
+        (
+            lambda: StagedUpsampler((4, 0)),
+            "upsampling factors (4, 0); give whole numbers of at least 1",
+        ),
         (lambda: DilatedStack([]), "a stack of no blocks; give at least one"),
         (
             lambda: GatedResidualBlock(4, condition_channels=2)(torch.zeros(1, 4, 5)),
@@ -166,6 +172,55 @@ def test_upsampling_is_a_held_signal_convolved(padding: str, hop: int) -> None:
     held = F.pad(x.repeat_interleave(hop, dim=-1), (hop - 1 - ahead, ahead))
     expected = F.conv1d(held, upsampler.kernel.flip(0).expand(3, 1, -1), groups=3)
     torch.testing.assert_close(upsampler(x), expected)
+
+
+@pytest.mark.parametrize("padding", ["causal", "same"])
+@pytest.mark.parametrize(("hop", "taps"), [(4, 9), (3, 2), (2, 7)])
+def test_upsampling_takes_a_kernel_of_any_length(padding: str, hop: int, taps: int) -> None:
+    upsampler = HoldUpsampler(hop, kernel_size=taps, padding=padding).double()  # type: ignore[arg-type]
+    nn.init.normal_(upsampler.kernel)
+    x = torch.randn(2, 3, 6).double()
+    ahead = 0 if padding == "causal" else taps // 2
+    held = F.pad(x.repeat_interleave(hop, dim=-1), (taps - 1 - ahead, ahead))
+    expected = F.conv1d(held, upsampler.kernel.flip(0).expand(3, 1, -1), groups=3)
+    torch.testing.assert_close(upsampler(x), expected)
+
+
+@pytest.mark.parametrize("padding", ["causal", "same"])
+def test_upsampling_in_stages_holds_and_convolves_in_turn(padding: str) -> None:
+    torch.manual_seed(0)
+    upsampler = StagedUpsampler((3, 2), padding=padding).double()  # type: ignore[arg-type]
+    x = y = torch.randn(2, 4, 7).double()
+    for stage, factor in zip(upsampler.stages, (3, 2), strict=True):
+        nn.init.normal_(stage.kernel)
+        pad = (2 * factor, 0) if padding == "causal" else (factor, factor)
+        held = F.pad(y.repeat_interleave(factor, dim=-1), pad)
+        y = F.conv1d(held, stage.kernel.flip(0).expand(4, 1, -1), groups=4)
+    torch.testing.assert_close(upsampler(x), y)
+
+
+def test_upsampling_in_stages_starts_as_a_smooth_interpolation_that_keeps_what_is_constant() -> None:
+    y = StagedUpsampler((4, 4), padding="same")(torch.ones(1, 1, 9))[0, 0]
+    torch.testing.assert_close(y[32:-32], torch.ones(9 * 16 - 64))
+
+
+def test_frames_reached_are_those_that_gradients_reach() -> None:
+    upsampler = StagedUpsampler((2, 3), padding="same")
+    x = torch.zeros(1, 1, 20, requires_grad=True)
+    for first, last in ((60, 60), (61, 70), (65, 65)):
+        (gradient,) = torch.autograd.grad(upsampler(x)[..., first : last + 1].sum(), x)
+        touched = gradient[0, 0].nonzero().flatten().tolist()
+        assert upsampler.frames_reached(first, last) == (min(touched), max(touched))
+
+
+def test_small_factors_multiply_to_the_hop() -> None:
+    assert small_factors(256) == (4, 4, 4, 4)
+    assert small_factors(300) == (5, 5, 4, 3)
+    assert small_factors(257) == (257,)
+    for hop in range(1, 700):
+        factors = small_factors(hop)
+        assert math.prod(factors) == hop
+        assert factors == tuple(sorted(factors, reverse=True))
 
 
 def test_upsampling_starts_as_linear_interpolation() -> None:

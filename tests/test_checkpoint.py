@@ -68,7 +68,7 @@ def test_tensors_and_header_come_back() -> None:
         assert torch.equal(loaded[name], tensor)
 
 
-@pytest.mark.parametrize("name", ["spectral", "wavenet"])
+@pytest.mark.parametrize("name", ["parallel", "spectral", "wavenet"])
 def test_a_vocoder_comes_back(name: str) -> None:
     vocoder = load_vocoder(write_model(Path("model.safetensors"), name))
     assert vocoder.mel == SPEC

@@ -27,6 +27,7 @@ from wavegen.blocks import (
     InverseSTFT,
     ResidualBlock,
     SeparableResidualBlock,
+    StagedUpsampler,
 )
 from wavegen.errors import StreamingError
 from wavegen.mel import MelSpec
@@ -69,6 +70,11 @@ BLOCKS = {
     HoldUpsampler: [
         lambda padding: HoldUpsampler(6, padding=padding),
         lambda padding: HoldUpsampler(5, padding=padding),
+        lambda padding: HoldUpsampler(3, kernel_size=8, padding=padding),
+    ],
+    StagedUpsampler: [
+        lambda padding: StagedUpsampler((2, 3, 2), padding=padding),
+        lambda padding: StagedUpsampler((1,), padding=padding),
     ],
 }
 VOCODER_OPTIONS = {
@@ -81,6 +87,13 @@ VOCODER_OPTIONS = {
         {"padding": padding, "channels": 5, "layers": 3, "kernel_size": 3, "dilation_depth": 2,
          "refinement_iterations": refinement, "synthesis_iterations": more}
         for padding in ("causal", "same") for refinement, more in ((0, 0), (1, 1))
+    ],
+    "parallel": [
+        {"padding": padding, "residual_channels": 4, "gate_channels": 6, "skip_channels": 5, **shape}
+        for padding in ("causal", "same") for shape in (
+            {"cycles": 2, "depth": 3, "condition_channels": 3, "condition_window": 1},
+            {"cycles": 1, "depth": 4, "kernel_size": 2, "condition_window": 0},
+        )
     ],
 }  # fmt: skip
 
@@ -112,7 +125,7 @@ def block_subject(name: str, block: nn.Module) -> Subject:
         return joined(output), state
 
     def initial_state(batch: int) -> Tensor:
-        return block.initial_state(batch, *([CHANNELS] if isinstance(block, HoldUpsampler) else []))
+        return block.initial_state(batch, *([CHANNELS] if hasattr(block, "hop_length") else []))
 
     rate = getattr(block, "hop_length", 1)
     return Subject(name, block.context, rate, inputs, run, initial_state, step)

@@ -1,5 +1,6 @@
 """The shipped recipes: every one loads, every mistake in one is named, and the main ones run end to end."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,11 +107,13 @@ def test_every_shipped_fragment_is_used_by_two_recipes_or_more() -> None:
     assert all(used.count(fragment) >= 2 for fragment in fragments)
 
 
-def test_both_ljspeech_recipes_take_the_corpus_as_it_is_and_share_their_features() -> None:
-    spectral, wavenet = (load_recipe(find_recipe(f"ljspeech/{name}")) for name in ("spectral", "wavenet"))
-    assert spectral.mel == wavenet.mel == profile("hifigan-22k")
-    assert spectral.data == wavenet.data
-    assert spectral.data.features == Path("features/ljspeech-hifigan-22k")
+def test_all_ljspeech_recipes_take_the_corpus_as_it_is_and_share_their_features() -> None:
+    recipes = [load_recipe(find_recipe(name)) for name in shipped_recipes() if name.startswith("ljspeech/")]
+    assert len(recipes) == len(VOCODERS)
+    for recipe in recipes:
+        assert recipe.mel == profile("hifigan-22k")
+        assert recipe.data == recipes[0].data
+        assert recipe.data.features == Path("features/ljspeech-hifigan-22k")
 
 
 def test_a_run_is_called_after_its_recipe() -> None:
@@ -149,7 +152,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
         ),
         (
             "vocoder.name=spectrl",
-            "vocoder.name: found \"spectrl\", want one of 'spectral', 'wavenet' (did you mean 'spectral'?)",
+            "vocoder.name: found \"spectrl\", want one of 'parallel', 'spectral', 'wavenet' (did you mean 'spectral'?)",
         ),
         ("vocoder=wavenet", 'vocoder: found "wavenet", want a mapping'),
         ("data.held_out=5", "data.held_out: found 5, want less than 1 or a string"),
@@ -263,6 +266,37 @@ def test_a_segment_within_the_receptive_field_is_refused_before_any_data_is_read
     # A vocoder that normalises over channels learns from crops of any length that its loss is defined on.
     assert load_recipe(path, ["training.segment_frames=4"]).training.segment_frames == 4
     assert "(768 samples) are too short for the spectral vocoder" in refusal("training.segment_frames=3")
+
+
+@pytest.mark.parametrize("mel", ["wavegen-16k", "bigvgan-22k", "bigvgan-24k", "bigvgan-44k", "wavegen-48k"])
+def test_one_recipe_serves_every_sample_rate(mel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    hop, rate = profile(mel).hop_length, profile(mel).sample_rate_hz
+    CORPUS.mkdir()
+    for name in "ab":
+        write_audio(CORPUS / f"{name}.wav", sweep(0.5, rate), rate)
+    assert train("folder/parallel", f"mel={mel}", "data.held_out=b", "samples.clips=0") == 0
+    vocoder = load_vocoder(Path("runs/folder-parallel/model.safetensors"), torch.device("cpu"))
+    assert math.prod(stage.hop_length for stage in vocoder.upsample.stages) == hop
+    field = vocoder.context.receptive_field * hop
+    assert f"receptive field {field} samples, {1000 * field / rate:.0f} ms at {rate} Hz)" in capsys.readouterr().out
+
+
+def test_upsampling_that_does_not_give_the_hop_is_refused_with_factors_that_do() -> None:
+    given = "vocoder={name: parallel, upsample_factors: [4, 4, 4, 2]}"
+    assert refusal(given, "training.segment_frames=64") == (
+        "vocoder.upsample_factors: 4 · 4 · 4 · 2 make 128 samples of a frame, the mel's hop is 256; "
+        "leave it out to get [4, 4, 4, 4], or give some of that product"
+    )
+    path = write(SMALLEST.replace("bigvgan-24k", "pwg-24k"))
+    ours = load_recipe(path, ["vocoder={name: parallel, upsample_factors: [4, 5, 3, 5]}", "training.segment_frames=64"])
+    assert build(ours, device="meta").upsample.hop_length == 300
+
+
+def test_a_crop_within_a_parallel_wavenets_receptive_field_is_refused() -> None:
+    assert refusal("vocoder={name: parallel}", "training.segment_frames=33") == (
+        "mine.yaml: training.segment_frames: 33 frames (8448 samples) are too short for the parallel vocoder "
+        "(receptive field 8448 samples) and its objective; give at least 34"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(PROFILES))
@@ -414,6 +448,8 @@ TINY = {
     "spectral": "vocoder={name: spectral, channels: 8, layers: 1}",
     "wavenet": "vocoder={name: wavenet, residual_channels: 4, skip_channels: 4, hidden_channels: 4, "
     "condition_channels: 4, cycles: 1, depth: 3}",
+    "parallel": "vocoder={name: parallel, residual_channels: 4, gate_channels: 4, skip_channels: 4, "
+    "condition_channels: 4, cycles: 1, depth: 3}",
 }
 QUICK = (
     "training.steps=2", "training.batch_size=2", "training.workers=0", "training.valid_clips=1",
@@ -443,11 +479,12 @@ def assert_a_run_is_whole(run: Path, sample: str, vocoder: str) -> None:
     assert not [path for path in run.rglob("*") if ".part" in path.name]
 
 
-def test_ljspeech_goes_from_its_recordings_to_both_voices(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ljspeech_goes_from_its_recordings_to_all_voices(capsys: pytest.CaptureFixture[str]) -> None:
     write_ljspeech()
     extracted = "features of 5 clips (0.1 minutes, 2 clips held back) extracted in features/ljspeech-hifigan-22k\n"
     finished = extracted.replace("extracted", "are finished")
-    for vocoder, features in (("spectral", extracted), ("wavenet", finished)):  # the second finds the first one's
+    for vocoder in TINY:
+        features = extracted if vocoder == "spectral" else finished  # the others find the first one's
         assert train(f"ljspeech/{vocoder}") == 0
         out, err = capsys.readouterr()
         assert out.startswith(f"{features}training {vocoder} (")
@@ -497,7 +534,7 @@ def test_speech24k_goes_to_a_voice_against_discriminators(
     assert_a_run_is_whole(Path("runs/speech24k-spectral-adversarial"), "a/x", "spectral")
 
 
-def test_any_folder_goes_from_its_recordings_to_both_voices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_any_folder_goes_from_its_recordings_to_all_voices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     names = write_mixed_folder()
     left_out = (
         f"1 left out:\n  {tmp_path}/corpus/a/broken.wav: cannot be decoded (Format not recognised.); "

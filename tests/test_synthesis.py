@@ -23,6 +23,8 @@ VOCODERS = {
     ),
     "wavenet-mu-law": ("wavenet", {}),
     "wavenet-gaussian": ("wavenet", {"output": "gaussian"}),
+    "parallel-same": ("parallel", {"padding": "same"}),
+    "parallel-causal-native": ("parallel", {"padding": "causal"}),
 }
 
 

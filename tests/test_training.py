@@ -384,7 +384,11 @@ def with_nan_padding(batch: Batch) -> Batch:
 @pytest.mark.parametrize("name", sorted(VOCODERS))
 def test_padding_reaches_neither_loss_nor_gradient(name: str) -> None:
     torch.manual_seed(0)
-    shape = {"spectral": {"channels": 8, "layers": 1}, "wavenet": {"cycles": 1, "depth": 3, "residual_channels": 4}}
+    shape = {
+        "spectral": {"channels": 8, "layers": 1},
+        "wavenet": {"cycles": 1, "depth": 3, "residual_channels": 4},
+        "parallel": {"cycles": 1, "depth": 3, "residual_channels": 4},
+    }
     vocoder = VOCODERS[name](MEL, **shape[name])
     objective = (
         LikelihoodObjective(vocoder)

@@ -34,6 +34,8 @@ def write_recipe(path: Path, corpus: Path, *, vocoder: str = "spectral") -> Path
         "spectral": "{name: spectral, channels: 16, layers: 2, refinement_iterations: 1, synthesis_iterations: 1}",
         "wavenet": "{name: wavenet, residual_channels: 8, skip_channels: 8, hidden_channels: 16, "
         "condition_channels: 8, cycles: 1, depth: 5}",
+        "parallel": "{name: parallel, residual_channels: 8, gate_channels: 16, skip_channels: 8, "
+        "condition_channels: 8, cycles: 1, depth: 5, weight_norm: true}",
     }
     path.write_text(
         f"""

@@ -25,6 +25,15 @@ SHAPES: dict[str, dict[str, Any]] = {
         "cycles": 1,
         "depth": 3,
     },
+    "parallel": {
+        "residual_channels": 4,
+        "gate_channels": 8,
+        "skip_channels": 16,
+        "condition_channels": 4,
+        "condition_window": 1,
+        "cycles": 1,
+        "depth": 3,
+    },
 }
 
 

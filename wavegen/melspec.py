@@ -210,6 +210,11 @@ PROFILES: Mapping[str, MelSpec] = {
     "bigvgan-44k": _BIGVGAN.replace(
         sample_rate_hz=44100, n_fft=2048, win_length=2048, hop_length=512, n_mels=128, f_max_hz=22050
     ),
+    # For rates that its authors give none for: ours, after the same pattern.
+    "wavegen-16k": _BIGVGAN.replace(sample_rate_hz=16000, n_mels=80, f_max_hz=8000),
+    "wavegen-48k": _BIGVGAN.replace(
+        sample_rate_hz=48000, n_fft=2048, win_length=2048, hop_length=512, n_mels=128, f_max_hz=24000
+    ),
     "vocos-24k": _BIGVGAN.replace(scale="htk", norm="none", floor=1e-7, center=True, magnitude_eps=0),
     # The statistics of these three belong to the corpus: spec.replace(mean=..., std=...).
     "pwg-22k": _PWG,

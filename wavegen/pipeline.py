@@ -145,10 +145,10 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, s
     vocoder = build(recipe)
     run_folder = RunFolder(out, recipe.vocoder.model_dump(mode="json"), recipe.model_dump(mode="json"))
     millions = sum(parameter.numel() for parameter in vocoder.parameters()) / 1e6
-    field_ms = 1000 * vocoder.receptive_field_samples / vocoder.mel.sample_rate_hz
+    field, rate = vocoder.receptive_field_samples, vocoder.mel.sample_rate_hz
     say(
-        f"training {recipe.vocoder.name} ({millions:.2f} M parameters, receptive field {field_ms:.0f} ms) "
-        f"to step {recipe.training.steps} on {device}"
+        f"training {recipe.vocoder.name} ({millions:.2f} M parameters, receptive field {field} samples, "
+        f"{1000 * field / rate:.0f} ms at {rate} Hz) to step {recipe.training.steps} on {device}"
     )
     finished = train(vocoder, clips, recipe.training, run_folder, seed=recipe.seed, device=device, say=say)
     if finished:

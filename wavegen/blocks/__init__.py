@@ -27,7 +27,7 @@ from wavegen.blocks.residual import (
     SeparableResidualBlock,
     exponential_dilations,
 )
-from wavegen.blocks.upsample import HoldUpsampler
+from wavegen.blocks.upsample import HoldUpsampler, StagedUpsampler, small_factors
 
 __all__ = [
     "Context",
@@ -39,6 +39,7 @@ __all__ = [
     "Padding",
     "ResidualBlock",
     "SeparableResidualBlock",
+    "StagedUpsampler",
     "apply_weight_norm",
     "causal_padding",
     "effective_kernel_size",
@@ -50,4 +51,5 @@ __all__ = [
     "output_size",
     "receptive_field",
     "same_padding",
+    "small_factors",
 ]

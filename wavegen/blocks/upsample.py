@@ -1,11 +1,17 @@
 """From frames to samples: hold each frame, then smooth. No transposed convolution."""
 
+import math
+from collections.abc import Iterator, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.blocks.conv import Context, Padding, masked, refuse_look_ahead
 from wavegen.blocks.geometry import padding_for
+from wavegen.errors import ConfigError
+
+State = tuple[Tensor, ...]
 
 
 class HoldUpsampler(nn.Module):
@@ -20,23 +26,31 @@ class HoldUpsampler(nn.Module):
     a stride-1 convolution at sample rate, for ``1 / hop_length`` of its cost.
 
     Args:
-        hop_length: samples per frame, and taps of the kernel.
-        padding: ``"causal"`` reads the frame before, ``"same"`` one frame on either side; missing ones are zeros.
+        hop_length: samples per frame.
+        kernel_size: taps of the kernel; ``hop_length`` by default. The first meets the newest sample: it is an
+            ``nn.Conv1d`` weight from right to left.
+        padding: ``"causal"`` reads no frame after a sample's own, ``"same"`` those on either side; missing ones are
+            zeros.
     """
 
-    def __init__(self, hop_length: int, *, padding: Padding = "causal") -> None:
+    def __init__(self, hop_length: int, *, kernel_size: int | None = None, padding: Padding = "causal") -> None:
         super().__init__()
         self.hop_length = hop_length
-        self.kernel = nn.Parameter(torch.full((hop_length,), 1 / hop_length))
+        kernel_size = kernel_size or hop_length
+        self.kernel = nn.Parameter(torch.full((kernel_size,), 1 / kernel_size))
         # Sample p of frame t reads held[t * hop + p + ahead - i] through tap i: the frame that lies in.
-        _, ahead = padding_for(padding, hop_length)
-        taps, phases = torch.arange(hop_length), torch.arange(hop_length)
-        frame = torch.div(phases[:, None] + ahead - taps, hop_length, rounding_mode="floor")
-        self.context = Context(left=int(ahead < hop_length - 1), right=int(ahead > 0))
-        offsets = torch.arange(-self.context.left, self.context.right + 1)
-        selection = (frame == offsets[:, None, None]).to(self.kernel.dtype)
+        self._behind, self._ahead = padding_for(padding, kernel_size)
+        taps, phases = torch.arange(kernel_size), torch.arange(hop_length)
+        frame = torch.div(phases[:, None] + self._ahead - taps, hop_length, rounding_mode="floor")
+        first, last = self.frames_reached(0, hop_length - 1)
+        self.context = Context(left=-first, right=last)
+        selection = (frame == torch.arange(first, last + 1)[:, None, None]).to(self.kernel.dtype)
         self.register_buffer("selection", selection, persistent=False)  # [frames read, hop, taps]
         self.selection: Tensor
+
+    def frames_reached(self, first: int, last: int) -> tuple[int, int]:
+        """First and last frame that the samples ``first`` to ``last`` read; frame 0 holds sample 0."""
+        return (first - self._behind) // self.hop_length, (last + self._ahead) // self.hop_length
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Upsample a whole sequence.
@@ -74,3 +88,64 @@ class HoldUpsampler(nn.Module):
             return x.new_zeros(*x.shape[:-1], 0)
         weights = self.weights()
         return (x.unfold(-1, len(weights), 1) @ weights).flatten(-2)
+
+
+class StagedUpsampler(nn.Module):
+    """Hold and smooth by a small factor at a time: a long smooth interpolation of few weights.
+
+    What Parallel WaveGAN (arXiv:1910.11480) conditions on: each stage holds for ``factor`` steps and smooths with
+    ``2 * factor + 1`` taps, shared by all channels. The whole is linear in the frames, and treats all channels alike.
+
+    Args:
+        factors: of the stages in turn; their product is ``hop_length``.
+        padding: of every stage, as in ``HoldUpsampler``.
+    """
+
+    def __init__(self, factors: Sequence[int], *, padding: Padding = "causal") -> None:
+        super().__init__()
+        if not factors or min(factors) < 1:
+            raise ConfigError(f"upsampling factors {tuple(factors)}", remedy="give whole numbers of at least 1")
+        self.hop_length = math.prod(factors)
+        self.stages = nn.ModuleList(HoldUpsampler(f, kernel_size=2 * f + 1, padding=padding) for f in factors)
+        first, last = self.frames_reached(0, self.hop_length - 1)
+        self.context = Context(left=-first, right=last)
+
+    def frames_reached(self, first: int, last: int) -> tuple[int, int]:
+        """First and last frame that the samples ``first`` to ``last`` read; frame 0 holds sample 0."""
+        for stage in reversed(list(self._members())):
+            first, last = stage.frames_reached(first, last)
+        return first, last
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[batch, channels, frames]`` to ``[batch, channels, frames * hop_length]``, as ``HoldUpsampler`` does."""
+        for stage in self._members():
+            x = stage(x, mask)
+            mask = mask if mask is None else mask.repeat_interleave(stage.hop_length, dim=-1)
+        return x
+
+    def initial_state(self, batch: int, channels: int) -> State:
+        """State before the first frame, an entry a stage."""
+        return tuple(stage.initial_state(batch, channels) for stage in self._members())
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Upsample the next frames: samples and the next state. Raises StreamingError for ``"same"``."""
+        after = []
+        for stage, before in zip(self._members(), state, strict=True):
+            x, new = stage.step(x, before)
+            after.append(new)
+        return x, tuple(after)
+
+    def _members(self) -> Iterator[HoldUpsampler]:
+        return iter(self.stages)  # type: ignore[arg-type]  # ModuleList is typed as a list of any modules
+
+
+def small_factors(hop_length: int) -> tuple[int, ...]:
+    """Factors of ``hop_length`` for a ``StagedUpsampler``, largest first: its primes, the twos in pairs.
+
+    256 gives 4, 4, 4, 4; 300 gives 5, 5, 4, 3; a prime gives itself.
+    """
+    factors, rest = [], hop_length
+    while rest > 1:
+        factors.append(4 if rest % 4 == 0 else next(p for p in range(2, rest + 1) if rest % p == 0))
+        rest //= factors[-1]
+    return tuple(sorted(factors, reverse=True)) or (1,)
