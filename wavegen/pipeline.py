@@ -150,7 +150,9 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, s
         f"training {recipe.vocoder.name} ({millions:.2f} M parameters, receptive field {field} samples, "
         f"{1000 * field / rate:.0f} ms at {rate} Hz) to step {recipe.training.steps} on {device}"
     )
-    finished = train(vocoder, clips, recipe.training, run_folder, seed=recipe.seed, device=device, say=say)
+    finished = train(
+        vocoder, clips, recipe.training, run_folder, seed=recipe.seed, device=device, say=say, init=recipe.init
+    )
     if finished:
         say(f"model: {finished}")
     return finished is not None

@@ -63,7 +63,11 @@ class SamplesConfig(Config):
 
 
 class Recipe(Config):
-    """From recordings to a voice."""
+    """From recordings to a voice.
+
+    ``init`` is a finished run's folder, or a model or checkpoint, whose weights training begins with; relative as
+    ``data.corpus`` is.
+    """
 
     description: str
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -71,6 +75,7 @@ class Recipe(Config):
     data: DataConfig
     vocoder: AnyVocoderConfig
     training: TrainingConfig
+    init: Path | None = None
     samples: SamplesConfig = SamplesConfig()
 
     @field_validator("mel", mode="before")
@@ -161,15 +166,18 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     for fragment in uses:
         data = merge(data, load_yaml(_find_fragment(str(fragment), path)))
     data = merge(data, own)
-    section = data.get("data")
-    if isinstance(section, dict):  # paths in the file start at the file, paths on the command line at the user
-        own_paths = {key: section[key] for key in ("corpus", "manifest") if isinstance(section.get(key), str)}
-        resolved = {key: str(path.parent.absolute() / Path(value).expanduser()) for key, value in own_paths.items()}
-        data["data"] = {**section, **resolved}
+    for section, keys in ((data.get("data"), ("corpus", "manifest")), (data, ("init",))):
+        if isinstance(section, dict):  # paths in the file start at the file, paths on the command line at the user
+            own_paths = {key: section[key] for key in keys if isinstance(section.get(key), str)}
+            section |= {key: str(path.parent.absolute() / Path(own).expanduser()) for key, own in own_paths.items()}
     recipe = parse(Recipe, apply_overrides(data, overrides), where=path)
-    given = {"corpus": recipe.data.corpus, "manifest": recipe.data.manifest}
-    absolute = {key: value and value.expanduser().absolute() for key, value in given.items()}
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=absolute)})
+
+    def absolute(given: Path | None) -> Path | None:
+        return given and given.expanduser().absolute()
+
+    places = {"corpus": absolute(recipe.data.corpus), "manifest": absolute(recipe.data.manifest)}
+    update = {"data": recipe.data.model_copy(update=places), "init": absolute(recipe.init)}
+    return recipe.model_copy(update=update)
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

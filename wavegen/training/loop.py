@@ -40,6 +40,7 @@ def train(
     seed: int,
     device: torch.device,
     say: Say,
+    init: Path | None = None,
 ) -> Path | None:
     """Train a vocoder until ``config.steps``, from its newest checkpoint where the run has one.
 
@@ -53,6 +54,7 @@ def train(
         seed: of the choice of segments.
         device: of this process.
         say: prints a line for the user; called by the first process only.
+        init: another run, whose weights to begin with where this one has no checkpoint yet.
 
     Returns:
         the finished model's file; None where the run was interrupted, after saving a checkpoint.
@@ -80,8 +82,9 @@ def train(
     use_deterministic_kernels(config.deterministic)
     torch.backends.cudnn.allow_tf32 = config.precision != "float32"  # with it, float32 convolutions keep 10 bits
     state = TrainingState(vocoder.to(device).train(), config)
-    if run.restore(state) and rank == 0:
-        say(f"resuming at step {state.step}")
+    began = f"resuming at step {state.step}" if run.restore(state) else init and run.start_from(state, init)
+    if began and rank == 0:
+        say(began)
     objective = build_objective(vocoder, config, state.discriminators).to(device)
     validation = build_objective(state.average, config, state.discriminators).to(device)
     if config.compile:

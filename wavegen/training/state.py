@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wavegen.checkpoint import load_checkpoint, load_weights, save_checkpoint, vocoder_header
+from wavegen.checkpoint import find_model, load_checkpoint, load_weights, save_checkpoint, vocoder_header
 from wavegen.errors import CheckpointError, OutputError
 from wavegen.files import write_beside
 from wavegen.training.config import TrainingConfig
@@ -181,18 +181,51 @@ class RunFolder:
         if not found:
             return False
         tensors, header = load_checkpoint(found[-1])
-        wanted = vocoder_header(self.vocoder_config, state.vocoder.mel)
-        for part, value in wanted.items():
-            keys = [k for k in value if header.get(part, {}).get(k) != value[k]]
-            if keys:
-                raise CheckpointError(
-                    f"was trained with another {part} ({', '.join(f'{part}.{key}' for key in keys)})",
-                    where=found[-1],
-                    remedy="give another --out to start anew, or undo the change",
-                )
+        self._refuse_another(state, header, found[-1], remedy="give another --out to start anew, or undo the change")
         state.restore(tensors, header, found[-1])
         self._forget_log_after(state.step)
         return True
+
+    def start_from(self, state: TrainingState, source: Path) -> str:
+        """Begin with the averaged weights of another run, and with its discriminators where both have the same.
+
+        Args:
+            state: new.
+            source: a run's folder, or a model or checkpoint file.
+
+        Returns:
+            a line for the user.
+
+        Raises:
+            CheckpointError: it cannot be read, or is of another vocoder or mel definition.
+        """
+        # A model file has no discriminators, the checkpoint beside it has.
+        checkpoints = sorted((source / "checkpoints").glob("step-*.safetensors"))
+        path = checkpoints[-1] if checkpoints else find_model(source)
+        tensors, header = load_checkpoint(path)
+        self._refuse_another(state, header, path, remedy="give the init the recipe was made for, or change the recipe")
+        weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
+        for module in (state.vocoder, state.average):
+            load_weights(module, weights, path)
+        line = f"starting from {path} (step {header.get('step')})"
+        if state.discriminators is None:
+            return line
+        learnt = {k.removeprefix("discriminator."): v for k, v in tensors.items() if k.startswith("discriminator.")}
+        try:
+            load_weights(state.discriminators, learnt, path)
+        except CheckpointError:
+            return f"{line}; its discriminators are {'others' if learnt else 'not there'}, so they start anew"
+        return f"{line}, discriminators too"
+
+    def _refuse_another(self, state: TrainingState, header: Mapping[str, Any], where: Path, *, remedy: str) -> None:
+        """Raise CheckpointError where a file's vocoder or mel definition is not this run's."""
+        wanted = vocoder_header(self.vocoder_config, state.vocoder.mel)
+        for part, value in wanted.items():
+            found = header.get(part, {})
+            keys = [key for key in value if found.get(key) != value[key]]
+            if keys:
+                shown = ", ".join(f"{part}.{key} is {found.get(key)!r}, not {value[key]!r}" for key in keys[:4])
+                raise CheckpointError(f"was trained with another {part} ({shown})", where=where, remedy=remedy)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to ``log.jsonl``."""
