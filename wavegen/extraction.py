@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from wavegen.files import require_folder, write_beside
 from wavegen.mel import LogMel, save_mel
 from wavegen.melspec import MelSpec
 from wavegen.progress import pace
+from wavegen.threads import one_torch_thread
 
 MANIFEST = "manifest.tsv"
 # Says what the folder is made of. Which recordings were left out is added last: without that, it is unfinished.
@@ -89,7 +90,7 @@ def extract(
             error.where = error.where or recording.path  # samples that are too few know no file
             return str(error)
 
-    with _one_torch_thread(), ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+    with one_torch_thread(), ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         done = pool.map(one, recordings)
         bar = tqdm(done, total=len(recordings), desc="extracting", unit="clip", disable=not progress, **pace())
         results = list(bar)
@@ -173,14 +174,3 @@ def _read_marker(out: Path) -> dict[str, Any]:
         if isinstance(marker, dict):
             return marker
     return {}
-
-
-@contextlib.contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Clips run in parallel, so the operations within one need not; both at once would fight over the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
