@@ -23,7 +23,7 @@ from wavegen.evaluation.baseline import BASELINES, log_mel_of
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.evaluation.pairing import Pairing, pair_by_name, system_names
 from wavegen.evaluation.report import Report, ReportClip, write_page
-from wavegen.evaluation.scoring import ScoredClip, ScoringJob, in_parallel, score_clip
+from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers, score_clip
 from wavegen.evaluation.summary import Summary, full_table, summarize, write_scores, write_summary
 from wavegen.files import folder_beside
 from wavegen.melspec import PROFILES, MelSpec, profile
@@ -104,12 +104,16 @@ def evaluate(
     if note := missing_note():
         notes.append(note)
 
-    with folder_beside(out, marker=SUMMARY) as folder, _one_name(folder, Path(out).absolute()):
+    with (
+        folder_beside(out, marker=SUMMARY) as folder,
+        _one_name(folder, Path(out).absolute()),
+        Workers(jobs, progress=progress) as workers,
+    ):
         made = _Made(folder / "audio", pairing.references)
         for name, vocoder in zip(names[len(outputs) :], vocoders, strict=True):
             made.by_model(name, _prepared(vocoder, device), progress)
         for name in baselines:
-            made.by_baseline(name, spec, jobs, progress)
+            made.by_baseline(name, spec, workers)
         files = {**pairing.outputs, **made.outputs}
         metrics = available()
         work = [
@@ -117,7 +121,7 @@ def evaluate(
             for clip, path in pairing.references.items()
         ]
         work = [job for job in work if job.outputs]
-        clips = in_parallel(score_clip, work, jobs=jobs, progress=progress, doing="scoring")
+        clips = workers.map(score_clip, work, doing="scoring")
         summary = summarize(clips)
         notes += made.notes
         write_scores(folder / SCORES, clips, metrics)
@@ -168,10 +172,10 @@ class _Made:
         bar = tqdm(self.references.items(), desc=system, unit="clip", disable=not progress, **pace())
         self._keep(system, [_make(generate, vocoder.mel, path, self._place(system, name)) for name, path in bar])
 
-    def by_baseline(self, system: str, spec: MelSpec, jobs: int | None, progress: bool) -> None:
+    def by_baseline(self, system: str, spec: MelSpec, workers: Workers) -> None:
         """A baseline's version of each recording."""
         work = [(system, spec, path, self._place(system, name)) for name, path in self.references.items()]
-        self._keep(system, in_parallel(_make_baseline, work, jobs=jobs, progress=progress, doing=system))
+        self._keep(system, workers.map(_make_baseline, work, doing=system))
 
     def _place(self, system: str, name: str) -> Path:
         return self.folder / system / f"{name}.wav"

@@ -13,7 +13,7 @@ from wavegen.evaluation.evaluate import REFERENCE, SCORES, report_clip
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.evaluation.pictures import save_figure, spectrogram_figure
 from wavegen.evaluation.report import Report, write_page
-from wavegen.evaluation.scoring import ScoredClip, ScoringJob, in_parallel, score_clip
+from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers, score_clip
 from wavegen.evaluation.summary import summarize, write_scores
 from wavegen.mel import MelSpec, load_mel_for
 from wavegen.progress import pace
@@ -79,7 +79,8 @@ def write_samples(
         figure = spectrogram_figure({REFERENCE: reference, VOCODER: systems[VOCODER]}, spec)
         save_figure(figure, out / f"{clip.name}.png")
         work.append(ScoringJob(clip.name, files.pop(REFERENCE), files, spec, metrics))
-    scored = in_parallel(score_clip, work, jobs=None, progress=progress, doing="scoring")
+    with Workers(progress=progress) as workers:
+        scored = workers.map(score_clip, work, doing="scoring")
     write_scores(out / SCORES, scored, metrics)
     note = missing_note()
     report = Report(

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -72,39 +72,50 @@ def score_clip(job: ScoringJob) -> ScoredClip:
     )
 
 
-def in_parallel(
-    work: Callable[[Item], Result], items: Sequence[Item], *, jobs: int | None, progress: bool, doing: str
-) -> list[Result]:
-    """``work`` of each item, in their order, in processes with one torch thread each.
+class Workers:
+    """Processes with one torch thread each, started when they are first needed; the same ones for all work.
 
     Args:
-        work: a function of a module; it and the items travel to the processes.
-        items: what to work on.
-        jobs: processes; by default one a core, or none for a few items, because starting them takes seconds.
-        progress: show a bar on stderr.
-        doing: its title.
-
-    Raises:
-        WavegenError: what ``work`` raises, or a process died.
+        jobs: how many; by default one a core, or none for a few items, because starting them takes seconds.
+        progress: show bars on stderr.
     """
-    if jobs is None:
-        jobs = (os.cpu_count() or 1) if len(items) >= FEW else 1
-    jobs = min(jobs, len(items))
 
-    def shown(results: Iterable[Result]) -> Iterator[Result]:
-        yield from tqdm(results, total=len(items), desc=doing, unit="clip", disable=not progress, **pace())
+    def __init__(self, jobs: int | None = None, *, progress: bool = True) -> None:
+        self.jobs, self.progress = jobs, progress
+        self._pool: ProcessPoolExecutor | None = None
 
-    if jobs <= 1:
-        with one_torch_thread():
-            return list(shown(map(work, items)))
-    # Spawned: a process forked from one whose OpenMP threads have run may wait for them for ever.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_process) as pool:
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C, what waits is not begun
+
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item], *, doing: str) -> list[Result]:
+        """``work`` of each item, in their order; the results do not depend on how many processes there are.
+
+        Args:
+            work: a function of a module; it and the items travel to the processes.
+            items: what to work on.
+            doing: title of the bar.
+
+        Raises:
+            WavegenError: what ``work`` raises, or a process died.
+        """
+        jobs = self.jobs or ((os.cpu_count() or 1) if len(items) >= FEW else 1)
+        if jobs == 1:
+            with one_torch_thread():
+                return self._collect(map(work, items), len(items), doing)
+        if self._pool is None:
+            # Spawned: a process forked from one whose OpenMP threads have run may wait for them for ever.
+            self._pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_process)
         try:
-            return list(shown(pool.map(work, items)))
+            return self._collect(self._pool.map(work, items), len(items), doing)
         except BrokenProcessPool as error:
             raise WavegenError(f"{doing}: a process was killed", remedy="check the memory, or use --jobs 1") from error
-        finally:
-            pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C, what waits is not begun
+
+    def _collect(self, results: Iterable[Result], count: int, doing: str) -> list[Result]:
+        return list(tqdm(results, total=count, desc=doing, unit="clip", disable=not self.progress, **pace()))
 
 
 def _start_process() -> None:

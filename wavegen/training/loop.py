@@ -18,6 +18,7 @@ from wavegen.blocks import DilatedStack
 from wavegen.checkpoint import MODEL
 from wavegen.corpus import Clip, spread
 from wavegen.errors import ConfigError, TrainingError
+from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.training import distributed
 from wavegen.training.board import Board
 from wavegen.training.config import TrainingConfig
@@ -74,6 +75,8 @@ def train(
             where="data.held_out",
             remedy="there must be one to train on, and one held back for each process",
         )
+    if config.best_by in METRICS and config.best_by not in available():
+        raise ConfigError(str(missing_note()), where=f"training.best_by={config.best_by}")
     use_deterministic_kernels(config.deterministic)
     torch.backends.cudnn.allow_tf32 = config.precision != "float32"  # with it, float32 convolutions keep 10 bits
     state = TrainingState(vocoder.to(device).train(), config)
@@ -131,11 +134,11 @@ def train(
                 with autocast:
                     row = validate(validation, valid_clips, vocoder, config, device)
                 refuse_non_finite(state.step, row)
-                is_best = state.best is None or row["loss"] < state.best
-                state.best = row["loss"] if is_best else state.best
                 if report:
                     report.validation(state.step, row)
-                    report.board.listen(state.step, state.average, valid_clips, config, device)
+                    row |= report.listening(state, valid_clips, config, device)
+                is_best = is_improvement(config.best_by, row.get(config.best_by), state.best)
+                state.best = row[config.best_by] if is_best else state.best
                 window = _Window()  # time spent here is no training time
             stop = interruption.requested
             if world > 1:  # all must agree, and asking waits for the GPU: not at every step
@@ -172,6 +175,13 @@ def validate(
         for name, value in objective(batch).items():
             sums[name] = sums.get(name, 0.0) + float(value)
     return {name: value / len(clips) for name, value in distributed.total(sums, device).items()}
+
+
+def is_improvement(best_by: str, value: float | None, best: float | None) -> bool:
+    """Whether ``value`` is better than the ``best`` so far, as the loss or the metric ``best_by`` means it."""
+    if value is None or best is None:  # None: no clip could be scored, or only the first process scores
+        return value is not None
+    return value < best if best_by == "loss" else METRICS[best_by].badness(value) < METRICS[best_by].badness(best)
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -257,6 +267,14 @@ class _Report:
     def validation(self, step: int, row: Mapping[str, float]) -> None:
         self._log("valid", step, row)
         self.say(f"step {step}  held back: " + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
+
+    def listening(
+        self, state: TrainingState, clips: Sequence[Clip], config: TrainingConfig, device: torch.device
+    ) -> dict[str, float]:
+        scores = self.board.listen(state.step, state.average, clips, config, device)
+        if scores:
+            self._log("listened", state.step, scores)
+        return scores
 
     def close(self) -> None:
         self.bar.close()
