@@ -66,7 +66,18 @@ with open(packages, "w") as file:
     assert (tmp_path / "a.wav").exists()
     loaded = set(json.loads((tmp_path / "packages.json").read_text()))
     assert loaded >= {"torch", "soundfile", "safetensors"}  # the list does hold what was loaded
-    assert not loaded & {"librosa", "torchaudio", "tensorboard", "matplotlib", "scipy", "numba", "pystoi", "pesq", "pyworld", "pyloudnorm"}
+    assert not loaded & {
+        "librosa",
+        "torchaudio",
+        "tensorboard",
+        "matplotlib",
+        "scipy",
+        "numba",
+        "pystoi",
+        "pesq",
+        "pyworld",
+        "pyloudnorm",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)

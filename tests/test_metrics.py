@@ -1,6 +1,7 @@
 """Every metric against an independent implementation or a case whose answer is known."""
 
 import math
+import subprocess
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -391,6 +392,13 @@ def test_without_a_package_its_columns_are_absent_and_one_line_says_so(
     assert not set(gone) & set(score(speech(0.5), speech(0.5), SPEC).values)
     labels = ", ".join(METRICS[key].label for key in gone)
     assert missing_note() == f"no {labels}: pip install 'wavegen[evaluation]'"
+
+
+@needs_all
+def test_no_package_warns_when_it_is_imported() -> None:
+    code = "from wavegen.evaluation.metrics import METRICS, available; assert available() == list(METRICS)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_torchaudio_what_resamples_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,4 +57,6 @@ def test_all_recipes_and_fragments_travel(installed: Path, tmp_path: Path) -> No
 def test_the_console_commands_are_declared(installed: Path) -> None:
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
     text = entry_points.read_text()
-    assert all(f"wavegen-{name} = wavegen.commands.{name}:main" in text for name in ("train", "synth", "extract", "evaluate"))
+    assert all(
+        f"wavegen-{name} = wavegen.commands.{name}:main" in text for name in ("train", "synth", "extract", "evaluate")
+    )

@@ -4,14 +4,13 @@ Each metric is a function of a :class:`Pair` and has its entry in :data:`METRICS
 says why where one is not defined: clips too short, silence, NaN.
 """
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from wavegen.errors import AudioError
-from wavegen.evaluation.metrics.base import COMMON_RATE_HZ, Metric, Pair, Undefined
+from wavegen.evaluation.metrics.base import COMMON_RATE_HZ, Metric, Pair, Undefined, import_quietly
 from wavegen.evaluation.metrics.perceptual import extended_stoi, pesq_wideband, stoi
 from wavegen.evaluation.metrics.pitch import f0_rmse, periodicity_rmse, voicing_f1
 from wavegen.evaluation.metrics.signal import (
@@ -127,7 +126,7 @@ def score(reference: np.ndarray, generated: np.ndarray, spec: MelSpec, metrics: 
 def _is_installed(package: str) -> bool:
     """Whether a package imports; ValueError: it was compiled for another numpy."""
     try:
-        importlib.import_module(package)
+        import_quietly(package)
     except (ImportError, ValueError):
         return False
     return True

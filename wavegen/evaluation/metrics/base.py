@@ -1,8 +1,11 @@
 """What a metric is, what it is given, and how it says that it has no answer."""
 
+import importlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -12,6 +15,13 @@ from wavegen.melspec import MelSpec
 
 COMMON_RATE_HZ = 16000
 """What metrics of speech are computed at, so that they compare between recordings of different rates."""
+
+
+def import_quietly(package: str) -> ModuleType:
+    """Import a package; what it warns of then (pyworld: that pkg_resources will go) is nothing that a user can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(package)
 
 
 class Undefined(Exception):  # noqa: N818  (no error: the answer "none", with its reason)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wavegen.evaluation.metrics.base import COMMON_RATE_HZ, Pair, Undefined
+from wavegen.evaluation.metrics.base import COMMON_RATE_HZ, Pair, Undefined, import_quietly
 
 F0_RANGE_HZ = (60.0, 800.0)
 FRAME_MS = 5.0
@@ -38,8 +38,7 @@ def pitch_track(samples: np.ndarray) -> PitchTrack:
 
 @lru_cache(maxsize=8)  # one analysis serves three metrics, and the reference's all systems
 def _pitch_track(samples: bytes) -> PitchTrack:
-    import pyworld
-
+    pyworld = import_quietly("pyworld")
     low_hz, high_hz = F0_RANGE_HZ
     waveform = np.frombuffer(samples)
     f0, times = pyworld.dio(waveform, COMMON_RATE_HZ, f0_floor=low_hz, f0_ceil=high_hz, frame_period=FRAME_MS)
