@@ -102,8 +102,8 @@ class Workers:
         Raises:
             WavegenError: what ``work`` raises, or a process died.
         """
-        jobs = self.jobs or ((os.cpu_count() or 1) if len(items) >= FEW else 1)
-        if jobs == 1:
+        jobs = min(self.jobs or ((os.cpu_count() or 1) if len(items) >= FEW else 1), len(items))
+        if jobs <= 1:
             with one_torch_thread():
                 return self._collect(map(work, items), len(items), doing)
         if self._pool is None:
