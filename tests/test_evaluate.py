@@ -289,6 +289,17 @@ MISTAKES: dict[str, tuple[Callable[[], object], list[str], str]] = {
         ["real", "earlier/audio/pcm16", "--out", "earlier"],
         "earlier: holds earlier/audio/pcm16, which is to be scored; give another --out: this one is replaced",
     ),
+    "out among the recordings": (
+        lambda: None,
+        ["real", "noisy", "--out", "real/evaluation"],
+        "real/evaluation: lies in real, where its sounds would be taken for recordings the next time; "
+        "give another --out",
+    ),
+    "too short for all": (
+        lambda: write("brief/a.wav", np.zeros(100)),
+        ["brief", "--baseline", "griffin-lim"],
+        "brief: griffin-lim has no output for a: 100 samples are too short for a mel frame",
+    ),
     "out is a file": (
         lambda: Path("file").touch(),
         ["real", "noisy", "--out", "file"],
@@ -422,7 +433,8 @@ CLIPS = [
 
 
 def test_the_summary_does_not_depend_on_the_order_of_clips() -> None:
-    assert summarize(CLIPS) == summarize(CLIPS[::-1])
+    clips = [scored(str(index), vocoder={"mcd": index**2 / 7}) for index in range(9)]
+    assert summarize(clips) == summarize(clips[::-1]) == summarize(clips[4:] + clips[:4])
 
 
 def test_short_table() -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from wavegen.audio import audio_info, read_audio, write_audio
 from wavegen.checkpoint import MODEL, find_model, load_vocoder
 from wavegen.config import did_you_mean
-from wavegen.errors import ConfigError, MelError, OutputError
+from wavegen.errors import ConfigError, DataError, MelError, OutputError
 from wavegen.evaluation.baseline import BASELINES, log_mel_of
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.evaluation.pairing import Pairing, pair_by_name, system_names
@@ -77,11 +77,11 @@ def evaluate(
             first model's, else one that suits the lowest rate among the files, so that no band is judged that one of
             them does not have.
         device: for the models.
-        jobs: scoring processes; one a core by default.
+        jobs: processes for scoring and baselines; by default one a core, or none for a few clips.
         progress: show bars on stderr.
 
     Raises:
-        DataError: nothing to pair, or no names agree.
+        DataError: nothing to pair, no names agree, or nothing could be made of any recording.
         AudioError: a file is no recording, or damaged.
         ConfigError, MelError, CheckpointError: no such baseline, profile or model.
         OutputError: ``out`` holds something else or cannot be written.
@@ -121,6 +121,8 @@ def evaluate(
             for clip, path in pairing.references.items()
         ]
         work = [job for job in work if job.outputs]
+        if not work:
+            raise DataError(made.notes[0] if made.notes else "there is nothing to score", where=references)
         clips = workers.map(score_clip, work, doing="scoring")
         summary = summarize(clips)
         notes += made.notes
@@ -216,6 +218,12 @@ def _refuse_inside(places: Sequence[Path], out: Path) -> None:
         if Path(out).exists() and place.exists() and place.resolve().is_relative_to(Path(out).resolve()):
             raise OutputError(
                 f"holds {place}, which is to be scored", where=out, remedy="give another --out: this one is replaced"
+            )
+        if place.is_dir() and Path(out).resolve().is_relative_to(place.resolve()):
+            raise OutputError(
+                f"lies in {place}, where its sounds would be taken for recordings the next time",
+                where=out,
+                remedy="give another --out",
             )
 
 
