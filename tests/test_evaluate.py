@@ -491,6 +491,23 @@ def test_a_folder_beside_takes_the_place_of_its_like_alone() -> None:
     assert [path.name for path in Path().iterdir()] == ["out"]
 
 
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with folder_beside(Path("out"), marker="done") as folder:
+        (folder / "done").write_text("old")
+    rename = os.replace
+
+    def refuse_the_new(source: Path, target: Path) -> None:
+        if source.name.endswith(".part"):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse_the_new)
+    with pytest.raises(WavegenError, match="No space left"), folder_beside(Path("out"), marker="done") as folder:
+        (folder / "done").write_text("new")
+    assert [path.name for path in Path().iterdir()] == ["out"]
+    assert Path("out/done").read_text() == "old"
+
+
 def test_scores_are_finite_numbers() -> None:
     write_clips("a")
     assert run("real", "noisy") == 0
