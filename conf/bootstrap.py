@@ -96,9 +96,9 @@ def set_up() -> None:
     pip += ["--constraint", str(CONSTRAINTS), "--editable"]
     quietly([*pip, ".[dev]"])
     try:
-        quietly([*pip, ".[pesq]"])
+        quietly([*pip, ".[evaluation]"])
     except subprocess.CalledProcessError:
-        say("could not build pesq, which needs a C compiler: evaluation reports will have no PESQ column")
+        say("could not build pesq and pyworld, which needs a C compiler: evaluations lack PESQ and pitch")
     STAMP.write_text(wanted, encoding="utf-8")
 
 

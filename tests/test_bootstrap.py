@@ -40,10 +40,10 @@ def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_first_call_sets_up_and_the_second_skips(bootstrap: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert bootstrap.main(["pytest"]) == 7
-    venv, dev, pesq = bootstrap.commands
+    venv, dev, evaluation = bootstrap.commands
     assert venv == ["-m", "venv", str(bootstrap.VENV)]
     assert dev[-4:] == ["--constraint", str(bootstrap.CONSTRAINTS), "--editable", ".[dev]"]
-    assert pesq[-1] == ".[pesq]"
+    assert evaluation[-1] == ".[evaluation]"
     assert capsys.readouterr().err == (
         "bootstrap: creating .venv\nbootstrap: installing wavegen and its dependencies (two to four minutes, 5 GB)\n"
     )
@@ -60,7 +60,7 @@ def test_changed_requirements_are_installed_into_the_same_environment(bootstrap:
     assert bootstrap.wanted_stamp() != before
     bootstrap.commands.clear()
     bootstrap.main(["pytest"])
-    assert [command[-1] for command in bootstrap.commands] == [".[dev]", ".[pesq]"]
+    assert [command[-1] for command in bootstrap.commands] == [".[dev]", ".[evaluation]"]
     assert bootstrap.recorded_stamp() == bootstrap.wanted_stamp()
 
 
@@ -88,7 +88,7 @@ def test_an_interrupted_set_up_is_done_again_from_scratch(
     assert capsys.readouterr().err.endswith("bootstrap: interrupted; the next call starts the set-up again\n")
     bootstrap.commands.clear()
     assert bootstrap.main(["pytest"]) == 7
-    assert [command[-1] for command in bootstrap.commands] == [str(bootstrap.VENV), ".[dev]", ".[pesq]"]
+    assert [command[-1] for command in bootstrap.commands] == [str(bootstrap.VENV), ".[dev]", ".[evaluation]"]
     assert "--clear" in bootstrap.commands[0]
 
 
@@ -121,13 +121,13 @@ def test_a_failed_install_shows_pip_and_leaves_no_stamp(
     assert bootstrap.recorded_stamp() != bootstrap.wanted_stamp()
 
 
-def test_without_a_compiler_only_pesq_is_missing(
+def test_without_a_compiler_only_some_metrics_are_missing(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fail_at(bootstrap, monkeypatch, ".[pesq]")
+    fail_at(bootstrap, monkeypatch, ".[evaluation]")
     assert bootstrap.main(["pytest"]) == 7
     assert capsys.readouterr().err.endswith(
-        "bootstrap: could not build pesq, which needs a C compiler: evaluation reports will have no PESQ column\n"
+        "bootstrap: could not build pesq and pyworld, which needs a C compiler: evaluations lack PESQ and pitch\n"
     )
     assert bootstrap.recorded_stamp() == bootstrap.wanted_stamp()
 

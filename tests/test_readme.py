@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from tiny import RATE, voice
 
-from wavegen.commands import bench, extract, synth, train
+from wavegen.commands import bench, evaluate, extract, synth, train
+from wavegen.evaluation.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,7 +19,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "wavegen-extract": extract.main,
     "wavegen-synth": synth.main,
     "wavegen-bench": bench.main,
+    "wavegen-evaluate": evaluate.main,
 }
+RESULTS = ("scores.csv", "summary.json", "index.html")
 # A training in a README is run as it stands there, with these on top.
 TINY = [
     "training.steps=2", "training.batch_size=2", "training.segment_frames=16", "training.workers=0",
@@ -61,6 +64,7 @@ def test_the_commands_leave_what_they_say(place: Path) -> None:
     made = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
     assert {"hello.wav", "hello.flac", "spoken/one.wav", "runs/folder-spectral/model.safetensors"} <= made
     assert "card.json" in made
+    assert {f"{place}/{name}" for place in ("evaluation", "compared") for name in RESULTS} <= made
 
 
 def test_the_programs_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +73,15 @@ def test_the_programs_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(programs) == 3
     for program in programs:
         exec(compile(program, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_the_table_of_metrics_is_the_registry() -> None:
+    rows = [line.strip("| ").split(" | ") for line in README.splitlines() if re.match(r"\| .* \(`\w+`\) \|", line)]
+    arrows = {"higher": "↑", "lower": "↓", "zero": "→0"}
+    assert rows == [
+        [f"{m.label} (`{key}`)", m.unit.replace("|", "\\|"), arrows[m.better], m.range, m.source]
+        for key, m in METRICS.items()
+    ]
 
 
 def test_what_is_run_elsewhere_is() -> None:
@@ -88,9 +101,16 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
     named = set(re.findall(r"`wavegen/(\w+)(?:\.py|/)`|`(\w+)\.py`", README.split("## How it is made")[1]))
     flat = {name for pair in named for name in pair if name}
     modules = {p.stem for p in (ROOT / "wavegen").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
-    assert modules - {"__init__", "config", "errors", "files", "checkpoint", "synthesis", "progress"} <= flat | {
-        "commands"
-    }
+    assert modules - {
+        "__init__",
+        "config",
+        "errors",
+        "files",
+        "checkpoint",
+        "synthesis",
+        "progress",
+        "threads",
+    } <= flat | {"commands"}
     assert flat - {"spectral", "wavenet", "contracts"} <= modules
 
 

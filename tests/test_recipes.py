@@ -489,7 +489,7 @@ def test_ljspeech_goes_from_its_recordings_to_all_voices(capsys: pytest.CaptureF
         out, err = capsys.readouterr()
         assert out.startswith(f"{features}training {vocoder} (")
         assert "to step 2 on cpu\n" in out
-        assert f"\nsamples of 1 held-back clips: runs/ljspeech-{vocoder}/samples\n" in out
+        assert f"\nsamples of 1 held-back clips: runs/ljspeech-{vocoder}/samples/index.html\n" in out
         assert err == ""
         assert_a_run_is_whole(Path(f"runs/ljspeech-{vocoder}"), "LJ050-0003", vocoder)
     assert not Path("features/ljspeech-hifigan-22k/audio").exists()  # used where they lie

@@ -25,6 +25,7 @@ from wavegen.mel import load_mel
 from wavegen.melspec import profile
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
+from wavegen.training.loop import is_improvement
 from wavegen.training.objectives import LikelihoodObjective, ReconstructionObjective, past_samples
 from wavegen.training.schedule import learning_rate
 from wavegen.training.state import TrainingState
@@ -49,7 +50,7 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path, corpus: Path, vocoder: st
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
         "best.safetensors", "step-00000006.safetensors", "step-00000008.safetensors",
     ]  # fmt: skip
-    assert {"a0.wav", "a0.reference.wav", "a0.griffin-lim.wav", "a0.png", "scores.tsv"} <= {
+    assert {"a0.wav", "a0.reference.wav", "a0.griffin-lim.wav", "a0.png", "scores.csv", "index.html"} <= {
         path.name for path in (out / "samples").iterdir()
     }
     assert [row["step"] for row in rows(out, "train")] == list(range(1, 9))
@@ -57,8 +58,74 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path, corpus: Path, vocoder: st
     assert {"loss", "gradient_norm", "learning_rate", "data_wait_share", "steps_per_s"} <= rows(out, "train")[0].keys()
     curves = tensorboard_tags(out / "tensorboard")
     assert {"train/loss", "train/gradient_norm", "train/learning_rate", "valid/loss"} <= curves["scalars"]
+    assert "listened/log_mel" in curves["scalars"]
+    assert [row["step"] for row in rows(out, "listened")] == [4, 8]
     assert curves["audio"] == {"a0/generated", "a0/recording"}
     assert curves["images"] == {"a0/spectrogram"}
+
+
+LISTENED = ("training.listen_clips=2", "training.listen_frames=60", "training.decay=constant")
+
+
+def test_the_best_checkpoint_is_the_best_by_the_metric_that_is_named_also_when_resumed(
+    tmp_path: Path, corpus: Path
+) -> None:
+    recipe, by = write_recipe(tmp_path / "r.yaml", corpus), ("training.best_by=si_sdr", "training.validate_every=2")
+    assert train(recipe, tmp_path / "whole", *LISTENED, *by) == 0
+    scores = {row["step"]: row["si_sdr"] for row in rows(tmp_path / "whole", "listened")}
+    assert list(scores) == [2, 4, 6, 8]
+    header = load_checkpoint(tmp_path / "whole/checkpoints/best.safetensors")[1]
+    assert (header["step"], header["best"]) == max(scores.items(), key=lambda item: item[1])
+    assert train(recipe, tmp_path / "parts", *LISTENED, *by, "training.steps=4") == 0
+    assert train(recipe, tmp_path / "parts", *LISTENED, *by) == 0
+    for name in ("best", "step-00000008"):
+        assert_same_checkpoint(*(tmp_path / run / f"checkpoints/{name}.safetensors" for run in ("whole", "parts")))
+    assert train(recipe, tmp_path / "unheard", "training.decay=constant", "training.validate_every=2") == 0
+    tensors = [load_checkpoint(tmp_path / run / "model.safetensors")[0] for run in ("whole", "unheard")]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0]), "listening changed the training"
+
+
+@pytest.mark.parametrize(
+    ("best_by", "value", "best", "expected"),
+    [
+        ("loss", 1.0, None, True),
+        ("loss", 1.0, 2.0, True),
+        ("loss", 2.0, 1.0, False),
+        ("pesq", 2.0, 1.0, True),
+        ("pesq", 1.0, 2.0, False),
+        ("mcd", 1.0, 2.0, True),
+        ("loudness", 0.1, -0.5, True),
+        ("loudness", -2.0, -0.5, False),
+        ("pesq", None, None, False),
+        ("pesq", None, 1.0, False),
+        ("pesq", 1.0, 1.0, False),
+    ],
+)
+def test_what_is_an_improvement(best_by: str, value: float | None, best: float | None, expected: bool) -> None:
+    assert is_improvement(best_by, value, best) is expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.best_by=peqs"], "best_by: unknown 'peqs', did you mean 'pesq'?"),
+        (["training.best_by=stoi"], "best_by: stoi is scored on the clips that are listened to; listen_clips is 0"),
+    ],
+)
+def test_a_bad_best_by(
+    overrides: list[str], message: str, tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run", *overrides) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_best_by_a_metric_whose_package_is_missing(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    recipe = write_recipe(tmp_path / "r.yaml", corpus)
+    assert train(recipe, tmp_path / "run", *LISTENED, "training.best_by=pesq") == 2
+    assert "training.best_by=pesq: no PESQ" in capsys.readouterr().err
 
 
 def tensorboard_tags(folder: Path) -> dict[str, set[str]]:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from wavegen.mel import LogMel, load_mel_for, save_mel
 from wavegen.melspec import MelSpec
 from wavegen.progress import pace
 from wavegen.teacher_forced import align
+from wavegen.threads import one_torch_thread
 
 MANIFEST = "manifest.tsv"
 # Says what the folder is made of. Which recordings were left out is added last: without that, it is unfinished.
@@ -97,7 +98,7 @@ def extract(
             error.where = error.where or recording.path  # samples that are too few know no file
             return str(error)
 
-    with _one_torch_thread(), ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+    with one_torch_thread(), ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         done = pool.map(one, recordings)
         bar = tqdm(done, total=len(recordings), desc="extracting", unit="clip", disable=not progress, **pace())
         results = list(bar)
@@ -213,14 +214,3 @@ def _read_marker(out: Path) -> dict[str, Any]:
         if isinstance(marker, dict):
             return marker
     return {}
-
-
-@contextlib.contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Clips run in parallel, so the operations within one need not; both at once would fight over the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -14,7 +14,8 @@ from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
 from wavegen.corpus import Clip, Recording, find_recordings, read_recordings, spread, write_manifest
 from wavegen.errors import CheckpointError, ConfigError, DataError
 from wavegen.evaluation.samples import Clip as SampleClip
-from wavegen.evaluation.samples import summary_table, write_samples
+from wavegen.evaluation.samples import write_samples
+from wavegen.evaluation.summary import short_table
 from wavegen.extraction import Extraction, extract, is_complete
 from wavegen.files import require_folder, write_beside
 from wavegen.recipe import Recipe, build, load_recipe, save_recipe
@@ -181,20 +182,21 @@ def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device,
     if VOCODERS[recipe.vocoder.name].objective == "likelihood":
         device = torch.device("cpu")  # sample by sample, compiled code there outruns a GPU
     vocoder = load_vocoder(model, device)
-    rows = write_samples(
+    scored = write_samples(
         [SampleClip(clip.name, clip.audio, clip.mel) for clip in chosen],
         lambda mel: synthesize(vocoder, mel),
         vocoder.mel,
         folder,
         untrained=_untrained(recipe, device),
         baseline_iterations=recipe.samples.baseline_iterations,
+        title=f"{out.absolute().name}: held-back clips",
         progress=progress,
     )
-    table = summary_table(rows)
+    table = short_table(scored)
     for path, text in ((folder / "scores.txt", table + "\n"), (marker, made_of)):
         with write_beside(path) as beside:
             beside.write_text(text, encoding="utf-8")
-    say(f"samples of {len(chosen)} held-back clips: {folder}")
+    say(f"samples of {len(chosen)} held-back clips: {folder / 'index.html'}")
     say(table)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from wavegen.audio import read_audio
 from wavegen.corpus import Clip, spread
+from wavegen.evaluation.metrics import SHORT_LIST, available, score
 from wavegen.evaluation.pictures import figure_to_array, spectrogram_figure
 from wavegen.mel import open_mel
 from wavegen.training.config import TrainingConfig
@@ -36,9 +37,15 @@ class Board:
     @torch.no_grad()
     def listen(
         self, step: int, vocoder: Vocoder, clips: Sequence[Clip], config: TrainingConfig, device: torch.device
-    ) -> None:
-        """Synthesise a few clips and add their sound, and their spectrogram beside the recording's."""
+    ) -> dict[str, float]:
+        """Synthesise a few clips; add their sound, their spectrogram beside the recording's, and their mean scores.
+
+        Returns:
+            the scores, of the short list and of ``config.best_by``, that any clip has.
+        """
         rate = vocoder.mel.sample_rate_hz
+        wanted = [key for key in available() if key in (*SHORT_LIST, config.best_by)]
+        scores: dict[str, list[float]] = {}
         if vocoder.objective == "likelihood" and device.type != "cpu":
             # Sample by sample, compiled code on a CPU outruns a GPU.
             vocoder, device = copy.deepcopy(vocoder).cpu(), torch.device("cpu")
@@ -55,7 +62,11 @@ class Board:
                 self.writer.add_audio(f"{clip.name}/recording", real.clip(-1, 1)[None], step, sample_rate=rate)
             figure = spectrogram_figure({"recording": real, "generated": generated}, vocoder.mel)
             self.writer.add_image(f"{clip.name}/spectrogram", figure_to_array(figure), step, dataformats="HWC")
+            for key, value in score(real, generated, vocoder.mel, wanted).values.items():
+                if value is not None:
+                    scores.setdefault(key, []).append(value)
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        return {key: sum(values) / len(values) for key, values in scores.items()}
 
     def close(self) -> None:
         """Write out what is still in memory."""

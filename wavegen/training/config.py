@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from wavegen.config import Config
+from wavegen.config import Config, did_you_mean
+from wavegen.evaluation.metrics import METRICS
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -85,6 +86,8 @@ class TrainingConfig(Config):
             keeps convolutions on a GPU from rounding to TF32.
         compile: run the dilated stacks through torch.compile.
         deterministic: only kernels that give the same bits every time; a resumed run then equals an uninterrupted one.
+        best_by: what the best checkpoint is chosen by: ``"loss"`` of the held-back clips, or a metric such as
+            ``"pesq"``, its mean over the clips that are listened to.
         workers: processes that read segments, at most one a core; 0 reads in the training process.
     """
 
@@ -111,6 +114,7 @@ class TrainingConfig(Config):
     valid_frames: PositiveInt = 188
     listen_clips: NonNegativeInt = 2
     listen_frames: PositiveInt = 376
+    best_by: str = "loss"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     deterministic: bool = True
@@ -122,6 +126,13 @@ class TrainingConfig(Config):
         for n_fft, bins in self.mel_scales:
             if n_fft % 4 or bins > n_fft // 2:
                 raise ValueError(f"mel_scales: {n_fft} is no multiple of 4, or has no {bins} bins")
+        if self.best_by != "loss":
+            if self.best_by not in METRICS:
+                raise ValueError(f"best_by: unknown {self.best_by!r}, {did_you_mean(self.best_by, ['loss', *METRICS])}")
+            if not self.listen_clips:
+                raise ValueError(
+                    f"best_by: {self.best_by} is scored on the clips that are listened to; listen_clips is 0"
+                )
         return self
 
 

@@ -19,6 +19,7 @@ from wavegen.blocks import DilatedStack
 from wavegen.checkpoint import MODEL
 from wavegen.corpus import Clip, spread
 from wavegen.errors import ConfigError
+from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.training import distributed
 from wavegen.training.board import Board
 from wavegen.training.config import TrainingConfig
@@ -79,6 +80,8 @@ def train(
             where="data.held_out",
             remedy="there must be one to train on, and one held back for each process",
         )
+    if config.best_by in METRICS and config.best_by not in available():
+        raise ConfigError(str(missing_note()), where=f"training.best_by={config.best_by}")
     use_deterministic_kernels(config.deterministic)
     torch.backends.cudnn.allow_tf32 = config.precision != "float32"  # with it, float32 convolutions keep 10 bits
     state = TrainingState(vocoder.to(device).train(), config)
@@ -150,12 +153,13 @@ def train(
             if state.step % config.validate_every == 0 or is_last:
                 with autocast:
                     row = validate(validation, valid_clips, vocoder, config, device, step=state.step)
-                score = row.get("reconstruction", row["loss"])  # discriminators move what they are a part of
-                is_best = not skipped and math.isfinite(score) and (state.best is None or score < state.best)
-                state.best = score if is_best else state.best
                 if report:
                     report.validation(state.step, row)
-                    report.board.listen(state.step, state.average, valid_clips, config, device)
+                    row |= report.listening(state, valid_clips, config, device)
+                # Discriminators move the loss that they are a part of.
+                score = row.get("reconstruction", row["loss"]) if config.best_by == "loss" else row.get(config.best_by)
+                is_best = not skipped and is_improvement(config.best_by, score, state.best)
+                state.best = score if is_best else state.best
                 window = _Window()  # time spent here is no training time
             stop = interruption.requested
             if world > 1:  # all must agree, and asking waits for the GPU: not at every step
@@ -201,6 +205,15 @@ def validate(
         for name, value in objective(batch, step=step).items():
             sums[name] = sums.get(name, 0.0) + float(value)
     return {name: value / len(clips) for name, value in distributed.total(sums, device).items()}
+
+
+def is_improvement(best_by: str, value: float | None, best: float | None) -> bool:
+    """Whether ``value`` is better than the ``best`` so far, as the loss or the metric ``best_by`` means it."""
+    if value is None or not math.isfinite(value):  # None: no clip could be scored, or only the first process scores
+        return False
+    if best is None:
+        return True
+    return value < best if best_by == "loss" else METRICS[best_by].badness(value) < METRICS[best_by].badness(best)
 
 
 def uses_bfloat16(config: TrainingConfig, device: torch.device) -> bool:
@@ -286,6 +299,14 @@ class _Report:
         self.board = self._open_board(state.step)
         self.bar.n = state.step
         self.bar.refresh()
+
+    def listening(
+        self, state: TrainingState, clips: Sequence[Clip], config: TrainingConfig, device: torch.device
+    ) -> dict[str, float]:
+        scores = self.board.listen(state.step, state.average, clips, config, device)
+        if scores:
+            self._log("listened", state.step, scores)
+        return scores
 
     def close(self) -> None:
         self.bar.close()
