@@ -44,14 +44,14 @@ def measure(name: str, precision: str) -> tuple[str, ...]:
     assert isinstance(model, WaveNet)
     model.output.weight.mul_(5)  # logits of a trained model's size
     engine = make_engine(model, "numba", precision)
-    size = bytes_of(model, precision)
+    size, hop = bytes_of(model, precision), model.mel.hop_length
     array = np.ones(int(size / 4), dtype=np.float32)
     measured: dict[str, list[float]] = {"read": [], "alone": [], "peak": [], "together": []}
     jobs: dict[str, tuple[Callable[[int], None], float]] = {
         "read": (lambda times: add_up(array, times), size),
-        "alone": (lambda samples: generate(model, engine, 1, samples), size),
+        "alone": (lambda frames: generate(model, engine, 1, frames), hop * size),
         "peak": (lambda times: multiply_add(times), MULTIPLY_ADDS * LANES),
-        "together": (lambda samples: generate(model, engine, BATCH, samples), BATCH * multiply_adds(model)),
+        "together": (lambda frames: generate(model, engine, BATCH, frames), hop * BATCH * multiply_adds(model)),
     }
     times = {key: often_enough(job) for key, (job, _) in jobs.items()}
     for _ in range(RUNS):
@@ -72,29 +72,26 @@ def seconds(job: Callable[[int], None], times: int) -> float:
 
 def often_enough(job: Callable[[int], None]) -> int:
     """Times that take about ``RUN_S``."""
-    job(256)  # compiles
-    times = 256
+    job(1)  # compiles
+    times = 1
     while (took := seconds(job, times)) < RUN_S / 2:
         times = max(2 * times, round(times * RUN_S / took / 2))
     return times
 
 
-def inputs(model: WaveNet, batch: int, samples: int) -> tuple[HeldCondition, torch.Tensor]:
-    """Condition and noise for ``samples`` or a few more."""
-    frames = -(-samples // model.mel.hop_length)
+def inputs(model: WaveNet, batch: int, frames: int) -> tuple[HeldCondition, torch.Tensor]:
+    """Condition and noise."""
     held = torch.randn(batch, model.frame_conv.out_channels, frames + 1)
     condition = HeldCondition(held, model.upsample.weights())
     return condition, torch.rand(batch, 1, condition.samples)
 
 
-def generate(model: WaveNet, engine: Engine, batch: int, samples: int) -> None:
-    condition, noise = inputs(model, batch, samples)
-    condition = HeldCondition.of(condition.per_sample()[..., :samples]) if samples % model.mel.hop_length else condition
-    engine.generate(torch.zeros(batch), condition, noise[..., :samples], engine.initial_state(batch))
+def generate(model: WaveNet, engine: Engine, batch: int, frames: int) -> None:
+    engine.generate(torch.zeros(batch), *inputs(model, batch, frames), engine.initial_state(batch))
 
 
 def error(engine: Engine, model: WaveNet) -> float:
-    condition, noise = inputs(model, 1, 2000)
+    condition, noise = inputs(model, 1, 8)
     condition = HeldCondition.of(condition.per_sample()[..., :2000])
     engines = (engine, ReferenceEngine(model))
     one, other = (e.predict(noise[0, :, :2000] * 2 - 1, condition, e.initial_state(1))[0] for e in engines)
