@@ -56,6 +56,8 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, s
         say, progress = (lambda line: None), False
     require_folder(out)
     _refuse_changes(recipe, out)
+    if recipe.init is not None and not (_run_folder(recipe, out).all() or (out / MODEL).exists()):
+        _run_folder(recipe, out).read_init(recipe.init, recipe.mel)  # before hours of extraction
     recordings = list_recordings(recipe, recipe_path)
     features = recipe.data.features or out / "features"
     if rank > 0:  # no collective: extraction may take longer than their time-out
@@ -144,7 +146,7 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, s
         return True
     torch.manual_seed(recipe.seed)
     vocoder = build(recipe)
-    run_folder = RunFolder(out, recipe.vocoder.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    run_folder = _run_folder(recipe, out)
     millions = sum(parameter.numel() for parameter in vocoder.parameters()) / 1e6
     field, rate = vocoder.receptive_field_samples, vocoder.mel.sample_rate_hz
     say(
@@ -157,6 +159,10 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, s
     if finished:
         say(f"model: {finished}")
     return finished is not None
+
+
+def _run_folder(recipe: Recipe, out: Path) -> RunFolder:
+    return RunFolder(out, recipe.vocoder.model_dump(mode="json"), recipe.model_dump(mode="json"))
 
 
 def _steps_of(model: Path) -> int:

@@ -128,7 +128,7 @@ def evaluate(
         notes += made.notes
         write_scores(folder / SCORES, clips, metrics)
         report = Report(
-            title=f"{Path(references).name}: {', '.join(files)}",
+            title=Path(references).absolute().stem,
             reference=REFERENCE,
             systems=list(files),
             metrics={key: METRICS[key] for key in metrics},

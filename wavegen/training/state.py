@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wavegen.checkpoint import find_model, load_checkpoint, load_weights, save_checkpoint, vocoder_header
 from wavegen.errors import CheckpointError, OutputError
 from wavegen.files import write_beside
+from wavegen.melspec import MelSpec
 from wavegen.training.config import TrainingConfig
 from wavegen.training.discriminators import Discriminators
 from wavegen.training.schedule import discriminator_learning_rate, learning_rate
@@ -181,7 +182,8 @@ class RunFolder:
         if not found:
             return False
         tensors, header = load_checkpoint(found[-1])
-        self._refuse_another(state, header, found[-1], remedy="give another --out to start anew, or undo the change")
+        remedy = "give another --out to start anew, or undo the change"
+        self._refuse_another(state.vocoder.mel, header, found[-1], remedy=remedy)
         state.restore(tensors, header, found[-1])
         self._forget_log_after(state.step)
         return True
@@ -199,11 +201,7 @@ class RunFolder:
         Raises:
             CheckpointError: it cannot be read, or is of another vocoder or mel definition.
         """
-        # A model file has no discriminators, the checkpoint beside it has.
-        checkpoints = sorted((source / "checkpoints").glob("step-*.safetensors"))
-        path = checkpoints[-1] if checkpoints else find_model(source)
-        tensors, header = load_checkpoint(path)
-        self._refuse_another(state, header, path, remedy="give the init the recipe was made for, or change the recipe")
+        path, tensors, header = self.read_init(source, state.vocoder.mel)
         weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
         for module in (state.vocoder, state.average):
             load_weights(module, weights, path)
@@ -217,9 +215,22 @@ class RunFolder:
             return f"{line}; its discriminators are {'others' if learnt else 'not there'}, so they start anew"
         return f"{line}, discriminators too"
 
-    def _refuse_another(self, state: TrainingState, header: Mapping[str, Any], where: Path, *, remedy: str) -> None:
+    def read_init(self, source: Path, mel: MelSpec) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+        """The file that ``start_from`` reads, and what is in it.
+
+        Raises:
+            CheckpointError: as ``start_from``.
+        """
+        # A model file has no discriminators, the checkpoint beside it has.
+        checkpoints = sorted((source / "checkpoints").glob("step-*.safetensors"))
+        path = checkpoints[-1] if checkpoints else find_model(source)
+        tensors, header = load_checkpoint(path)
+        self._refuse_another(mel, header, path, remedy="give the init the recipe was made for, or change the recipe")
+        return path, tensors, header
+
+    def _refuse_another(self, mel: MelSpec, header: Mapping[str, Any], where: Path, *, remedy: str) -> None:
         """Raise CheckpointError where a file's vocoder or mel definition is not this run's."""
-        wanted = vocoder_header(self.vocoder_config, state.vocoder.mel)
+        wanted = vocoder_header(self.vocoder_config, mel)
         for part, value in wanted.items():
             found = header.get(part, {})
             keys = [key for key in value if found.get(key) != value[key]]
