@@ -14,11 +14,11 @@ function rank(metric, value) {
   return metric.better in ARROWS ? value : Math.abs(value);
 }
 
-/** A function that writes the numbers of one column alike, with three digits that mean something. */
+/** A function that writes the numbers of one column alike, with three digits that mean something (of 1, three after it). */
 function writer(values) {
   const known = values.filter((value) => value != null && value !== 0);
   const largest = Math.max(...known.map(Math.abs), 0);
-  const digits = largest ? Math.min(Math.max(2 - Math.floor(Math.log10(largest)), 0), 6) : 0;
+  const digits = largest ? Math.min(Math.max(2 - Math.floor(Math.log10(0.9999 * largest)), 0), 6) : 0;
   return (value) => (value == null ? "–" : value.toFixed(digits).replace("-", "−"));
 }
 
