@@ -250,7 +250,7 @@ def test_mels_at_several_scales_are_compared_alike() -> None:
     assert isinstance(ReconstructionObjective(vocoder, MEL, TrainingConfig(steps=1)).mel_distance, LogMelDistance)
 
 
-@pytest.mark.parametrize("scale", [(510, 40), (64, 33)])
+@pytest.mark.parametrize("scale", [(510, 40), (64, 33), (100, 20)])
 def test_impossible_scales_are_refused(scale: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="mel_scales"):
         TrainingConfig(steps=1, mel_scales=(scale,))
@@ -559,3 +559,18 @@ def test_resuming_on_a_gpu_is_bit_for_bit_too(tmp_path: Path, recipe: Path, gpu:
         settings = [IN_A_RECIPE, "training.decay=constant", f"training.steps={steps}"]
         assert main([str(recipe), "--out", str(tmp_path / name), "--device", "cuda", *settings]) == 0
     assert_same_checkpoint(checkpoint(tmp_path / "whole", 8), checkpoint(tmp_path / "parts", 8))
+
+
+def test_a_discriminator_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"periods: \[2, 2\] has one twice"):
+        AdversarialConfig(periods=(2, 2))
+    with pytest.raises(ValueError, match=r"resolutions: .* has one twice"):
+        AdversarialConfig(resolutions=((256, 64), (256, 64)))
+
+
+def test_discriminators_that_never_begin_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", write_corpus(tmp_path / "corpus"))
+    late = "training.adversarial={periods: [2], period_channels: [4], resolutions: [], start_step: 8}"
+    assert train(recipe, tmp_path / "run", late) == 0
+    expected = "no discriminators: training.adversarial.start_step is 8, and there are 8 steps\n"
+    assert expected in capsys.readouterr().out

@@ -102,6 +102,10 @@ def test_a_mistake_is_one_line(
 
 
 def test_an_option_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        bench.main(["--runs", "0"])
-    assert "--runs 0: give at least 1" in capsys.readouterr().err
+    for options, complaint in (
+        (["--runs", "0"], "--runs 0: give at least 1"),
+        (["--engine", "torch", "--precision", "int16"], "--precision int16: the torch engine has float32 alone"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            bench.main(options)
+        assert complaint in capsys.readouterr().err

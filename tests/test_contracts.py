@@ -94,7 +94,8 @@ VOCODER_OPTIONS = {
             {"cycles": 2, "depth": 3, "condition_channels": 3, "condition_window": 1},
             {"cycles": 1, "depth": 4, "kernel_size": 2, "condition_window": 0},
         )
-    ],
+    ] + [{"padding": "same", "kernel_size": 1, "residual_channels": 4, "gate_channels": 6, "skip_channels": 5,
+          "cycles": 1, "depth": 2, "condition_channels": 3, "condition_window": 1}],
 }  # fmt: skip
 
 

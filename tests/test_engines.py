@@ -234,6 +234,8 @@ def test_wrong_shapes_are_refused() -> None:
     for other in (ReferenceEngine(model), make_engine(network("deep"), "numba")):
         with pytest.raises(StreamingError, match="numba engine: a state of another engine, model or kind of processor"):
             engine.predict(given, condition, other.initial_state(1))
+        with pytest.raises(StreamingError, match="torch engine: a state of another engine or model"):
+            ReferenceEngine(network("gaussian")).predict(given, condition, other.initial_state(1))
 
 
 # ---- a vocoder's engine ------------------------------------------------------------------------------------

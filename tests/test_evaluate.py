@@ -1,11 +1,13 @@
 """wavegen-evaluate as a user meets it: pairs, scores, files, and one line for every mistake."""
 
+import contextlib
 import csv
 import json
 import math
 import os
 import pickle
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +26,7 @@ from wavegen.evaluation.metrics import METRICS, Scores, available
 from wavegen.evaluation.pairing import pair_by_name, system_names
 from wavegen.evaluation.scoring import ScoredClip, Workers
 from wavegen.evaluation.summary import full_table, interval, short_table, summarize
-from wavegen.files import folder_beside
+from wavegen.files import results_folder
 from wavegen.mel import profile
 
 RATE = 16000
@@ -282,7 +284,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "occupied": (
         occupied,
         ["real", "noisy", "--out", "taken"],
-        "{place}/taken: holds other files; give another folder; nothing there was changed",
+        "{place}/taken: holds other files (thesis.txt); give another folder; nothing there was changed",
     ),
     "own output": (
         earlier,
@@ -475,37 +477,145 @@ def test_a_note_says_one_reason_once() -> None:
     assert clip.notes() == ["vocoder: no STOI, PESQ: silence"]
 
 
-def test_a_folder_beside_takes_the_place_of_its_like_alone() -> None:
-    place = Path("out")
+# ---- the folder of results
+
+
+def is_ours(marker: Path) -> bool:
+    return marker.read_text() == "ours"
+
+
+def results(place: Path = Path("out")) -> contextlib.AbstractContextManager[Path]:
+    return results_folder(place, ("audio", "page", "done"), is_ours=is_ours)
+
+
+def make_results(content: str, place: Path = Path("out")) -> None:
+    with results(place) as folder:
+        (folder / "audio").mkdir()
+        (folder / "audio" / content).touch()
+        (folder / "page").write_text(content)
+        (folder / "done").write_text("ours")
+
+
+def tree(place: str = ".") -> set[str]:
+    return {path.relative_to(place).as_posix() for path in Path(place).rglob("*")}
+
+
+def test_results_take_the_place_of_earlier_ones() -> None:
     for content in ("one", "two"):
-        with folder_beside(place, marker="done") as folder:
-            (folder / content).touch()
-            (folder / "done").touch()
-        assert {path.name for path in place.iterdir()} == {content, "done"}
-    with pytest.raises(ZeroDivisionError), folder_beside(place, marker="done"):
+        make_results(content)
+        assert tree("out") == {"audio", f"audio/{content}", "page", "done"}
+    with pytest.raises(ZeroDivisionError), results() as folder:
+        (folder / "page").write_text(str(1 // 0))
+    assert tree("out") == {"audio", "audio/two", "page", "done"}
+    assert Path("out/page").read_text() == "two"
+    with pytest.raises(ZeroDivisionError), results(Path("new")):
         raise ZeroDivisionError
-    assert {path.name for path in place.iterdir()} == {"two", "done"}
-    (place / "done").unlink()
-    with pytest.raises(WavegenError, match="holds other files"), folder_beside(place, marker="done"):
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", "done", "audio/voice.wav"])
+def test_a_folder_with_anything_else_in_it_is_left_alone(foreign: str) -> None:
+    Path("out", foreign).parent.mkdir(parents=True)
+    Path("out", foreign).write_text("mine")
+    before = tree()
+    with (
+        pytest.raises(WavegenError, match=rf"out: holds other files \({foreign.split('/')[0]}\); give another"),
+        results(),
+    ):
         pass
-    assert [path.name for path in Path().iterdir()] == ["out"]
+    assert tree() == before
 
 
-def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    with folder_beside(Path("out"), marker="done") as folder:
-        (folder / "done").write_text("old")
+def test_results_with_a_stranger_among_them_are_left_alone() -> None:
+    make_results("one")
+    Path("out/ratings-anna.json").touch()
+    with pytest.raises(WavegenError, match=r"holds other files \(ratings-anna\.json\)"), results():
+        pass
+    assert tree("out") == {"audio", "audio/one", "page", "done", "ratings-anna.json"}
+
+
+def test_results_go_where_a_link_leads() -> None:
+    Path("real").mkdir()
+    Path("out").symlink_to("real")
+    for content in ("one", "two"):
+        make_results(content)
+    assert Path("out").is_symlink()
+    assert tree("real") == {"audio", "audio/two", "page", "done"}
+    assert tree() == {"out", "real", *(f"real/{name}" for name in tree("real"))}
+
+
+def test_results_that_cannot_be_put_in_place_leave_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_results("old")
     rename = os.replace
 
-    def refuse_the_new(source: Path, target: Path) -> None:
-        if source.name.endswith(".part"):
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == "page":
             raise OSError(28, "No space left on device")
         rename(source, target)
 
-    monkeypatch.setattr(os, "replace", refuse_the_new)
-    with pytest.raises(WavegenError, match="No space left"), folder_beside(Path("out"), marker="done") as folder:
-        (folder / "done").write_text("new")
-    assert [path.name for path in Path().iterdir()] == ["out"]
-    assert Path("out/done").read_text() == "old"
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(WavegenError, match="No space left"):
+        make_results("new")
+    assert "done" not in tree("out")  # so nothing takes the mixture for a result
+    assert not [name for name in tree("out") if ".part" in name]
+
+
+def test_a_foreign_summary_is_none_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips("a")
+    Path("evaluation").mkdir()
+    Path("evaluation/summary.json").write_text('{"made_by": "me"}')
+    assert run("real", "noisy") == 2
+    assert "evaluation: holds other files (summary.json)" in capsys.readouterr().err
+    assert tree("evaluation") == {"summary.json"}
+
+
+def test_a_model_within_the_results_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips("a")
+    assert run("real", "noisy") == 0
+    model = write_model(Path("evaluation/audio/m.safetensors"))
+    assert run("real", "--model", str(model)) == 2
+    assert "holds evaluation/audio/m.safetensors, which is to be scored" in capsys.readouterr().err
+    assert model.exists()
+
+
+# ---- outputs with faults
+
+
+def test_an_output_that_is_no_number_costs_its_own_scores_alone() -> None:
+    write_clips("a", "b")
+    broken, _ = soundfile.read("noisy/a.wav")
+    broken[100] = math.nan
+    soundfile.write("noisy/a.wav", broken, RATE, subtype="FLOAT")
+    assert run("real", "noisy") == 0
+    a, b = rows()
+    assert {a[key] for key in available()} == {""}
+    assert "NaN or infinite samples" in a["notes"]
+    assert all(b[key] for key in ("stoi", "log_mel"))
+
+
+def test_clipping_of_what_was_resampled_is_not_guessed() -> None:
+    write_clips("a", rate=24000)
+    samples, _ = soundfile.read("real/a.wav")
+    write("other/a.wav", np.repeat(samples, 2), 48000)
+    assert run("real", "other") == 0
+    (row,) = rows()
+    assert row["clipping"] == ""
+    assert "no clipping: resampled" in row["notes"]
+    assert run("real", "noisy") == 0
+    assert rows()[0]["clipping"] == "0"
+
+
+def test_names_pair_however_their_accents_are_written() -> None:
+    write_clips("a")
+    for place, form in (("real", "NFC"), ("noisy", "NFD")):
+        Path(place, "a.wav").rename(Path(place, unicodedata.normalize(form, "café") + ".wav"))
+    assert run("real", "noisy") == 0
+    assert rows()[0]["clip"] == unicodedata.normalize("NFC", "café")
+
+
+def test_places_with_dots_have_names_without() -> None:
+    Path("a/b").mkdir(parents=True)
+    assert system_names([Path("a/b/..")]) == ["a"]
 
 
 def test_scores_are_finite_numbers() -> None:

@@ -13,6 +13,7 @@ import torch
 from tiny import write_corpus
 
 import wavegen.extraction
+import wavegen.mel
 from wavegen.audio import read_audio, write_audio
 from wavegen.corpus import Clip, Recording, find_recordings, read_manifest
 from wavegen.errors import DataError, OutputError
@@ -402,3 +403,23 @@ def test_mels_of_another_definition_are_replaced_and_named(tmp_path: Path) -> No
     assert first.remark() == ""
     second = extract(recordings, tmp_path / "out", profile("bigvgan-24k").replace(n_mels=80), progress=False)
     assert second.remark() == ", in place of mels with another n_mels"
+
+
+def test_a_recording_is_never_overwritten_by_what_is_made_of_it() -> None:
+    Path("data/audio").mkdir(parents=True)
+    soundfile.write("data/audio/a.flac", np.zeros((22050, 2)), 44100)
+    before = Path("data/audio/a.flac").read_bytes()
+    with pytest.raises(OutputError, match=r"audio/a\.flac: would be overwritten by what is made of it; give another"):
+        extract(find_recordings(Path("data/audio"), held_out=0), Path("data"), SPEC, progress=False)
+    assert Path("data/audio/a.flac").read_bytes() == before
+    assert [path.name for path in Path("data").iterdir()] == ["audio"]
+
+
+def test_a_predicted_mel_is_never_overwritten_by_what_is_made_of_it() -> None:
+    record("a")
+    mel = LogMel(SPEC)(torch.from_numpy(read_audio(CORPUS / "a.wav"))[None])[0].numpy()
+    wavegen.mel.save_mel("out/mels/a.npz", mel, SPEC)
+    pair = Recording("a", CORPUS / "a.wav", "train", Path("out/mels/a.npz"))
+    with pytest.raises(OutputError, match=r"out/mels/a\.npz: would be overwritten"):
+        extract([pair], OUT, SPEC, progress=False)
+    assert Path("out/mels/a.npz").exists()

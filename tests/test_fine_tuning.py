@@ -65,9 +65,9 @@ def test_discriminators_are_taken_over(recipe: Path, capsys: pytest.CaptureFixtu
     assert names
     for name in names:
         assert torch.allclose(now[name], learnt[name], rtol=1e-6, atol=1e-9), name
-    other = "training.adversarial.period_channels=[6]"
-    assert train(recipe, Path("third"), "init=first", *ADVERSARIAL, other) == 0
-    assert "its discriminators are others, so they start anew" in capsys.readouterr().out
+    for number, other in enumerate(("period_channels=[6]", "periods=[3]")):  # a period is in no shape
+        assert train(recipe, Path(f"other{number}"), "init=first", *ADVERSARIAL, f"training.adversarial.{other}") == 0
+        assert "its discriminators are others, so they start anew" in capsys.readouterr().out
     assert train(recipe, Path("fourth"), "init=first/model.safetensors", *ADVERSARIAL) == 0
     assert "its discriminators are not there, so they start anew" in capsys.readouterr().out
 
@@ -98,3 +98,12 @@ def test_an_init_in_a_recipe_is_relative_to_its_file(tmp_path: Path, recipe: Pat
     (folder / "tiny.yaml").write_text(recipe.read_text() + "init: ../first\n")
     assert load_recipe(folder / "tiny.yaml").init == folder / "../first"
     assert load_recipe(folder / "tiny.yaml", ["init=first"]).init == tmp_path / "first"
+
+
+def test_the_untrained_voice_in_the_scores_is_the_one_it_began_with(recipe: Path) -> None:
+    assert train(recipe, Path("first"), "training.steps=4") == 0
+    assert train(recipe, Path("second"), "init=first", *STILL, "samples.clips=1") == 0
+    samples = Path("second/samples")
+    (untrained,) = samples.glob("*.untrained.wav")
+    vocoder = untrained.with_name(untrained.name.replace(".untrained", ""))
+    assert untrained.read_bytes() == vocoder.read_bytes()

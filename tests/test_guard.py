@@ -20,7 +20,7 @@ from wavegen.melspec import profile
 from wavegen.training import data
 from wavegen.training.config import TrainingConfig
 from wavegen.training.guard import skip
-from wavegen.training.objectives import Losses, ReconstructionObjective
+from wavegen.training.objectives import AdversarialObjective, Losses, Objective, ReconstructionObjective
 from wavegen.training.state import TrainingState
 from wavegen.vocoders import VOCODERS, Vocoder
 
@@ -41,11 +41,18 @@ def recipe(tmp_path: Path, corpus: Path) -> Path:
 class Poison:
     """Makes chosen steps of training no numbers, in chosen attempts at them; counts the attempts."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: set[int], *, attempts: int = 1) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        steps: set[int],
+        *,
+        attempts: int = 1,
+        kind: type[Objective] = ReconstructionObjective,
+    ) -> None:
         self.attempts: Counter[int] = Counter()
-        original = ReconstructionObjective.forward
+        original = kind.forward
 
-        def forward(objective: ReconstructionObjective, batch: data.Batch, *, step: int = 0) -> Losses:
+        def forward(objective: Objective, batch: data.Batch, *, step: int = 0) -> Losses:
             parts = original(objective, batch, step=step)
             if torch.is_grad_enabled():  # validation is left alone
                 self.attempts[step + 1] += 1
@@ -53,7 +60,7 @@ class Poison:
                     return self.spoil(objective.vocoder, parts)
             return parts
 
-        monkeypatch.setattr(ReconstructionObjective, "forward", forward)
+        monkeypatch.setattr(kind, "forward", forward)
 
     def spoil(self, vocoder: Vocoder, parts: Losses) -> Losses:
         return {**parts, "loss": parts["loss"] * NAN}
@@ -205,6 +212,91 @@ def test_a_run_killed_just_after_a_rollback_keeps_the_lower_rate(
     assert train(recipe, killed, *settings) == 0  # the poison is used up: only the checkpoint knows of it
     assert_same_checkpoint(checkpoint(whole, 8), checkpoint(killed, 8))
     assert len(rows(killed, "rollback")) == 1
+
+
+ADVERSARIAL = (
+    "training.adversarial={periods: [2], period_channels: [4], resolutions: [], betas: [0.3, 0.4], weight_decay: 0.5, "
+    "clip_norm: 0.01, learning_rate: 1.0e-3}"
+)
+
+
+def test_a_rollback_lowers_the_rate_of_the_discriminators_too(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[tuple[int, list[float]]] = []
+    original = TrainingState.take_step
+
+    def take_step(state: TrainingState) -> None:
+        assert state.discriminator_optimizer is not None
+        (group,) = state.discriminator_optimizer.param_groups
+        assert (group["betas"], group["weight_decay"]) == ((0.3, 0.4), 0.5)
+        gradients = [p.grad for p in state.discriminators.parameters() if p.grad is not None]
+        assert torch.stack([gradient.norm() for gradient in gradients]).norm() <= 0.01 * 1.001
+        rates.append((state.step, [state.optimizer.param_groups[0]["lr"], group["lr"]]))
+        original(state)
+
+    monkeypatch.setattr(TrainingState, "take_step", take_step)
+    Poison(monkeypatch, {5, 6, 7}, kind=AdversarialObjective)
+    assert train(recipe, tmp_path / "run", CONSTANT, ADVERSARIAL) == 0
+    assert [step for step, _ in rates] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert [[after / before for after, before in zip(of, rates[3][1], strict=True)] for _, of in rates[4:]] == [
+        [0.5, 0.5]
+    ] * 4
+
+
+def test_discriminators_that_are_no_numbers_are_not_saved() -> None:
+    config = TrainingConfig(steps=9, adversarial={"periods": (2,), "period_channels": (4,), "resolutions": ()})
+    state = TrainingState(VOCODERS["spectral"](profile("bigvgan-24k"), channels=4, layers=1), config)
+    assert state.is_finite()
+    assert state.discriminators is not None
+    with torch.no_grad():
+        next(state.discriminators.parameters()).flatten()[0] = NAN
+    assert not state.is_finite()
+
+
+def test_means_in_the_log_begin_anew_after_a_rollback(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps 5 and 6 were taken, undone, and taken again: a mean over both attempts would differ."""
+    settings = (CONSTANT, "training.checkpoint_every=4", "training.log_every=8")
+    Poison(monkeypatch, {7, 8, 9})
+    assert train(recipe, tmp_path / "a", *settings, "training.steps=16") == 0
+    Poison(monkeypatch, {5, 6, 7})
+    assert train(recipe, tmp_path / "b", *settings, "training.steps=16") == 0
+    losses = [[row["loss"] for row in rows(tmp_path / run, "train")] for run in "ab"]
+    assert losses[0] == losses[1]
+
+
+def test_a_validation_after_a_skip_is_never_the_best(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No checkpoint is written then, so there would be no best one to find."""
+    Poison(monkeypatch, {4})
+    run = tmp_path / "run"
+    assert train(recipe, run, "training.steps=5", "training.checkpoint_every=1") == 0
+    first, last = rows(run, "valid")
+    assert load_checkpoint(checkpoint(run, 5))[1]["best"] == pytest.approx(last["loss"])
+    assert (first["step"], last["step"]) == (4, 5)
+    assert load_checkpoint(run / "checkpoints/best.safetensors")[1]["step"] == 5
+
+
+def test_a_run_whose_last_step_was_skipped_can_be_extended(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Poison(monkeypatch, {8})
+    run = tmp_path / "run"
+    assert train(recipe, run, "training.checkpoint_every=100", "training.validate_every=100") == 0
+    assert checkpoint(run, 8).exists()
+    assert train(recipe, run, "training.checkpoint_every=100", "training.validate_every=100", "training.steps=9") == 0
+    assert [row["step"] for row in rows(run, "train")] == [*range(1, 8), 9]
+
+
+def test_a_log_without_a_checkpoint_begins_anew(tmp_path: Path, recipe: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "log.jsonl").write_text('{"step": 3, "kind": "train"}\n')
+    assert train(recipe, run) == 0
+    assert [row["step"] for row in rows(run, "train")] == list(range(1, 9))
 
 
 def test_without_a_checkpoint_to_go_back_to_training_stops(

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -432,3 +433,25 @@ def test_each_metric_is_described() -> None:
 def test_badness_is_lowest_for_the_best(better: str, best: float) -> None:
     metric = Metric("label", "unit", better, "source")
     assert min([3.0, -2.0, -1.0], key=metric.badness) == best
+
+
+def test_an_output_that_drops_out_for_long_has_no_pesq() -> None:
+    """Its other pieces alone would say that all is well."""
+    pytest.importorskip("pesq")
+    long = np.concatenate([speech(1.2, rate=16000, seed=seed) for seed in range(18)])
+    dropped = np.where(np.arange(len(long)) < len(long) // 2, long, 0)
+    spec = profile("wavegen-16k")
+    reasons = score(long, dropped, spec, ["pesq"]).reasons
+    assert reasons["pesq"].startswith("the output is silent for 11 s")
+    assert score(dropped, dropped, spec, ["pesq"]).values["pesq"] == pytest.approx(4.64, abs=0.01)
+
+
+def test_what_a_package_refuses_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pair: object) -> float:
+        raise ValueError("Audio must have length greater than the block size.")
+
+    monkeypatch.setitem(METRICS, "loudness", replace(METRICS["loudness"], compute=refuse))  # type: ignore[arg-type]
+    samples = speech(1.0, rate=16000)
+    scores = score(samples, samples, profile("wavegen-16k"), ["loudness", "dc_offset"])
+    assert scores.values == {"loudness": None, "dc_offset": 0}
+    assert "block size" in scores.reasons["loudness"]

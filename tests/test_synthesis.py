@@ -1,5 +1,7 @@
 """Long mels in pieces, folders of them, and how long it took."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +241,26 @@ def test_one_failure_stops_the_others_and_leaves_nothing_half_written(
         synthesize_files(vocoder, mels, jobs=2)
     assert not [path for path in mels[0][0].parent.iterdir() if ".part" in path.name]
     assert not (mels[0][0].parent / "7.wav").exists()
+
+
+def test_a_failure_does_not_wait_for_what_began_before(
+    tmp_path: Path, mels: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+
+    def slow_or_failing(vocoder: Vocoder, group: list, seed: int) -> object:
+        if group[0].shape[1] == 60:
+            failed.set()
+            raise OSError(28, "No space left on device")
+        for _ in range(50):  # the longest, which is first
+            failed.wait()
+            time.sleep(0.02)
+            yield [np.zeros(SPEC.hop_length, np.float32)]
+
+    monkeypatch.setattr(synthesis, "_stream_together", slow_or_failing)
+    with pytest.raises(OutputError, match="No space left on device"):
+        synthesize_files(ready("wavenet-mu-law"), mels, jobs=2)
+    assert not list(tmp_path.glob("*.wav"))
 
 
 def test_sinks_get_the_sound_as_it_is_made() -> None:

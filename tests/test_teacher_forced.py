@@ -196,6 +196,8 @@ def test_a_list_with_all_columns() -> None:
         ("sound\na.wav\n", "line 2 is not a row of a manifest (ValueError('an empty cell'))"),
         ("path\tsplit\na.wav\ttest\n", "line 2 is not a row of a manifest (KeyError('test'))"),
         ("name\tpath\nx\ta.wav\nx\tb.wav\n", "two recordings named 'x'; give each a name of its own"),
+        ("name\tpath\n../x\ta.wav\n", "line 2 is not a row of a manifest (ValueError('a name that leads out"),
+        ("name\tpath\n/x\ta.wav\n", "line 2 is not a row of a manifest (ValueError('a name that leads out"),
     ],
 )
 def test_a_bad_list_is_refused(text: str, message: str) -> None:

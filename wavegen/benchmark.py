@@ -119,6 +119,7 @@ def measure(
             elif setting == REFERENCE:
                 raise WavegenError(worker.fault)
             else:
+                worker.close()
                 note(f"{setting.engine} {setting.precision} left out: {worker.fault}")
         for _ in range(runs):
             for worker in workers:

@@ -175,7 +175,8 @@ def read_recordings(path: Path, *, held_out: float | str = 0.05) -> list[Recordi
     table, remedy = _read_table(path), "it needs the tab-separated column path, and may have name, split, mel, speaker"
     for line in table:
         line.setdefault("path", line.get("audio", ""))
-        line.setdefault("name", PurePath(line["path"]).with_suffix("").as_posix().lstrip("./") if line["path"] else "")
+        parts = PurePath(line["path"] or "").with_suffix("").parts if line["path"] else ()
+        line.setdefault("name", "/".join(part for part in parts if part not in ("..", PurePath(line["path"]).anchor)))
     has_split = "split" in table[0] if table else True
     recordings = _parse_rows(path, [{"split": "train", **line} for line in table], Recording, remedy)
     seen = {recording.name for recording in recordings}
@@ -216,7 +217,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 def _parse_rows(path: Path, rows: Sequence[Mapping[str, str]], kind: type[Row], remedy: str) -> list[Row]:
     parse: dict[str, Callable[[str], object]] = {"split": _split, "samples": int, "frames": int}
     parse |= dict.fromkeys(("path", "audio", "mel"), lambda value: path.parent / _not_empty(value))
-    parse["name"] = _not_empty
+    parse["name"] = _name
     result = []
     for line, row in enumerate(rows, start=2):
         try:
@@ -237,6 +238,13 @@ def _parse_rows(path: Path, rows: Sequence[Mapping[str, str]], kind: type[Row], 
 def _not_empty(value: str) -> str:
     if not value:
         raise ValueError("an empty cell")
+    return value
+
+
+def _name(value: str) -> str:
+    """Files are called after it, in folders that they must not leave."""
+    if PurePath(_not_empty(value)).is_absolute() or ".." in PurePath(value).parts:
+        raise ValueError("a name that leads out of its folder")
     return value
 
 

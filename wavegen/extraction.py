@@ -75,10 +75,11 @@ def extract(
 
     Raises:
         DataError: no recording could be used.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or what is in it would be overwritten by what is made of it.
     """
     out = Path(out).absolute()
     require_folder(out)
+    _refuse_to_overwrite(recordings, out)
     before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
     if is_complete(recordings, out, spec):
         return Extraction(read_manifest(out / MANIFEST, Clip), before["left_out"], was_complete=True)
@@ -130,7 +131,7 @@ def _extract_one(recording: Recording, out: Path, log_mel: LogMel) -> tuple[Clip
         info.sample_rate_hz == spec.sample_rate_hz and info.channels == 1 and recording.path.suffix.lower() in SEEKABLE
     )
     mel_path = _mel_path(recording, out)
-    audio_path = recording.path.absolute() if usable_as_it_is else out / "audio" / f"{recording.name}.flac"
+    audio_path = recording.path.absolute() if usable_as_it_is else _audio_path(recording, out)
     if mel_path.exists() and audio_path.exists():
         samples = audio_info(audio_path).samples
     else:
@@ -147,7 +148,7 @@ def _extract_one(recording: Recording, out: Path, log_mel: LogMel) -> tuple[Clip
 def _extract_pair(recording: Recording, predicted_path: Path, out: Path, log_mel: LogMel) -> tuple[Clip, int]:
     """Of a recording and the mel that a TTS predicted for it, the frames that both have."""
     spec = log_mel.spec
-    mel_path, audio_path = _mel_path(recording, out), out / "audio" / f"{recording.name}.flac"
+    mel_path, audio_path = _mel_path(recording, out), _audio_path(recording, out)
     predicted = load_mel_for(predicted_path, spec)
     audio = read_audio(recording.path, spec.sample_rate_hz)
     natural = log_mel(torch.from_numpy(audio)[None])[0].numpy()
@@ -164,8 +165,20 @@ def _extract_pair(recording: Recording, predicted_path: Path, out: Path, log_mel
     return clip, alignment.shift
 
 
+def _refuse_to_overwrite(recordings: Sequence[Recording], out: Path) -> None:
+    for recording in recordings:
+        for given, made in ((recording.path, _audio_path(recording, out)), (recording.mel, _mel_path(recording, out))):
+            if given is not None and given.resolve() == made.resolve():
+                what = "would be overwritten by what is made of it"
+                raise OutputError(what, where=given, remedy="give another folder for the results")
+
+
 def _mel_path(recording: Recording, out: Path) -> Path:
     return out / "mels" / f"{recording.name}.npz"
+
+
+def _audio_path(recording: Recording, out: Path) -> Path:
+    return out / "audio" / f"{recording.name}.flac"
 
 
 def _forget(path: Path) -> None:

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wavegen.errors import OutputError
@@ -47,25 +48,40 @@ def require_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def folder_beside(path: Path, *, marker: str) -> Iterator[Path]:
-    """Yield a new folder beside ``path``; on success it takes the place of ``path``, on failure it goes.
+def results_folder(path: Path, entries: Sequence[str], *, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield a new folder inside ``path``; on success what is in it replaces earlier results there, on failure it goes.
 
-    What is at ``path`` is replaced only where it is empty or an earlier result, which the file ``marker`` in it tells.
+    Args:
+        path: made where it is not there; where it is, it must be empty or hold earlier results and nothing else.
+        entries: names of all results; the last is the file that tells whose they are, put there when all others are.
+        is_ours: whether that file is one of ours.
 
     Raises:
-        OutputError: something else is at ``path``, or the folder cannot be written.
+        OutputError: something else is at ``path``, or it cannot be written.
     """
     path = Path(path).absolute()
     require_folder(path)
-    if path.exists() and any(path.iterdir()) and not (path / marker).is_file():
-        raise OutputError("holds other files", where=path, remedy="give another folder; nothing there was changed")
-    beside, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
+    is_new, marker = not path.exists(), path / entries[-1]
+    present = [] if is_new else [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    strangers = sorted(set(present) - set(entries))
+    if strangers or (present and not (marker.is_file() and is_ours(marker))):
+        shown = ", ".join((strangers or present)[:3])
+        raise OutputError(
+            f"holds other files ({shown})", where=path, remedy="give another folder; nothing there was changed"
+        )
     try:
-        beside.mkdir(parents=True)
-        yield beside
-        if path.exists():
-            os.replace(path, old)
-        os.replace(beside, path)
+        path.mkdir(parents=True, exist_ok=True)
+        # Inside, not beside: ``path`` may be a link, or another disk than the folder that it is in.
+        inside = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=path))
+        try:
+            yield inside
+            marker.unlink(missing_ok=True)
+            for name in entries:
+                _remove(path / name)
+                if (inside / name).exists():
+                    os.replace(inside / name, path / name)
+        finally:
+            shutil.rmtree(inside, ignore_errors=True)
     except OSError as error:
         no_folder = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "a file is where its folder should be" if no_folder else error.strerror or error
@@ -73,7 +89,13 @@ def folder_beside(path: Path, *, marker: str) -> Iterator[Path]:
             f"cannot write: {reason}", where=path, remedy="check the folder's permissions and the free space"
         ) from error
     finally:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        for leftover in (beside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # where there are results
+                path.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -212,6 +212,11 @@ def _untrained(recipe: Recipe, device: torch.device) -> Callable[[np.ndarray], n
     vocoder = build(recipe)
     if vocoder.objective == "likelihood":
         return None
+    if recipe.init is not None:
+        try:
+            vocoder = load_vocoder(recipe.init)
+        except CheckpointError:  # it has gone since
+            return None
     vocoder = vocoder.prepared_for_synthesis().to(device)
     return lambda mel: synthesize(vocoder, mel)
 

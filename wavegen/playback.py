@@ -36,7 +36,10 @@ class Player:
             raise _no_device(error) from error
 
     def __enter__(self) -> "Player":
-        self._stream.start()
+        try:
+            self._stream.start()
+        except self._failure as error:
+            raise _no_device(error) from error
         return self
 
     def write(self, samples: np.ndarray) -> None:

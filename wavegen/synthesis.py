@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -133,12 +133,15 @@ def synthesize_files(
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(_synthesize_group, vocoder, group, seed, float32, progress, stop) for group in together]
         try:
-            clipped = sum(future.result() for future in futures)
-        except BaseException:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:  # after a failure, or Ctrl-C while waiting
             stop.set()
             for future in futures:
                 future.cancel()
-            raise
+    failures = [error for future in futures if not future.cancelled() and (error := future.exception())]
+    for error in sorted(failures, key=lambda error: isinstance(error, CancelledError)):
+        raise error
+    clipped = sum(future.result() for future in futures)
     audio_s = sum(frames) * vocoder.mel.hop_length / vocoder.mel.sample_rate_hz
     return Timing(audio_s, time.perf_counter() - started, clipped)
 

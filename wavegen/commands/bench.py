@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("batch", "threads", "runs"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             parser.error(f"--{name} {getattr(arguments, name)}: give at least 1")
+    if arguments.engine == "torch" and arguments.precision == "int16":
+        parser.error("--precision int16: the torch engine has float32 alone")
     return run_command("wavegen-bench", lambda: _bench(arguments))
 
 

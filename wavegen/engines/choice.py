@@ -1,7 +1,7 @@
 """Which engine runs a network, and how long one that was built may be kept."""
 
 from collections.abc import Callable
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from wavegen.engines.base import Engine, Network
 from wavegen.engines.packing import Precision
 from wavegen.engines.reference import ReferenceEngine
 from wavegen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wavegen.engines.compiled import NumbaEngine
 
 EngineName = Literal["auto", "torch", "numba"]
 ENGINES, PRECISIONS = get_args(EngineName), get_args(Precision)
@@ -30,9 +33,7 @@ def make_engine(network: Network, name: str = "auto", precision: str = "float32"
     if name == "torch":
         return ReferenceEngine(network)
     try:
-        return _numba_engine(network, cast(Precision, precision))
-    except ImportError as error:
-        fault = ConfigError(f"numba cannot be imported ({error})", remedy="pip install numba")
+        return _numba_engine()(network, cast(Precision, precision))
     except ConfigError as error:
         fault = error
     if name == "numba":
@@ -42,10 +43,12 @@ def make_engine(network: Network, name: str = "auto", precision: str = "float32"
     return engine
 
 
-def _numba_engine(network: Network, precision: Precision) -> Engine:
-    from wavegen.engines.compiled import NumbaEngine  # only now: it takes half a second that others need not wait
-
-    return NumbaEngine(network, precision)
+def _numba_engine() -> "type[NumbaEngine]":
+    try:
+        from wavegen.engines.compiled import NumbaEngine  # only now: it takes half a second that others need not wait
+    except ImportError as error:
+        raise ConfigError(f"numba cannot be imported ({error})", remedy="pip install numba") from error
+    return NumbaEngine
 
 
 def _check_choice(name: str, precision: str) -> None:

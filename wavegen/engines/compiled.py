@@ -5,7 +5,6 @@ Import it only where a WaveNet is about to speak: numba takes about half a secon
 
 import hashlib
 import inspect
-import pickle
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -20,9 +19,6 @@ from wavegen.distributions import Gaussian, MuLaw, mu_law_decode, mu_law_encode
 from wavegen.engines import packing, products, sample_loop, simd
 from wavegen.engines.base import Engine, HeldCondition, Network, State
 from wavegen.errors import ConfigError, StreamingError
-
-# What the cache on disk may fail with: it cannot be written, or what is in it is damaged.
-_CACHE_FAULTS = (OSError, EOFError, RuntimeError, pickle.UnpicklingError)
 
 
 def _fingerprint(modules: tuple[ModuleType, ...]) -> int:
@@ -61,17 +57,17 @@ _loops: dict[str, Callable[..., None]] = {}
 def _call(precision: packing.Precision, arguments: tuple[Any, ...]) -> None:
     """Run the loop; the first time in a process it is compiled or taken from the cache on disk.
 
-    A cache that cannot be used costs only the cache. It fails before anything has run.
+    A cache that cannot be used costs only the cache: not to be written, damaged, of classes that are no more. Whatever
+    it fails with, it fails before anything has run.
     """
     if precision in _loops:
         _loops[precision](*arguments)
         return
-    fingerprint = _fingerprint((simd, products, packing, sample_loop))
     try:
-        run = _loop(fingerprint, cached=True)
+        run = _loop(_fingerprint((simd, products, packing, sample_loop)), cached=True)
         run(*arguments)
-    except _CACHE_FAULTS:
-        run = _loop(fingerprint, cached=False)
+    except Exception:
+        run = _loop(0, cached=False)
         run(*arguments)
     _loops[precision] = run
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from wavegen.blocks import DilatedConv1d, GatedResidualBlock
 from wavegen.engines.base import Engine, HeldCondition, Network, State
+from wavegen.errors import StreamingError
 
 
 class ReferenceEngine(Engine):
@@ -39,7 +40,7 @@ class ReferenceEngine(Engine):
     ) -> tuple[Tensor, State]:
         """Generate the next samples; see Engine."""
         condition = HeldCondition.of(condition).per_sample()
-        state = tuple(part.clone() for part in state)
+        state = self._own(state, len(previous))
         samples = []
         # One contiguous row a sample: the loop reads them hundreds of thousands of times.
         for now, draw in zip(condition.permute(2, 0, 1).contiguous(), noise.permute(2, 0, 1), strict=True):
@@ -52,11 +53,21 @@ class ReferenceEngine(Engine):
     def predict(self, previous: Tensor, condition: Tensor | HeldCondition, state: State) -> tuple[Tensor, State]:
         """Predict samples from given ones; see Engine."""
         condition = HeldCondition.of(condition).per_sample()
-        state = tuple(part.clone() for part in state)
+        state = self._own(state, len(previous))
         steps = zip(previous.T, condition.permute(2, 0, 1).contiguous(), strict=True)
         parameters = [self.advance(before, now, state) for before, now in steps]
         empty = condition.new_zeros(len(condition), self.distribution.channels, 0)
         return torch.stack(parameters, dim=2) if parameters else empty, state
+
+    def _own(self, state: State, batch: int) -> State:
+        """A copy to change. Raises StreamingError where it is no state of this engine."""
+        if [part.shape for part in state] != [part.shape for part in self.initial_state(batch)]:
+            raise StreamingError(
+                "a state of another engine or model",
+                where="torch engine",
+                remedy="start from initial_state of the engine that goes on with it",
+            )
+        return tuple(part.clone() for part in state)
 
     def advance(self, previous: Tensor, condition: Tensor, state: State) -> Tensor:
         """Predict one sample, changing ``state`` in place.

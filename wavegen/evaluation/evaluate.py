@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import inspect
+import json
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from wavegen.evaluation.pairing import Pairing, pair_by_name, system_names
 from wavegen.evaluation.report import Report, ReportClip, write_page
 from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers, score_clip
 from wavegen.evaluation.summary import Summary, full_table, summarize, write_scores, write_summary
-from wavegen.files import folder_beside
+from wavegen.files import results_folder
 from wavegen.melspec import PROFILES, MelSpec, profile
 from wavegen.progress import pace
 from wavegen.synthesis import synthesize
@@ -33,6 +34,8 @@ from wavegen.vocoders import Vocoder
 
 REFERENCE = "reference"
 SCORES, SUMMARY = "scores.csv", "summary.json"
+RESULTS = ("audio", "index.html", SCORES, SUMMARY)
+MADE_BY = "wavegen-evaluate"
 _PACKAGES = ("wavegen", "numpy", "scipy", "torch", "torchaudio", "pesq", "pystoi", "pyworld", "pyloudnorm")
 
 
@@ -92,7 +95,7 @@ def evaluate(
     model_files = [find_model(model) for model in models]
     vocoders = [load_vocoder(file) for file in model_files]
     runs = [file.parent if file.name == MODEL else file for file in model_files]
-    _refuse_inside([references, *outputs], out)
+    _refuse_inside([references, *outputs, *models], out)
     baselines = list(dict.fromkeys(baselines))
     names = system_names([*outputs, *runs], taken=[REFERENCE, *baselines])
     folders = dict(zip(names, outputs, strict=False))
@@ -105,7 +108,7 @@ def evaluate(
         notes.append(note)
 
     with (
-        folder_beside(out, marker=SUMMARY) as folder,
+        results_folder(out, RESULTS, is_ours=_is_summary) as folder,
         _one_name(folder, Path(out).absolute()),
         Workers(jobs, progress=progress) as workers,
     ):
@@ -144,7 +147,8 @@ def evaluate(
 def report_clip(clip: ScoredClip, reference: Path, outputs: Mapping[str, Path]) -> ReportClip:
     """A scored clip as the page shows it."""
     scores = {system: of.values for system, of in clip.scores.items()}
-    return ReportClip(clip.name, {REFERENCE: reference, **outputs}, scores, clip.notes())
+    heard = {system: path for system, path in outputs.items() if system not in clip.unreadable}
+    return ReportClip(clip.name, {REFERENCE: reference, **heard}, scores, clip.notes())
 
 
 def definition_for(sample_rate_hz: int) -> MelSpec:
@@ -267,6 +271,7 @@ def _about(
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {
+        "made_by": MADE_BY,
         "references": str(references),
         "clips": len(clips),
         "notes": list(notes),
@@ -274,6 +279,13 @@ def _about(
         "metrics": definitions,
         "versions": versions,
     }
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["made_by"] == MADE_BY)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 @contextlib.contextmanager

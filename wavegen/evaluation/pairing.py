@@ -1,5 +1,6 @@
 """Which recording belongs to which output: by name."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +63,24 @@ def list_sounds(place: Path) -> dict[str, Path]:
         DataError: there are none, or two of one name.
     """
     if place.is_file():
-        return {place.stem: place}
+        return {_composed(place.stem): place}
     if not place.exists():
         raise DataError("no such file or folder", where=place, remedy="check the path")
-    return {recording.name: recording.path for recording in find_recordings(place, held_out=0.0)}
+    found = find_recordings(place, held_out=0.0)
+    named = {_composed(recording.name): recording.path for recording in found}
+    if len(named) < len(found):
+        raise DataError("two names differ in how their accents are written only", where=place, remedy="rename one")
+    return named
+
+
+def _composed(name: str) -> str:
+    """Accents as one character with their letter, as most systems write them; macOS writes two. Bytes as ``?``."""
+    return unicodedata.normalize("NFC", name.encode(errors="replace").decode())
 
 
 def system_names(places: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
     """A name for each place: the last parts of its path, as few as tell it from the others and from ``taken``."""
-    parts = [(place.with_suffix("") if place.is_file() else place).absolute().parts[1:] for place in places]
+    parts = [(place.with_suffix("") if place.is_file() else place).resolve().parts[1:] for place in places]
     names: list[str] = []
     for index, own in enumerate(parts):
         others = [*parts[:index], *parts[index + 1 :]]

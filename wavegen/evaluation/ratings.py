@@ -249,7 +249,8 @@ def wilson_interval(right: int, trials: int) -> tuple[float, float]:
 
 def _listeners(tests: Iterable[Any]) -> list[str]:
     """A name for the listener of each test."""
-    return [test.listener.strip() or f"listener {number}" for number, test in enumerate(tests, start=1)]
+    names = ("".join(filter(str.isprintable, test.listener)).strip() for test in tests)  # these files come by mail
+    return [name or f"listener {number}" for number, name in enumerate(names, start=1)]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from wavegen.audio import read_audio
-from wavegen.errors import WavegenError
+from wavegen.audio import audio_info, read_audio
+from wavegen.errors import AudioError, WavegenError
 from wavegen.evaluation.metrics import METRICS, Scores, score
 from wavegen.melspec import MelSpec
 from wavegen.progress import pace
@@ -38,10 +38,11 @@ class ScoringJob:
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """The scores of one clip by system."""
+    """The scores of one clip by system; ``unreadable`` are the systems whose output cannot be read."""
 
     name: str
     scores: Mapping[str, Scores]
+    unreadable: frozenset[str] = frozenset()
 
     def note(self, system: str) -> str:
         """Which metrics a system has no score of, and why; one reason is said once."""
@@ -58,18 +59,25 @@ class ScoredClip:
 def score_clip(job: ScoringJob) -> ScoredClip:
     """Read the sound files of one clip, resampled to the rate of the job's definition, and score them.
 
+    An output that cannot be read whole has no scores, and the reason; it does not stop the others.
+
     Raises:
-        AudioError: a file cannot be read.
+        AudioError: the recording cannot be read.
     """
     rate = job.spec.sample_rate_hz
     reference = read_audio(job.reference, rate)
-    return ScoredClip(
-        job.name,
-        {
-            system: score(reference, read_audio(path, rate), job.spec, job.metrics)
-            for system, path in job.outputs.items()
-        },
-    )
+
+    scores, unreadable = {}, set()
+    for system, path in job.outputs.items():
+        try:
+            generated = read_audio(path, rate)
+        except AudioError as error:
+            scores[system] = Scores(dict.fromkeys(job.metrics), dict.fromkeys(job.metrics, error.what))
+            unreadable.add(system)
+            continue
+        resampled = any(audio_info(file).sample_rate_hz != rate for file in (job.reference, path))
+        scores[system] = score(reference, generated, job.spec, job.metrics, resampled=resampled)
+    return ScoredClip(job.name, scores, frozenset(unreadable))
 
 
 class Workers:

@@ -8,7 +8,7 @@ import torch
 
 from wavegen.audio import read_audio
 from wavegen.corpus import Clip, spread
-from wavegen.evaluation.metrics import SHORT_LIST, available, score
+from wavegen.evaluation.metrics import available, score
 from wavegen.evaluation.pictures import figure_to_array, spectrogram_figure
 from wavegen.mel import open_mel
 from wavegen.training.config import TrainingConfig
@@ -41,10 +41,10 @@ class Board:
         """Synthesise a few clips; add their sound, their spectrogram beside the recording's, and their mean scores.
 
         Returns:
-            the scores, of the short list and of ``config.best_by``, that any clip has.
+            the means of all scores that any clip has.
         """
         rate = vocoder.mel.sample_rate_hz
-        wanted = [key for key in available() if key in (*SHORT_LIST, config.best_by)]
+        wanted = available()
         scores: dict[str, list[float]] = {}
         if vocoder.objective == "likelihood" and device.type != "cpu":
             # Sample by sample, compiled code on a CPU outruns a GPU.

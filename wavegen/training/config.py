@@ -54,6 +54,9 @@ class AdversarialConfig(Config):
     def _is_possible(self) -> "AdversarialConfig":
         if not self.periods and not self.resolutions:
             raise ValueError("periods and resolutions are both empty; give one of either at least")
+        for name, values in (("periods", self.periods), ("resolutions", self.resolutions)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: {list(values)} has one twice")
         _refuse_gaps("resolutions", self.resolutions)
         return self
 
@@ -124,8 +127,8 @@ class TrainingConfig(Config):
     def _is_possible(self) -> "TrainingConfig":
         _refuse_gaps("stft_resolutions", self.stft_resolutions)
         for n_fft, bins in self.mel_scales:
-            if n_fft % 4 or bins > n_fft // 2:
-                raise ValueError(f"mel_scales: {n_fft} is no multiple of 4, or has no {bins} bins")
+            if n_fft % 8 or bins > n_fft // 2:
+                raise ValueError(f"mel_scales: {n_fft} is no multiple of 8, or has no {bins} bins")
         if self.best_by != "loss":
             if self.best_by not in METRICS:
                 raise ValueError(f"best_by: unknown {self.best_by!r}, {did_you_mean(self.best_by, ['loss', *METRICS])}")

@@ -58,7 +58,7 @@ class Discriminator(nn.Module, ABC):
     @property
     @abstractmethod
     def shortest_segment(self) -> int:
-        """Samples below which some kernel would span more than its whole input: it would weigh padding alone."""
+        """Samples below which some kernel would span more time than its whole input: it would weigh padding alone."""
 
     def forward(self, samples: Tensor) -> Judgement:
         """Judge ``[batch, samples]`` of any length."""

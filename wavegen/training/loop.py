@@ -85,9 +85,15 @@ def train(
     use_deterministic_kernels(config.deterministic)
     torch.backends.cudnn.allow_tf32 = config.precision != "float32"  # with it, float32 convolutions keep 10 bits
     state = TrainingState(vocoder.to(device).train(), config)
-    began = f"resuming at step {state.step}" if run.restore(state) else init and run.start_from(state, init)
+    resumed = run.restore(state)
+    began = f"resuming at step {state.step}" if resumed else init and run.start_from(state, init)
+    if not resumed and rank == 0:
+        run.forget_log_after(0)
     if began and rank == 0:
         say(began)
+    if rank == 0 and config.adversarial is not None and config.adversarial.start_step >= config.steps:
+        begin = config.adversarial.start_step
+        say(f"no discriminators: training.adversarial.start_step is {begin}, and there are {config.steps} steps")
     objective = build_objective(vocoder, config, state.discriminators).to(device)
     validation = build_objective(state.average, config, state.discriminators).to(device)
     if config.compile:
@@ -99,7 +105,7 @@ def train(
         losses = DistributedDataParallel(
             objective, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
         )
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, device))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, vocoder, device))
 
     segments = Segments(train_clips, vocoder.mel, frames=config.segment_frames, seed=seed)
 
@@ -167,8 +173,9 @@ def train(
                 stop = asked and distributed.total({"stop": float(stop)}, device)["stop"] > 0
             stop = stop and not skipped
             due = state.step % config.checkpoint_every == 0 or is_best or is_last or stop
-            # A checkpoint is good: the steps around it were taken, and every weight in it is a number.
-            if rank == 0 and due and not skipped and state.is_finite():
+            # A checkpoint is good: the steps around it were taken (after the last there is none to go back for), and
+            # every weight in it is a number.
+            if rank == 0 and due and (is_last or not skipped) and state.is_finite():
                 run.save(state, is_best=is_best)
             if stop:
                 break
@@ -216,10 +223,14 @@ def is_improvement(best_by: str, value: float | None, best: float | None) -> boo
     return value < best if best_by == "loss" else METRICS[best_by].badness(value) < METRICS[best_by].badness(best)
 
 
-def uses_bfloat16(config: TrainingConfig, device: torch.device) -> bool:
+def uses_bfloat16(config: TrainingConfig, vocoder: Vocoder, device: torch.device) -> bool:
     """Whether the forward pass runs in bfloat16."""
     if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return (
+            vocoder.trains_in_bfloat16
+            and device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
     return config.precision == "bfloat16"
 
 

@@ -20,6 +20,8 @@ from wavegen.training.schedule import discriminator_learning_rate, learning_rate
 from wavegen.vocoders import Vocoder
 
 BEST = "best.safetensors"
+# The settings of adversarial training that say what the discriminators are; shapes alone tell no period from another.
+DISCRIMINATORS = ("periods", "period_channels", "resolutions", "resolution_channels", "dilations", "weight_norm")
 
 
 class TrainingState:
@@ -185,7 +187,7 @@ class RunFolder:
         remedy = "give another --out to start anew, or undo the change"
         self._refuse_another(state.vocoder.mel, header, found[-1], remedy=remedy)
         state.restore(tensors, header, found[-1])
-        self._forget_log_after(state.step)
+        self.forget_log_after(state.step)
         return True
 
     def start_from(self, state: TrainingState, source: Path) -> str:
@@ -209,10 +211,11 @@ class RunFolder:
         if state.discriminators is None:
             return line
         learnt = {k.removeprefix("discriminator."): v for k, v in tensors.items() if k.startswith("discriminator.")}
-        try:
-            load_weights(state.discriminators, learnt, path)
-        except CheckpointError:
+        theirs = header.get("recipe", {}).get("training", {}).get("adversarial") or {}
+        ours = self.recipe["training"]["adversarial"]
+        if not learnt or any(theirs.get(key) != ours[key] for key in DISCRIMINATORS):
             return f"{line}; its discriminators are {'others' if learnt else 'not there'}, so they start anew"
+        load_weights(state.discriminators, learnt, path)
         return f"{line}, discriminators too"
 
     def read_init(self, source: Path, mel: MelSpec) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
@@ -248,8 +251,8 @@ class RunFolder:
             what, remedy = f"cannot write: {error.strerror}", "check the free space; the checkpoints are whole"
             raise OutputError(what, where=self.log, remedy=remedy) from error
 
-    def _forget_log_after(self, step: int) -> None:
-        """Rows of steps that will be run again would stand there twice; a last one may be half-written."""
+    def forget_log_after(self, step: int) -> None:
+        """Drop rows of steps that will be run again: they would stand there twice; a last one may be half-written."""
         if not self.log.exists():
             return
         kept = []

@@ -36,6 +36,7 @@ class Vocoder(nn.Module, ABC):
     Config: ClassVar[type[VocoderConfig]]
     objective: ClassVar[Literal["likelihood", "reconstruction"]]
     normalised_over_channels: ClassVar[bool] = False
+    trains_in_bfloat16: ClassVar[bool] = True  # where ``training.precision`` is left to wavegen
 
     def __init__(self, mel: MelSpec) -> None:
         super().__init__()

@@ -83,6 +83,7 @@ class ParallelWaveNet(Vocoder):
 
     Config = ParallelConfig
     objective = "reconstruction"
+    trains_in_bfloat16 = False  # its samples would have 8 bits, and its sum of many skips hardly more
 
     def __init__(
         self,
@@ -144,7 +145,7 @@ class ParallelWaveNet(Vocoder):
     @property
     def steps_natively(self) -> bool:
         """True for a causal model."""
-        return self.stack.context.right == 0
+        return self.context.right == 0
 
     def forward(self, mel: Tensor, mask: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Differentiable synthesis.

@@ -95,7 +95,14 @@ def missing_note() -> str | None:
     return f"no {', '.join(left_out)}: pip install 'wavegen[{EXTRA}]'" if left_out else None
 
 
-def score(reference: np.ndarray, generated: np.ndarray, spec: MelSpec, metrics: Sequence[str] | None = None) -> Scores:
+def score(
+    reference: np.ndarray,
+    generated: np.ndarray,
+    spec: MelSpec,
+    metrics: Sequence[str] | None = None,
+    *,
+    resampled: bool = False,
+) -> Scores:
     """Compare two float waveforms ``[samples]`` at the rate of ``spec``.
 
     Args:
@@ -103,8 +110,9 @@ def score(reference: np.ndarray, generated: np.ndarray, spec: MelSpec, metrics: 
         generated: what should be like it; of any length.
         spec: definition of the log-mel.
         metrics: keys of those to compute; all that are :func:`available` by default.
+        resampled: whether either was brought to that rate.
     """
-    pair = Pair(reference, generated, spec)
+    pair = Pair(reference, generated, spec, resampled=resampled)
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
     broken = None
@@ -118,7 +126,8 @@ def score(reference: np.ndarray, generated: np.ndarray, spec: MelSpec, metrics: 
             if broken:
                 raise Undefined(broken)
             values[key] = compute(pair)
-        except (Undefined, AudioError) as reason:  # AudioError: no working torchaudio, which costs what resamples
+        # AudioError: no working torchaudio, which costs what resamples. ValueError: a package has bounds of its own.
+        except (Undefined, AudioError, ValueError) as reason:
             reasons[key] = str(reason)
     return Scores(values, reasons)
 

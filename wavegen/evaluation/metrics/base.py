@@ -1,6 +1,7 @@
 """What a metric is, what it is given, and how it says that it has no answer."""
 
 import importlib
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,9 +38,11 @@ class Pair:
         reference: float ``[samples]`` within ±1.
         generated: float ``[samples]`` within ±1.
         spec: the log-mel to compare by; both waveforms are at its rate.
+        resampled: whether either was brought to that rate, which moves samples off and onto full scale.
     """
 
-    def __init__(self, reference: np.ndarray, generated: np.ndarray, spec: MelSpec) -> None:
+    def __init__(self, reference: np.ndarray, generated: np.ndarray, spec: MelSpec, *, resampled: bool = False) -> None:
+        self.resampled = resampled
         length = min(len(reference), len(generated))
         self.spec, self.sample_rate_hz = spec, spec.sample_rate_hz
         self.reference, self.generated = (
@@ -66,7 +69,7 @@ class Pair:
 
     def require_seconds(self, shortest_s: float) -> None:
         """Raise Undefined for less sound than a metric needs."""
-        self.require_samples(round(shortest_s * self.sample_rate_hz))
+        self.require_samples(math.ceil(shortest_s * self.sample_rate_hz))
 
     def require_sound(self, *, generated: bool = False) -> None:
         """Raise Undefined where the reference (or, if asked, the generated sound) is digital silence."""

@@ -19,7 +19,8 @@ PESQ_LONGEST_S = 20.0
 def pesq_wideband(pair: Pair) -> float:
     """Wideband PESQ as MOS-LQO, after resampling to 16 kHz (ITU-T P.862.2; the pesq package).
 
-    Clips longer than 20 s are scored in equal pieces, whose mean is given. Needs 0.25 s, and an utterance in both.
+    Clips longer than 20 s are scored in equal pieces, whose mean is given; a piece in which the reference is silent
+    does not count. Needs 0.25 s, and an utterance in both; an output that is silent in a whole piece has no score.
     """
     from pesq import PesqError, pesq
 
@@ -29,8 +30,10 @@ def pesq_wideband(pair: Pair) -> float:
     pieces = math.ceil(len(both[0]) / (PESQ_LONGEST_S * COMMON_RATE_HZ))
     scores, reason = [], "silence"
     for reference, generated in zip(*(np.array_split(samples, pieces) for samples in both), strict=True):
-        if not (reference.any() and generated.any()):
+        if not reference.any():
             continue
+        if not generated.any():
+            raise Undefined(f"the output is silent for {len(generated) / COMMON_RATE_HZ:.0f} s")
         try:
             scores.append(float(pesq(COMMON_RATE_HZ, reference, generated, "wb")))
         except PesqError as error:

@@ -112,8 +112,13 @@ def _prominence(samples: np.ndarray, n_fft: int) -> np.ndarray:
 
 
 def clipping(pair: Pair) -> float:
-    """Share of the output's samples at full scale (of 16 bits, or beyond) less the reference's, in %, at least 0."""
+    """Share of the output's samples at full scale (of 16 bits, or beyond) less the reference's, in %, at least 0.
+
+    Not defined where either was resampled: that moves samples off full scale, and others onto it.
+    """
     pair.require_samples(1)
+    if pair.resampled:
+        raise Undefined("resampled")
     reference, generated = (np.mean(np.abs(samples) >= FULL_SCALE) for samples in (pair.reference, pair.generated))
     return max(0.0, float(100 * (generated - reference)))
 
