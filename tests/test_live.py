@@ -110,12 +110,27 @@ def test_a_reader_that_goes_away_ends_it_with_one_line() -> None:
         ([".", "out", "--play"], ". is a folder: give one mel to play, or for standard output"),
         (["a.npz", "a.wav", "--batch", "0"], "--batch 0: give at least 1"),
         (["a.npz", "a.wav", "--jobs", "-1"], "--jobs -1: give at least 1"),
+        (["a.npz", "a.wav", "--temperature", "-1"], "--temperature -1.0: give 0 or more"),
     ],
 )
 def test_what_cannot_be_meant(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         synth.main(arguments)
     assert capsys.readouterr().err.splitlines()[-1] == f"wavegen-synth: error: {message}"
+
+
+def test_a_temperature_sharpens_a_wavenet_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    wavenet, spectral = (str(write_model(Path(f"{name}.safetensors"), name)) for name in ("wavenet", "spectral"))
+    made = []
+    for options in ([], ["--temperature", "1"], ["--temperature", "0", "--seed", "1"], ["--temperature", "0"]):
+        assert synth.main(["a.npz", "a.wav", "--model", wavenet, *options]) == 0
+        made.append(Path("a.wav").read_bytes())
+    assert made[0] == made[1]
+    assert made[1] != made[2] == made[3]  # the mode needs no noise
+    capsys.readouterr()
+    assert synth.main(["a.npz", "a.wav", "--model", spectral, "--temperature", "0.5"]) == 2
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint == "wavegen-synth: error: --temperature: this vocoder draws no samples; leave it out"
 
 
 # ---- the loudspeaker

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 from pathlib import Path
@@ -53,6 +54,9 @@ def main(argv: list[str] | None = None) -> int:
         default="float32",
         help="of the weights: int16 is faster in larger WaveNets and slightly off (default: %(default)s)",
     )
+    parser.add_argument(
+        "--temperature", type=float, help="of a WaveNet's sampling: 1 as it was learnt, less for fewer surprises"
+    )
     parser.add_argument("--batch", type=int, help="of a folder, files synthesised together (default: what suits)")
     parser.add_argument("--jobs", type=int, help="of a folder, threads (default: for a WaveNet one a core, else 1)")
     arguments = parser.parse_args(argv)
@@ -61,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("batch", "jobs"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             parser.error(f"--{name} {getattr(arguments, name)}: give at least 1")
+    if arguments.temperature is not None and not 0 <= arguments.temperature < math.inf:
+        parser.error(f"--temperature {arguments.temperature}: give 0 or more")
     if arguments.out is None and not arguments.play:
         parser.error("give OUT, or --play")
     if arguments.mel.is_dir() and (arguments.play or arguments.out == Path("-")):
@@ -72,7 +78,7 @@ def _synth(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from wavegen.checkpoint import MODEL, find_model, load_vocoder
-    from wavegen.errors import MelError
+    from wavegen.errors import ConfigError, MelError
     from wavegen.progress import pace
     from wavegen.synthesis import find_mels, open_for, synthesize_files
 
@@ -93,6 +99,10 @@ def _synth(arguments: argparse.Namespace) -> int:
     by_sample = vocoder.objective == "likelihood"
     if arguments.device != "auto" or not by_sample:
         vocoder = vocoder.to(device)
+    if arguments.temperature is not None:
+        if not hasattr(vocoder, "temperature"):
+            raise ConfigError("this vocoder draws no samples", where="--temperature", remedy="leave it out")
+        vocoder.temperature = arguments.temperature
     engine = vocoder.use_engine(arguments.engine, arguments.precision)
     if engine is not None:
         _note(f"engine {engine}")

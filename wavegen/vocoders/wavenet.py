@@ -59,6 +59,9 @@ class WaveNet(Vocoder):
         depth: blocks per cycle; dilations 1, 2, … 2^(depth - 1).
         kernel_size: taps of the dilated convolutions and of the input's.
         weight_norm: normalise weights in training; folded before synthesis.
+
+    Attributes:
+        temperature: of sampling: 1 for the distribution that was learnt, less for one more certain, 0 for its mode.
     """
 
     Config = WaveNetConfig
@@ -98,6 +101,7 @@ class WaveNet(Vocoder):
         self.output = DilatedConv1d(hidden_channels, self.distribution.channels, 1)
         if weight_norm:
             apply_weight_norm(self)
+        self.temperature = 1.0
         self._engines = EngineHolder()
 
     @property
@@ -172,8 +176,11 @@ class WaveNet(Vocoder):
         )
 
     @torch.no_grad()
-    def step(self, mel: Tensor, state: State, *, temperature: float = 1.0) -> tuple[Tensor, State]:
-        """Generate the samples of the next frames, ``[batch, frames * hop_length]``; none is held back."""
+    def step(self, mel: Tensor, state: State, *, temperature: float | None = None) -> tuple[Tensor, State]:
+        """Generate the samples of the next frames, ``[batch, frames * hop_length]``; none is held back.
+
+        ``temperature`` is as in ``Engine.generate``, by default the attribute of that name.
+        """
         self.check_shape(mel)
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0), state
@@ -183,6 +190,7 @@ class WaveNet(Vocoder):
         condition = HeldCondition(frames, self.upsample.weights())
         start = int(frames_done) * self.mel.hop_length
         noise = uniform_noise(seeds, start, condition.samples, self.distribution.draws, mel.device)
+        temperature = self.temperature if temperature is None else temperature
         samples, engine_state = self.engine().generate(last, condition, noise, engine_state, temperature=temperature)
         done = frames_done + mel.shape[-1]
         return samples, (frame_state, upsample_state, engine_state, samples[:, -1], done, seeds)
