@@ -85,6 +85,7 @@ def test_speed_is_the_median_and_memory_the_last() -> None:
             ["wavenet-tiny"],
             "no such run, recipe or name: 'wavenet-tiny'; give a run's folder or one of wavenet-small, ",
         ),
+        (["demo", "--engine", "numba"], "--engine: demo runs in plain torch alone; leave it out"),
         (["."], ".: a folder without a model or checkpoint; give a run folder"),
         (["wavenet-small", "--json", "card/there/card.json"], "cannot write: a file is where its folder should be"),
     ],

@@ -192,7 +192,7 @@ def test_silence_and_ten_milliseconds_leave_empty_cells_and_reasons() -> None:
     assert "no STOI, ESTOI, loudness: 160 samples, of which it needs 6400" in by_pair["short", "noisy"]["notes"]
     assert "STOI" not in by_pair["a", "noisy"]["notes"]
     assert summary()["systems"]["noisy"]["stoi"]["count"] == 1
-    assert ("short", "griffin-lim") not in by_pair
+    assert by_pair["short", "griffin-lim"]["notes"] == "no output"
     assert "griffin-lim has no output for short: 160 samples are too short for a mel frame" in summary()["notes"]
 
 
@@ -579,6 +579,19 @@ def test_a_model_within_the_results_is_not_replaced(capsys: pytest.CaptureFixtur
 
 
 # ---- outputs with faults
+
+
+def test_a_clip_without_an_output_has_an_empty_row() -> None:
+    write_clips("a", "b", seconds=0.6)
+    Path("noisy/b.wav").unlink()
+    Path("other").mkdir()
+    for name in "ab":
+        Path(f"other/{name}.wav").write_bytes(Path(f"real/{name}.wav").read_bytes())
+    assert run("real", "noisy", "other") == 0
+    found = {(row["clip"], row["system"]): row for row in rows()}
+    assert set(found) == {(clip, system) for clip in "ab" for system in ("noisy", "other")}
+    assert found["b", "noisy"]["notes"] == "no output"
+    assert {found["b", "noisy"][key] for key in available()} == {""}
 
 
 def test_an_output_that_is_no_number_costs_its_own_scores_alone() -> None:

@@ -108,6 +108,7 @@ def test_a_reader_that_goes_away_ends_it_with_one_line() -> None:
         (["a.npz"], "give OUT, or --play"),
         ([".", "-"], ". is a folder: give one mel to play, or for standard output"),
         ([".", "out", "--play"], ". is a folder: give one mel to play, or for standard output"),
+        ([".", "out.wav"], ". is a folder, and out.wav would be one: give it a folder's name"),
         (["a.npz", "a.wav", "--batch", "0"], "--batch 0: give at least 1"),
         (["a.npz", "a.wav", "--jobs", "-1"], "--jobs -1: give at least 1"),
         (["a.npz", "a.wav", "--temperature", "-1"], "--temperature -1.0: give 0 or more"),

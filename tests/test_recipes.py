@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny import write_corpus, write_recipe
 
 from wavegen.audio import audio_info, write_audio
 from wavegen.checkpoint import load_vocoder
@@ -575,3 +576,21 @@ def test_a_recipe_without_a_corpus_says_how_to_give_one(capsys: pytest.CaptureFi
         f"wavegen-train: error: {CORPUS.absolute()}: no recordings match '**/*'; "
     )
     assert not Path("runs").exists()
+
+
+def test_a_run_that_has_more_steps_is_left_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    assert main([str(recipe), "--out", "run", "--device", "cpu"]) == 0
+    before = Path("run/recipe.yaml").read_bytes()
+    capsys.readouterr()
+    assert main([str(recipe), "training.steps=5", "--out", "run", "--device", "cpu"]) == 2
+    assert (
+        "run: this run has 8 steps already, more than training.steps=5; give another --out" in capsys.readouterr().err
+    )
+    assert Path("run/recipe.yaml").read_bytes() == before
+
+
+def test_one_field_of_a_profile_can_be_overridden() -> None:
+    ours = load_recipe(find_recipe("demo"), ["mel.f_max_hz=11000"]).mel
+    assert ours == profile("bigvgan-24k").replace(f_max_hz=11000.0)
+    assert load_recipe(find_recipe("demo"), ["mel=vocos-24k"]).mel == profile("vocos-24k")

@@ -56,6 +56,12 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, s
         say, progress = (lambda line: None), False
     require_folder(out)
     _refuse_changes(recipe, out)
+    if (done := _steps_of(out / MODEL)) > recipe.training.steps:
+        raise ConfigError(
+            f"this run has {done} steps already, more than training.steps={recipe.training.steps}",
+            where=out,
+            remedy="give another --out, or as many steps",
+        )
     if recipe.init is not None and not (_run_folder(recipe, out).all() or (out / MODEL).exists()):
         _run_folder(recipe, out).read_init(recipe.init, recipe.mel)  # before hours of extraction
     recordings = list_recordings(recipe, recipe_path)

@@ -170,6 +170,8 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
         if isinstance(section, dict):  # paths in the file start at the file, paths on the command line at the user
             own_paths = {key: section[key] for key in keys if isinstance(section.get(key), str)}
             section |= {key: str(path.parent.absolute() / Path(own).expanduser()) for key, own in own_paths.items()}
+    if isinstance(data.get("mel"), str):  # so that one of its fields can be overridden
+        data["mel"] = {"profile": data["mel"]}
     recipe = parse(Recipe, apply_overrides(data, overrides), where=path)
 
     def absolute(given: Path | None) -> Path | None:

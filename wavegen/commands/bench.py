@@ -41,7 +41,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     from wavegen.benchmark import REFERENCE, default_settings, measure, table, to_json
     from wavegen.checkpoint import find_model
-    from wavegen.errors import CheckpointError
+    from wavegen.errors import CheckpointError, ConfigError
     from wavegen.files import write_beside
     from wavegen.progress import pace
 
@@ -56,6 +56,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         for setting in [REFERENCE, *default_settings(model)]
         if arguments.engine in ("auto", setting.engine) and arguments.precision in (None, setting.precision)
     ]
+    if not settings:  # of the engine or precision asked for
+        raise ConfigError(f"{model} runs in plain torch alone", where="--engine", remedy="leave it out")
     with tqdm(desc="measuring", unit="run", **pace()) as bar:
         rows = measure(model, settings, runs=arguments.runs, note=bar.write, on_run=bar.update)
     if arguments.json is not None:

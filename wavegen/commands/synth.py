@@ -71,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("give OUT, or --play")
     if arguments.mel.is_dir() and (arguments.play or arguments.out == Path("-")):
         parser.error(f"{arguments.mel} is a folder: give one mel to play, or for standard output")
+    if arguments.mel.is_dir() and arguments.out.suffix in (".wav", ".flac"):
+        parser.error(f"{arguments.mel} is a folder, and {arguments.out} would be one: give it a folder's name")
     return run_command("wavegen-synth", lambda: _synth(arguments))
 
 
@@ -123,7 +125,9 @@ def _synth(arguments: argparse.Namespace) -> int:
     share = timing.clipped / max(1, frames * vocoder.mel.hop_length)
     if share > CLIPPED_SHARE:
         _note(f"{share:.0%} of the samples clipped; is the mel made as the model's?")
-    how = f"{timing.audio_s:.2f} s of audio in {timing.wall_s:.2f} s, {timing.times_real_time:.1f} x real time"
+    times = timing.times_real_time
+    speed = f"{times:.1f}" if times >= 1 else f"{times:.2g}"
+    how = f"{timing.audio_s:.2f} s of audio in {timing.wall_s:.2f} s, {speed} x real time"
     if live:
         _note(f"{how}, the first after {1000 * timing.first_s:.0f} ms")
     else:

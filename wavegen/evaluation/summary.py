@@ -52,14 +52,15 @@ def summarize(clips: Sequence[ScoredClip]) -> dict[str, dict[str, Interval]]:
 
 def write_scores(path: Path, clips: Sequence[ScoredClip], metrics: Sequence[str]) -> None:
     """A comma-separated row for each clip and system: six digits, an empty cell where there is no score, and why."""
+    systems = dict.fromkeys(system for clip in clips for system in clip.scores)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["clip", "system", *metrics, "notes"])
     for clip in clips:
-        for system, scores in clip.scores.items():
-            values = [scores.values.get(key) for key in metrics]
-            cells = ["" if value is None else f"{value:.6g}" for value in values]
-            writer.writerow([clip.name, system, *cells, clip.note(system)])
+        for system in systems:
+            values = clip.scores[system].values if system in clip.scores else {}
+            cells = ["" if (value := values.get(key)) is None else f"{value:.6g}" for key in metrics]
+            writer.writerow([clip.name, system, *cells, clip.note(system) if values else "no output"])
     with write_beside(path) as beside:
         beside.write_text(text.getvalue(), encoding="utf-8")
 

@@ -7,7 +7,7 @@ import torch
 
 from wavegen.evaluation.metrics.base import Pair, Undefined
 
-SI_SDR_LIMIT_DB = 100.0
+SI_SDR_LIMIT_DB, SI_SDR_SHORTEST_S = 100.0, 0.1
 LOUDNESS_SHORTEST_S = 0.4
 PAUSE_FRAME_S, PAUSE_SHARE, PAUSE_BELOW_DB, FEWEST_PAUSES, PAUSE_FLOOR = 0.02, 0.1, 25.0, 5, 10 ** (-96 / 20)
 LINE_WINDOW_S, LINE_NEIGHBOURS, LINE_FLOOR_DB, LINE_LOWEST_HZ = 0.085, 16, -100.0, 200.0
@@ -20,9 +20,9 @@ def si_sdr(pair: Pair) -> float:
 
     With the reference ``s``, the output ``g`` and ``a = ⟨g, s⟩ / ⟨s, s⟩``: ``10 log₁₀ ‖a s‖² / ‖a s - g‖²``, limited to
     ±100. It compares waveforms, phase included: it is meant for codecs and resynthesis. A vocoder chooses its own
-    phases and may sound perfect at -20 dB.
+    phases and may sound perfect at -20 dB. Needs 0.1 s.
     """
-    pair.require_samples(1)
+    pair.require_seconds(SI_SDR_SHORTEST_S)
     reference, generated = (
         samples - samples.mean() for samples in (pair.reference.astype(np.float64), pair.generated.astype(np.float64))
     )
@@ -93,6 +93,7 @@ def tonal_line(pair: Pair) -> float:
     spectrum differ by 2 to 3 dB in 4 s. wavegen's own definition.
     """
     pair.require_seconds(LINE_SHORTEST_S)
+    pair.require_sound(generated=True)
     n_fft = 2 ** round(math.log2(LINE_WINDOW_S * pair.sample_rate_hz))
     lowest = math.ceil(LINE_LOWEST_HZ * n_fft / pair.sample_rate_hz)
     reference, generated = (_prominence(samples, n_fft) for samples in (pair.reference, pair.generated))
