@@ -482,7 +482,7 @@ def test_vctk_is_its_first_microphone_by_speaker(tmp_path: Path) -> None:
     ]
     assert found[0].path == tmp_path / "corpus/wav48_silence_trimmed/p225/p225_001_mic1.flac"
     assert {r.speaker for r in vctk("data.speakers=false", "vocoder.speaker_channels=0")} == {""}
-    with pytest.raises(DataError, match="1 speakers are held back whom none is trained on: p225; hold back some"):
+    with pytest.raises(DataError, match="1 of the speakers held back have nothing to train on: p225; hold back some"):
         vctk("data.held_out=p225/*")
 
 

@@ -275,7 +275,7 @@ def test_the_table_is_of_those_who_are_trained_on() -> None:
         (recordings("a/1", "a/2!"), "data.speakers: all speak as 'a'; set it to false for one speaker"),
         (
             recordings("a/1", "b/2", "c/3!"),
-            "data.held_out: 1 speakers are held back whom none is trained on: c; hold back some recordings of each",
+            "data.held_out: 1 of the speakers held back have nothing to train on: c; hold back some recordings of each",
         ),
     ):
         with pytest.raises(DataError) as caught:
@@ -296,6 +296,7 @@ def test_a_clip_of_a_speaker_who_is_missing_from_the_table_is_refused() -> None:
 # ---- training
 
 SHORT = ("training.steps=4", "training.checkpoint_every=2", "training.validate_every=2", 'data.held_out="*/0"')
+HEARD = ("training.listen_clips=2", "training.listen_frames=16", "samples={clips: 2, baseline_iterations: 1}")
 
 
 def write_speakers(*names: str, folder: str = "corpus") -> Path:
@@ -323,8 +324,7 @@ def test_a_training_learns_its_speakers_and_resumes_bit_for_bit(name: str, capsy
         if name == "wavenet"
         else ("training.adversarial={periods: [2], period_channels: [4], resolutions: [], start_step: 1}",)
     )
-    heard = ("training.listen_clips=2", "training.listen_frames=16", "samples={clips: 2, baseline_iterations: 1}")
-    assert train(recipe, Path("whole"), *SHORT, *extra, *heard) == 0
+    assert train(recipe, Path("whole"), *SHORT, *extra, *HEARD) == 0
     assert "2 speakers, receptive field" in capsys.readouterr().out
     tensors, header = load_checkpoint(Path("whole/model.safetensors"))
     assert header["speakers"] == ["high", "low"]
@@ -334,10 +334,10 @@ def test_a_training_learns_its_speakers_and_resumes_bit_for_bit(name: str, capsy
     assert ((late - early).abs().sum(1) > 0).all()
     assert tensors["ema.speaker_condition.embedding.weight"].shape == (2, 4)
 
-    assert train(recipe, Path("part"), *SHORT, *extra, *heard) == 0
+    assert train(recipe, Path("part"), *SHORT, *extra, *HEARD) == 0
     checkpoint(Path("part"), 4).unlink()
     Path("part/model.safetensors").unlink()
-    assert train(recipe, Path("part"), *SHORT, *extra, *heard) == 0
+    assert train(recipe, Path("part"), *SHORT, *extra, *HEARD) == 0
     assert "resuming at step 2" in capsys.readouterr().out
     assert_same_checkpoint(checkpoint(Path("whole"), 4), checkpoint(Path("part"), 4))
 
@@ -402,7 +402,10 @@ def test_a_list_says_who_speaks_where_it_is_asked() -> None:
     Path("list.tsv").write_text("\n".join(["path\tsplit\tspeaker", *lines]) + "\n")
     assert train(speaker_recipe(), Path("told"), *SHORT, "data.manifest=list.tsv") == 0
     assert load_vocoder("told").speakers == ("anny", "boby")
-    assert train(write_recipe(Path("p.yaml"), Path("corpus")), Path("untold"), *SHORT, "data.manifest=list.tsv") == 0
+    assert (
+        train(write_recipe(Path("p.yaml"), Path("corpus")), Path("untold"), *SHORT, "data.manifest=list.tsv", *HEARD)
+        == 0
+    )
     assert load_vocoder("untold").speakers == ()
 
 

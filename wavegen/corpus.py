@@ -149,7 +149,7 @@ def speaker_table(rows: Sequence[Recording] | Sequence[Clip]) -> tuple[str, ...]
     unknown = sorted({row.speaker for row in rows} - {*table})
     if unknown:
         raise DataError(
-            f"{len(unknown)} speakers are held back whom none is trained on: {', '.join(unknown[:3])}",
+            f"{len(unknown)} of the speakers held back have nothing to train on: {', '.join(unknown[:3])}",
             where="data.held_out",
             remedy="hold back some recordings of each, or leave these speakers out",
         )

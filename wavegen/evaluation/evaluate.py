@@ -30,7 +30,7 @@ from wavegen.melspec import PROFILES, MelSpec, profile
 from wavegen.progress import pace
 from wavegen.synthesis import synthesize
 from wavegen.vocoders import Vocoder
-from wavegen.vocoders.speakers import listed, speaker_indices
+from wavegen.vocoders.speakers import listed
 
 REFERENCE = "reference"
 SCORES, SUMMARY = "scores.csv", "summary.json"
@@ -221,9 +221,11 @@ def _copy_synthesis(vocoder: Vocoder, speaker: str | None, samples: np.ndarray, 
 def _voices(vocoder: Vocoder, references: Mapping[str, Path], speaker: str | None) -> dict[str, str | None]:
     """Who is to speak each recording; None where the vocoder need not be told."""
     known = vocoder.speakers
-    if speaker is not None or len(known) < 2:
-        speaker_indices([speaker] if speaker is not None and known else [], known)
-        return dict.fromkeys(references, speaker if known else None)
+    if not known:
+        return dict.fromkeys(references)
+    if speaker is not None or len(known) == 1:
+        vocoder.speaker_condition.indices(speaker, 1)  # refuses a name that it does not know
+        return dict.fromkeys(references, speaker)
     voices: dict[str, str | None] = {name: path.absolute().parent.name for name, path in references.items()}
     for name, folder in voices.items():
         if folder not in known:
