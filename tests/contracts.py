@@ -34,6 +34,7 @@ class Subject:
     initial_state: Callable[[int], Any] | None = None
     step: Callable[[Inputs, Any], tuple[Tensor, Any]] | None = None
     flush: Callable[[Any], Tensor] | None = None
+    for_item: Callable[[int], "Subject"] | None = None  # where items of a batch differ in more than their inputs
 
     def __str__(self) -> str:
         return self.name
@@ -147,7 +148,8 @@ def check_batching(subject: Subject, *, tolerance: float = 1e-12) -> None:
             x[i, ..., length:] = float("nan")
     together = subject.run(padded, lengths)
     for i, length in enumerate(lengths.tolist()):
-        alone = subject.run(tuple(x[i : i + 1, ..., :length] for x in inputs), None)
+        one = subject if subject.for_item is None else subject.for_item(i)
+        alone = one.run(tuple(x[i : i + 1, ..., :length] for x in inputs), None)
         real = together[i : i + 1, ..., : length * subject.rate]
         difference = (real - alone).abs().max()
         assert difference <= tolerance * alone.abs().max(), (

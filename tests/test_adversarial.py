@@ -325,7 +325,7 @@ def test_feature_matching_moves_the_vocoder_through_the_feature_maps() -> None:
 def test_a_step_passes_through_the_vocoder_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tested, passes = objective(), []
     original = tested.vocoder.forward
-    monkeypatch.setattr(tested.vocoder, "forward", lambda *a: passes.append(1) or original(*a))
+    monkeypatch.setattr(tested.vocoder, "forward", lambda *a, **kw: passes.append(1) or original(*a, **kw))
     tested(batch())
     assert passes == [1]
 

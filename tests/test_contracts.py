@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from typing import Any
 
 import pytest
 import torch
@@ -97,6 +98,7 @@ VOCODER_OPTIONS = {
     ] + [{"padding": "same", "kernel_size": 1, "residual_channels": 4, "gate_channels": 6, "skip_channels": 5,
           "cycles": 1, "depth": 2, "condition_channels": 3, "condition_window": 1}],
 }  # fmt: skip
+SPEAKERS = {"speakers": ("ann", "bob", "cy"), "speaker_channels": 2}
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -151,21 +153,32 @@ def istft_subject(spec: MelSpec) -> Subject:
     )
 
 
-def vocoder_subject(name: str, vocoder: Vocoder, *, teacher_forced: bool = False) -> Subject:
-    """The vocoder as its user sees it, or, for context and causality, with the samples before each one given."""
+def vocoder_subject(name: str, vocoder: Vocoder, *, teacher_forced: bool = False, first_item: int = 0) -> Subject:
+    """The vocoder as its user sees it, or, for context and causality, with the samples before each one given.
+
+    Where it knows speakers, each item of a batch has the next.
+    """
     hop = vocoder.mel.hop_length
+
+    def who(batch: int) -> list[str] | None:
+        names = vocoder.speakers
+        return [names[(first_item + i) % len(names)] for i in range(batch)] if names else None
+
+    def indices(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return vocoder.speaker_condition.indices(who(len(inputs[0])), len(inputs[0]))
 
     def teacher_forced_run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         shape = (len(inputs[0]), inputs[0].shape[-1] * hop)
         samples = torch.rand(shape, dtype=torch.float64, generator=generator) - 0.5
-        return vocoder(samples, inputs[0])
+        return vocoder(samples, inputs[0], speakers=next(iter(indices(inputs)), None))
 
     def differentiable_run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
-        return vocoder.generate(inputs[0], frame_mask(lengths, inputs[0].shape[-1]), torch.zeros(len(inputs[0])), 0)
+        mask = frame_mask(lengths, inputs[0].shape[-1])
+        return vocoder.generate(inputs[0], mask, torch.zeros(len(inputs[0])), 0, *indices(inputs))
 
     def run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
-        return vocoder.synthesize(inputs[0], lengths=lengths, seed=7)
+        return vocoder.synthesize(inputs[0], lengths=lengths, seed=7, speaker=who(len(inputs[0])))
 
     if inputs_are_given := teacher_forced:
         run = teacher_forced_run if vocoder.objective == "likelihood" else differentiable_run
@@ -175,9 +188,12 @@ def vocoder_subject(name: str, vocoder: Vocoder, *, teacher_forced: bool = False
         hop,
         inputs=lambda batch, steps: (torch.randn(batch, vocoder.mel.n_mels, steps, dtype=torch.float64),),
         run=run,
-        initial_state=None if inputs_are_given else lambda batch: vocoder.initial_state(batch, seed=7),
+        initial_state=None
+        if inputs_are_given
+        else lambda batch: vocoder.initial_state(batch, seed=7, speaker=who(batch)),
         step=lambda inputs, state: vocoder.step(inputs[0], state),
         flush=vocoder.flush,
+        for_item=lambda i: vocoder_subject(name, vocoder, teacher_forced=teacher_forced, first_item=i),
     )
 
 
@@ -191,21 +207,23 @@ def all_blocks() -> list[Subject]:
     return subjects
 
 
-def all_vocoders() -> list[tuple[str, Vocoder]]:
+def all_vocoders(**speakers: Any) -> list[tuple[str, Vocoder]]:
     found = []
     for name, options in VOCODER_OPTIONS.items():
         for i, option in enumerate(options):
-            for spec in (MEL, CENTRED_SHORT_WINDOW):
+            for spec in (MEL, CENTRED_SHORT_WINDOW)[: 1 if speakers else 2]:
                 torch.manual_seed(0)
                 tags = [str(v) for k, v in option.items() if k in ("output", "padding")]
                 label = "-".join([name, str(i), *tags, "centred" if spec.center else "uncentred"])
-                found.append((label, randomised(VOCODERS[name](spec, **option))))
+                label += "-speakers" if speakers else ""
+                found.append((label, randomised(VOCODERS[name](spec, **option, **speakers))))
     return found
 
 
 BLOCK_SUBJECTS = all_blocks()
-USED = [vocoder_subject(*item) for item in all_vocoders()]
-GIVEN = [vocoder_subject(*item, teacher_forced=True) for item in all_vocoders()]
+EVERY_VOCODER = all_vocoders() + all_vocoders(**SPEAKERS)
+USED = [vocoder_subject(*item) for item in EVERY_VOCODER]
+GIVEN = [vocoder_subject(*item, teacher_forced=True) for item in EVERY_VOCODER]
 STREAMING = [s for s in BLOCK_SUBJECTS if s.context.right == 0 or s.flush] + USED
 
 
@@ -400,6 +418,16 @@ def test_a_norm_over_the_batch_is_caught() -> None:
 
     with pytest.raises(AssertionError, match="in a padded batch"):
         check_batching(broken(run=run))
+
+
+def test_a_speaker_who_reaches_another_item_is_caught() -> None:
+    def mixed(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
+        names = list(reversed([vocoder.speakers[i % 3] for i in range(len(inputs[0]))]))
+        return vocoder.synthesize(inputs[0], lengths=lengths, seed=7, speaker=names)
+
+    name, vocoder = next(item for item in EVERY_VOCODER if item[0] == "parallel-2-same-uncentred-speakers")
+    with pytest.raises(AssertionError, match="in a padded batch"):
+        check_batching(dataclasses.replace(vocoder_subject(name, vocoder), run=mixed))
 
 
 def test_a_step_that_writes_into_its_state_is_caught() -> None:

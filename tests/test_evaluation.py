@@ -128,7 +128,7 @@ def clips(tmp_path: Path) -> list[Clip]:
     return made
 
 
-def quick(mel: np.ndarray) -> np.ndarray:
+def quick(mel: np.ndarray, speaker: str) -> np.ndarray:
     return griffin_lim_baseline(mel, SPEC, 1)
 
 
@@ -172,4 +172,4 @@ def test_samples_refuse_a_foreign_mel_and_broken_audio(clips: list[Clip], tmp_pa
     with pytest.raises(MelError, match=r"low\.npz: mel made to another definition"):
         write_samples(clips, quick, profile("vocos-24k"), tmp_path / "out", progress=False)
     with pytest.raises(AudioError, match="NaN"):
-        write_samples(clips, lambda mel: quick(mel) * np.nan, SPEC, tmp_path / "out", progress=False)
+        write_samples(clips, lambda mel, speaker: quick(mel, speaker) * np.nan, SPEC, tmp_path / "out", progress=False)

@@ -49,6 +49,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "recordings").mkdir()
     for i, name in enumerate(("hello", "one", "two")):
         soundfile.write(place / "recordings" / f"{name}.wav", voice(0.6, seed=i), RATE)
+        for speaker, pitch_hz in (("ann", 200.0), ("bob", 100.0)):
+            (place / "speakers" / speaker).mkdir(parents=True, exist_ok=True)
+            path = place / "speakers" / speaker / f"{name}.wav"
+            soundfile.write(path, voice(0.6, pitch_hz=pitch_hz, seed=i), RATE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         for line in "".join(blocks("sh")).splitlines():
@@ -62,7 +66,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_commands_leave_what_they_say(place: Path) -> None:
     made = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
-    assert {"hello.wav", "hello.flac", "spoken/one.wav", "runs/folder-spectral/model.safetensors"} <= made
+    assert {
+        "hello.wav",
+        "hello.flac",
+        "as-ann.wav",
+        "runs/speakers/model.safetensors",
+        "spoken/one.wav",
+        "runs/folder-spectral/model.safetensors",
+    } <= made
     assert "card.json" in made
     assert {f"{place}/{name}" for place in ("evaluation", "compared") for name in RESULTS} <= made
 

@@ -443,6 +443,72 @@ def test_both_speech24k_recipes_differ_in_the_discriminators_and_their_cost_alon
     assert plain.model_copy(update=same) == adversarial.model_copy(update={**same, "training": training})
 
 
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("speech24k/")])
+def test_speech24k_says_who_speaks_to_the_recipe_that_asks(name: str) -> None:
+    write_speech24k()
+    path = find_recipe(name)
+    found = list_recordings(load_recipe(path, [f"data.corpus={CORPUS}"]), path)
+    asks = name == "speech24k/spectral-speakers"
+    assert [recording.speaker for recording in found] == (["a", "a", "b"] if asks else ["", "", ""])
+
+
+def write_vctk(folder: Path = CORPUS) -> None:
+    """Two speakers of VCTK 0.92, with both microphones and what else lies there; sentence 001 is held back."""
+    for index, (speaker, sentence) in enumerate((s, n) for s in ("p225", "s5") for n in ("001", "010", "011")):
+        for microphone in ("mic1", "mic2"):
+            path = folder / f"wav48_silence_trimmed/{speaker}/{speaker}_{sentence}_{microphone}.flac"
+            write_audio(path, sweep(0.6, 48000, from_hz=100.0 * (index + 1)), 48000)
+        text = folder / f"txt/{speaker}/{speaker}_{sentence}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text("Please call Stella.")
+    (folder / "wav48_silence_trimmed/log.txt").write_text("trimmed")
+    (folder / "speaker-info.txt").write_text("ID  AGE  GENDER  ACCENTS  REGION COMMENTS")
+
+
+def vctk(*overrides: str) -> list[Recording]:
+    path = find_recipe("vctk/spectral")
+    return list_recordings(load_recipe(path, [f"data.corpus={CORPUS}", *overrides]), path)
+
+
+def test_vctk_is_its_first_microphone_by_speaker(tmp_path: Path) -> None:
+    write_vctk()
+    found = vctk()
+    assert [(r.name, r.split, r.speaker) for r in found] == [
+        ("p225/p225_001", "valid", "p225"),
+        ("p225/p225_010", "train", "p225"),
+        ("p225/p225_011", "train", "p225"),
+        ("s5/s5_001", "valid", "s5"),
+        ("s5/s5_010", "train", "s5"),
+        ("s5/s5_011", "train", "s5"),
+    ]
+    assert found[0].path == tmp_path / "corpus/wav48_silence_trimmed/p225/p225_001_mic1.flac"
+    assert {r.speaker for r in vctk("data.speakers=false", "vocoder.speaker_channels=0")} == {""}
+    with pytest.raises(DataError, match="1 of the speakers held back have nothing to train on: p225; hold back some"):
+        vctk("data.held_out=p225/*")
+
+
+def test_a_folder_that_is_not_vctk_is_refused(tmp_path: Path) -> None:
+    CORPUS.mkdir()
+    with pytest.raises(DataError) as caught:
+        vctk()
+    assert str(caught.value) == (
+        f"{tmp_path}/corpus: not VCTK 0.92, which has wav48_silence_trimmed/SPEAKER/SPEAKER_001_mic1.flac: none here; "
+        "give the folder that holds wav48_silence_trimmed"
+    )
+
+
+def test_vctk_goes_from_its_folder_to_a_model_that_knows_its_speakers() -> None:
+    write_vctk()
+    shape = ("vocoder.channels=8", "vocoder.layers=1", "training.segment_frames=16")
+    assert main(["vctk/spectral", f"data.corpus={CORPUS}", *QUICK, *shape, "--device", "cpu"]) == 0
+    vocoder = load_vocoder(Path("runs/vctk-spectral/model.safetensors"), torch.device("cpu"))
+    assert vocoder.speakers == ("p225", "s5")
+    # What the run keeps of the recipe is enough to go on with, without prepare.py.
+    assert {r.speaker for r in read_manifest(Path("runs/vctk-spectral") / RECORDINGS, Recording)} == {"p225", "s5"}
+    again = load_recipe(Path("runs/vctk-spectral") / RECIPE)
+    assert {r.speaker for r in list_recordings(again, Path("runs/vctk-spectral") / RECIPE)} == {"p225", "s5"}
+
+
 # --- end to end ---
 
 TINY = {

@@ -230,8 +230,8 @@ def test_one_failure_stops_the_others_and_leaves_nothing_half_written(
 ) -> None:
     vocoder, made = ready("wavenet-mu-law"), synthesis._stream_together
 
-    def failing(vocoder: Vocoder, group: list, seed: int) -> object:
-        for index, pieces in enumerate(made(vocoder, group, seed, 1)):
+    def failing(vocoder: Vocoder, group: list, seed: int, speaker: str | None) -> object:
+        for index, pieces in enumerate(made(vocoder, group, seed, speaker, 1)):
             if index == 3 and group[0].shape[1] == 33:
                 raise OSError(28, "No space left on device")
             yield pieces

@@ -1,5 +1,6 @@
 """Tiny vocoders with random weights, model files of them, and mels that they understand."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +42,25 @@ def vocoder_config(name: str, **changes: Any) -> dict[str, Any]:
     return VOCODERS[name].Config(**{**SHAPES[name], **changes}).model_dump(mode="json")
 
 
-def tiny_vocoder(name: str, *, spec: MelSpec = SPEC, **changes: Any) -> Vocoder:
+def tiny_vocoder(name: str, *, spec: MelSpec = SPEC, speakers: Sequence[str] = (), **changes: Any) -> Vocoder:
     """In training mode, every parameter random: zeros would hide what a weight does."""
     torch.manual_seed(0)
-    vocoder = build_vocoder(VOCODERS[name].Config(**vocoder_config(name, **changes)), spec)
-    for parameter in vocoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    vocoder = build_vocoder(VOCODERS[name].Config(**vocoder_config(name, **changes)), spec, speakers)
+    for key, parameter in vocoder.named_parameters():
+        torch.nn.init.normal_(parameter, std=3.0 if key == "speaker_condition.embedding.weight" else 0.3)
     return vocoder
 
 
-def write_model(path: Path, name: str = "spectral", *, spec: MelSpec = SPEC, **changes: Any) -> Path:
+def write_model(
+    path: Path, name: str = "spectral", *, spec: MelSpec = SPEC, speakers: Sequence[str] = (), **changes: Any
+) -> Path:
     """A model file as a finished run has it."""
-    weights = tiny_vocoder(name, spec=spec, **changes).state_dict()
-    header = vocoder_header(vocoder_config(name, **changes), spec) | {"kind": "model", "recipe": {}, "step": 8}
+    weights = tiny_vocoder(name, spec=spec, speakers=speakers, **changes).state_dict()
+    header = vocoder_header(vocoder_config(name, **changes), spec, speakers) | {
+        "kind": "model",
+        "recipe": {},
+        "step": 8,
+    }
     save_checkpoint(path, {f"ema.{key}": value for key, value in weights.items()}, header)
     return path
 

@@ -264,7 +264,7 @@ def _generate(vocoder: Vocoder, batch: int, frames: int) -> float:
     """Seconds that it takes to make the sound of ``frames`` frames, as a stream would."""
     mel = torch.full((batch, vocoder.mel.n_mels, frames), -5.0)
     started = time.perf_counter()
-    _, state = vocoder.step(mel, vocoder.initial_state(batch))
+    _, state = vocoder.step(mel, vocoder.initial_state(batch, speaker=next(iter(vocoder.speakers), None)))
     vocoder.flush(state)
     return time.perf_counter() - started
 

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,9 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     return f"{crc:08x}"
 
 
-def vocoder_header(vocoder_config: Mapping[str, Any], mel: MelSpec) -> dict[str, Any]:
+def vocoder_header(vocoder_config: Mapping[str, Any], mel: MelSpec, speakers: Sequence[str] = ()) -> dict[str, Any]:
     """The part of a header from which ``load_vocoder`` builds the model again."""
-    return {"vocoder": dict(vocoder_config), "mel": mel.model_dump(mode="json")}
+    return {"vocoder": dict(vocoder_config), "mel": mel.model_dump(mode="json"), "speakers": list(speakers)}
 
 
 def load_vocoder(where: Path | str | None = None, device: torch.device | str = "cpu") -> Vocoder:
@@ -107,12 +107,13 @@ def load_vocoder(where: Path | str | None = None, device: torch.device | str = "
     tensors, header = load_checkpoint(path)
     try:
         name, definition = header["vocoder"]["name"], header["mel"]
+        speakers = tuple(header.get("speakers", ()))  # not in files from before there were any
     except (KeyError, TypeError) as error:
         raise CheckpointError("holds no vocoder", where=path, remedy="give a model or checkpoint of a run") from error
     if name not in VOCODERS:
         raise CheckpointError(f"unknown vocoder {name!r}", where=path, remedy=did_you_mean(name, VOCODERS))
     config = parse(VOCODERS[name].Config, header["vocoder"], where=path)
-    vocoder = build_vocoder(config, parse(MelSpec, definition, where=path))
+    vocoder = build_vocoder(config, parse(MelSpec, definition, where=path), speakers)
     prefix = "ema." if any(key.startswith("ema.") for key in tensors) else "model."
     weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     load_weights(vocoder, weights, path)

@@ -132,6 +132,32 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
+def speaker_table(rows: Sequence[Recording] | Sequence[Clip]) -> tuple[str, ...]:
+    """Names of those who speak in the training split, sorted.
+
+    Raises:
+        DataError: somebody has no name, there is only one speaker, or one is held back whom none is trained on.
+    """
+    nameless = [row.name for row in rows if not row.speaker]
+    if nameless:
+        raise DataError(
+            f"{len(nameless)} of {len(rows)} recordings have no speaker: {', '.join(nameless[:3])}",
+            where="data.speakers",
+            remedy="put each in a folder of its speaker's name, or add the column speaker to the manifest",
+        )
+    table = sorted({row.speaker for row in rows if row.split == "train"})
+    unknown = sorted({row.speaker for row in rows} - {*table})
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} of the speakers held back have nothing to train on: {', '.join(unknown[:3])}",
+            where="data.held_out",
+            remedy="hold back some recordings of each, or leave these speakers out",
+        )
+    if len(table) < 2:
+        raise DataError(f"all speak as {table[0]!r}", where="data.speakers", remedy="set it to false for one speaker")
+    return tuple(table)
+
+
 def spread(clips: Sequence[Clip], count: int) -> list[Clip]:
     """``count`` of the clips, evenly from all of them: the first few of a sorted corpus are one speaker's."""
     count = min(count, len(clips))

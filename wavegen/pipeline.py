@@ -3,18 +3,26 @@
 import importlib.util
 import json
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 import torch
 
 from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
-from wavegen.corpus import Clip, Recording, find_recordings, read_recordings, spread, write_manifest
+from wavegen.corpus import (
+    Clip,
+    Recording,
+    find_recordings,
+    read_recordings,
+    speaker_table,
+    spread,
+    write_manifest,
+)
 from wavegen.errors import CheckpointError, ConfigError, DataError
 from wavegen.evaluation.samples import Clip as SampleClip
-from wavegen.evaluation.samples import write_samples
+from wavegen.evaluation.samples import Generate, write_samples
 from wavegen.evaluation.summary import short_table
 from wavegen.extraction import Extraction, extract, is_complete
 from wavegen.files import require_folder, write_beside
@@ -62,9 +70,10 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, s
             where=out,
             remedy="give another --out, or as many steps",
         )
-    if recipe.init is not None and not (_run_folder(recipe, out).all() or (out / MODEL).exists()):
-        _run_folder(recipe, out).read_init(recipe.init, recipe.mel)  # before hours of extraction
     recordings = list_recordings(recipe, recipe_path)
+    if recipe.init is not None and not (_run_folder(recipe, out).all() or (out / MODEL).exists()):
+        # Before hours of extraction.
+        _run_folder(recipe, out).read_init(recipe.init, recipe.mel, _speakers(recipe, recordings))
     features = recipe.data.features or out / "features"
     if rank > 0:  # no collective: extraction may take longer than their time-out
         while not is_complete(recordings, features, recipe.mel):
@@ -103,13 +112,17 @@ def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
     elif recipe.data.prepare:
         recordings = _prepared(recipe_path.parent / "prepare.py", recipe.data.corpus, recipe.data.held_out)
     else:
-        recordings = find_recordings(recipe.data.corpus, pattern=recipe.data.recordings, held_out=recipe.data.held_out)
+        found = find_recordings(recipe.data.corpus, pattern=recipe.data.recordings, held_out=recipe.data.held_out)
+        recordings = [replace(recording, speaker=PurePath(recording.name).parent.name) for recording in found]
     if {recording.split for recording in recordings} != {"train", "valid"}:
         raise DataError(
             f"{len(recordings)} recordings, all in one split",
             where=recipe.data.manifest or recipe.data.corpus,
             remedy="there must be some to train on and some held back: two recordings at least",
         )
+    if not recipe.data.speakers:
+        return [replace(recording, speaker="") for recording in recordings]
+    speaker_table(recordings)  # refuses what cannot be meant
     return recordings
 
 
@@ -123,6 +136,11 @@ def _prepared(script: Path, corpus: Path, held_out: float | str) -> list[Recordi
     spec.loader.exec_module(module)
     recordings: list[Recording] = module.prepare(corpus, held_out)
     return recordings
+
+
+def _speakers(recipe: Recipe, rows: Sequence[Recording] | Sequence[Clip]) -> tuple[str, ...]:
+    """The vocoder's table of names, by those who speak in ``rows``."""
+    return speaker_table(rows) if recipe.data.speakers else ()
 
 
 def _resolved(recipe: Recipe, out: Path) -> Recipe:
@@ -151,12 +169,13 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, s
         say(f"training is finished: {model}")
         return True
     torch.manual_seed(recipe.seed)
-    vocoder = build(recipe)
+    vocoder = build(recipe, speakers=_speakers(recipe, clips))
     run_folder = _run_folder(recipe, out)
     millions = sum(parameter.numel() for parameter in vocoder.parameters()) / 1e6
     field, rate = vocoder.receptive_field_samples, vocoder.mel.sample_rate_hz
+    voices = f"{len(vocoder.speakers)} speakers, " if vocoder.speakers else ""
     say(
-        f"training {recipe.vocoder.name} ({millions:.2f} M parameters, receptive field {field} samples, "
+        f"training {recipe.vocoder.name} ({millions:.2f} M parameters, {voices}receptive field {field} samples, "
         f"{1000 * field / rate:.0f} ms at {rate} Hz) to step {recipe.training.steps} on {device}"
     )
     finished = train(
@@ -195,11 +214,11 @@ def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device,
         device = torch.device("cpu")  # sample by sample, compiled code there outruns a GPU
     vocoder = load_vocoder(model, device)
     scored = write_samples(
-        [SampleClip(clip.name, clip.audio, clip.mel) for clip in chosen],
-        lambda mel: synthesize(vocoder, mel),
+        [SampleClip(clip.name, clip.audio, clip.mel, clip.speaker) for clip in chosen],
+        lambda mel, speaker: synthesize(vocoder, mel, speaker=speaker or None),
         vocoder.mel,
         folder,
-        untrained=_untrained(recipe, device),
+        untrained=_untrained(recipe, vocoder.speakers, device),
         baseline_iterations=recipe.samples.baseline_iterations,
         title=f"{out.absolute().name}: held-back clips",
         progress=progress,
@@ -212,10 +231,10 @@ def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device,
     say(table)
 
 
-def _untrained(recipe: Recipe, device: torch.device) -> Callable[[np.ndarray], np.ndarray] | None:
+def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) -> Generate | None:
     """The vocoder as training found it; None for one that is noise then, and slow at it."""
     torch.manual_seed(recipe.seed)
-    vocoder = build(recipe)
+    vocoder = build(recipe, speakers=speakers)
     if vocoder.objective == "likelihood":
         return None
     if recipe.init is not None:
@@ -224,7 +243,7 @@ def _untrained(recipe: Recipe, device: torch.device) -> Callable[[np.ndarray], n
         except CheckpointError:  # it has gone since
             return None
     vocoder = vocoder.prepared_for_synthesis().to(device)
-    return lambda mel: synthesize(vocoder, mel)
+    return lambda mel, speaker: synthesize(vocoder, mel, speaker=speaker or None)
 
 
 def _refuse_changes(recipe: Recipe, out: Path) -> None:

@@ -1,5 +1,6 @@
 """The recipe: one YAML that says all, from recordings to a voice. The one place that knows everything."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
@@ -38,6 +39,8 @@ class DataConfig(Config):
         held_out: share of the recordings held back for validation, or a glob of their names.
         manifest: tab-separated list of recordings (name, path, split) to use instead of all of these; relative as
             ``corpus`` is.
+        speakers: whether the vocoder is told who speaks: as the manifest or ``prepare.py`` says, else the name of the
+            folder that a recording lies in.
         features: folder for the extracted mels, shared by the recipes of a corpus; relative to the current folder,
             as runs are. Below the run by default.
     """
@@ -47,6 +50,7 @@ class DataConfig(Config):
     recordings: str = "**/*"
     held_out: Annotated[float, Field(gt=0, lt=1)] | str = 0.05
     manifest: Path | None = None
+    speakers: bool = False
     features: Path | None = None
 
 
@@ -89,6 +93,15 @@ class Recipe(Config):
         return {**profile(str(named["profile"])).model_dump(), **changes}
 
     @model_validator(mode="after")
+    def _speakers_have_channels(self) -> "Recipe":
+        if self.data.speakers != (self.vocoder.speaker_channels > 0):
+            raise ValueError(
+                f"data.speakers is {str(self.data.speakers).lower()}, vocoder.speaker_channels "
+                f"{self.vocoder.speaker_channels}; a vocoder that is told who speaks needs both: true, and such as 32"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _segment_fits(self) -> "Recipe":
         vocoder = build(self, device="meta")
         if self.training.adversarial is not None and vocoder.objective == "likelihood":
@@ -115,12 +128,15 @@ class Recipe(Config):
         return self
 
 
-def build(recipe: Recipe, *, device: str = "cpu") -> Vocoder:
-    """The recipe's vocoder with random weights; on device ``"meta"`` it has shapes and no numbers."""
+def build(recipe: Recipe, *, device: str = "cpu", speakers: Sequence[str] = ()) -> Vocoder:
+    """The recipe's vocoder with random weights; on device ``"meta"`` it has shapes and no numbers.
+
+    Who speaks only the recordings say: without ``speakers`` it is not told.
+    """
     import torch
 
     with torch.device(device):
-        return build_vocoder(recipe.vocoder, recipe.mel)
+        return build_vocoder(recipe.vocoder, recipe.mel, speakers)
 
 
 def shipped_recipes() -> list[str]:

@@ -49,7 +49,12 @@ class Timing:
 
 
 def stream(
-    vocoder: Vocoder, mel: np.ndarray, *, seed: int = 0, piece_frames: int | None = None
+    vocoder: Vocoder,
+    mel: np.ndarray,
+    *,
+    seed: int = 0,
+    piece_frames: int | None = None,
+    speaker: str | None = None,
 ) -> Iterator[np.ndarray]:
     """Synthesise piece by piece; the pieces together are what the whole would be.
 
@@ -58,16 +63,17 @@ def stream(
         mel: ``[n_mels, frames]``; a memory map is read piece by piece.
         seed: of the noise.
         piece_frames: frames at a time; by default what suits the vocoder.
+        speaker: one of ``vocoder.speakers``; needed where there are several.
 
     Yields:
         ``[samples]`` in the vocoder's own precision, in all ``frames * hop_length``.
     """
-    return (pieces[0] for pieces in _stream_together(vocoder, [mel], seed, piece_frames))
+    return (pieces[0] for pieces in _stream_together(vocoder, [mel], seed, speaker, piece_frames))
 
 
-def synthesize(vocoder: Vocoder, mel: np.ndarray, *, seed: int = 0) -> np.ndarray:
+def synthesize(vocoder: Vocoder, mel: np.ndarray, *, seed: int = 0, speaker: str | None = None) -> np.ndarray:
     """The whole sound of a mel ``[n_mels, frames]``, ``[frames * hop_length]`` in the vocoder's own precision."""
-    return np.concatenate(list(stream(vocoder, mel, seed=seed)))
+    return np.concatenate(list(stream(vocoder, mel, seed=seed, speaker=speaker)))
 
 
 def synthesize_into(
@@ -77,6 +83,7 @@ def synthesize_into(
     *,
     seed: int = 0,
     piece_frames: int | None = None,
+    speaker: str | None = None,
     on_piece: Callable[[int], None] = lambda frames: None,
 ) -> Timing:
     """Hand the sound of a mel, as it is made, to each of ``sinks``; arguments as in :func:`stream`.
@@ -84,7 +91,7 @@ def synthesize_into(
     ``on_piece`` is called with the frames of each piece when it is written.
     """
     started, samples, clipped, first_s = time.perf_counter(), 0, 0, 0.0
-    for piece in stream(vocoder, mel, seed=seed, piece_frames=piece_frames):
+    for piece in stream(vocoder, mel, seed=seed, piece_frames=piece_frames, speaker=speaker):
         if samples == 0 and len(piece):
             first_s = time.perf_counter() - started
         for sink in sinks:
@@ -103,6 +110,7 @@ def synthesize_files(
     batch: int = 1,
     jobs: int = 1,
     seed: int = 0,
+    speaker: str | None = None,
     float32: bool = False,
     on_piece: Callable[[int], None] = lambda frames: None,
 ) -> Timing:
@@ -115,11 +123,13 @@ def synthesize_files(
         batch: files synthesised together, in lock step where the vocoder goes sample by sample.
         jobs: threads that work at the same time, each on files of its own.
         seed: of the noise, for every file.
+        speaker: of all files, one of ``vocoder.speakers``; needed where there are several.
         float32: 32-bit float instead of 16-bit samples, in a ``.wav``.
         on_piece: called with the frames of each piece when it is written.
 
     Raises:
         MelError: a file is no mel that this vocoder understands.
+        ConfigError: the speaker is unknown, missing, or one too many.
         OutputError, AudioError: a sound file cannot be written. Those that were finished before are there.
     """
     started, stop, lock = time.perf_counter(), threading.Event(), threading.Lock()
@@ -128,10 +138,13 @@ def synthesize_files(
         with lock:
             on_piece(frames)
 
+    vocoder.speaker_condition.indices(speaker, 1)  # refused before any file is begun
     frames = [open_for(vocoder, mel).shape[1] for mel, _ in files]
     together = [[files[index] for index in group] for group in _groups(frames, vocoder, batch, jobs)]
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_synthesize_group, vocoder, group, seed, float32, progress, stop) for group in together]
+        futures = [
+            pool.submit(_synthesize_group, vocoder, group, seed, speaker, float32, progress, stop) for group in together
+        ]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:  # after a failure, or Ctrl-C while waiting
@@ -164,6 +177,7 @@ def _synthesize_group(
     vocoder: Vocoder,
     files: Sequence[tuple[Path, Path]],
     seed: int,
+    speaker: str | None,
     float32: bool,
     on_piece: Callable[[int], None],
     stop: threading.Event,
@@ -174,7 +188,7 @@ def _synthesize_group(
     with contextlib.ExitStack() as stack:
         rate = vocoder.mel.sample_rate_hz
         writers = [stack.enter_context(AudioWriter(out, rate, float32=float32)) for _, out in files]
-        for pieces in _stream_together(vocoder, mels, seed):
+        for pieces in _stream_together(vocoder, mels, seed, speaker):
             if stop.is_set():
                 raise CancelledError  # another thread has failed; half-written files go
             for index, (writer, piece) in enumerate(zip(writers, pieces, strict=True)):
@@ -186,7 +200,7 @@ def _synthesize_group(
 
 
 def _stream_together(
-    vocoder: Vocoder, mels: Sequence[np.ndarray], seed: int, piece_frames: int | None = None
+    vocoder: Vocoder, mels: Sequence[np.ndarray], seed: int, speaker: str | None, piece_frames: int | None = None
 ) -> Iterator[list[np.ndarray]]:
     """Pieces of the sound of each mel, which are empty after its end."""
     like, longest = next(vocoder.parameters()), max(mel.shape[1] for mel in mels)
@@ -209,10 +223,10 @@ def _stream_together(
 
     if len(mels) > 1 and not _streams_together(vocoder):
         lengths = torch.tensor([mel.shape[1] for mel in mels], device=like.device)
-        yield cut(vocoder.synthesize(frames(0, longest), lengths=lengths, seed=seed))
+        yield cut(vocoder.synthesize(frames(0, longest), lengths=lengths, seed=seed, speaker=speaker))
         return
     piece_frames = piece_frames or (NATIVE_PIECE_FRAMES if vocoder.steps_natively else PIECE_FRAMES)
-    state = vocoder.initial_state(len(mels), seed=seed)
+    state = vocoder.initial_state(len(mels), seed=seed, speaker=speaker)
     for start in range(0, longest, piece_frames):
         samples, state = vocoder.step(frames(start, min(start + piece_frames, longest)), state)
         yield cut(samples)

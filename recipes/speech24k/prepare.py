@@ -50,7 +50,11 @@ def prepare(corpus: Path, held_out: float | str) -> list[Recording]:
             where=manifest,
             remedy="copy the corpus again",
         )
-    recordings = [Recording(_name(row["file"]), corpus / row["file"], row["split"]) for row in rows]
+    paths = [corpus / row["file"] for row in rows]
+    recordings = [
+        Recording(_name(row["file"]), path, row["split"], speaker=path.parent.name)
+        for row, path in zip(rows, paths, strict=True)
+    ]
     return sorted(recordings, key=lambda recording: recording.name)
 
 

@@ -21,6 +21,10 @@ def main(argv: list[str] | None = None) -> int:
         help="also let this model speak the recordings' mels; may be given again",
     )  # fmt: skip
     parser.add_argument(
+        "--speaker", metavar="NAME",
+        help="who speaks, of models that know several (default: whoever has the name of a recording's folder)",
+    )  # fmt: skip
+    parser.add_argument(
         "--baseline", action="append", default=[], metavar="NAME",
         help="also score griffin-lim, mu-law (256 levels) or pcm16, made of the recordings; may be given again",
     )  # fmt: skip
@@ -59,6 +63,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         arguments.outputs,
         arguments.out,
         models=arguments.model,
+        speaker=arguments.speaker,
         baselines=arguments.baseline,
         mel=arguments.profile,
         device=pick_device(arguments.device) if arguments.model else "cpu",

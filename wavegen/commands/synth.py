@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="RUN_OR_FILE",
         help="a run's folder or a model file (default: newest finished run)",
     )
+    parser.add_argument("--speaker", metavar="NAME", help="who speaks, of a model that knows several")
     parser.add_argument("--seed", type=int, default=0, help="of a WaveNet's noise (default: %(default)s)")
     parser.add_argument("--float", action="store_true", help="write 32-bit float WAV instead of 16-bit")
     parser.add_argument("--device", default="auto", help="cpu, cuda, … (default: a GPU where there is one)")
@@ -97,6 +98,7 @@ def _synth(arguments: argparse.Namespace) -> int:
         _note(f"model {model}")
     device = pick_device(arguments.device)
     vocoder = load_vocoder(model)
+    vocoder.speaker_condition.indices(arguments.speaker, 1)  # a name it does not know is refused before any sound
     # Sample by sample, compiled code on a CPU outruns a GPU; who names a device gets it.
     by_sample = vocoder.objective == "likelihood"
     if arguments.device != "auto" or not by_sample:
@@ -119,6 +121,7 @@ def _synth(arguments: argparse.Namespace) -> int:
                 batch=arguments.batch or vocoder.items_at_once,
                 jobs=arguments.jobs or ((os.cpu_count() or 1) if by_sample else 1),
                 seed=arguments.seed,
+                speaker=arguments.speaker,
                 float32=arguments.float,
                 on_piece=bar.update,
             )
@@ -156,6 +159,7 @@ def _speak(arguments: argparse.Namespace, vocoder: "Vocoder", on_piece: "Callabl
             vocoder,
             open_for(vocoder, arguments.mel),
             seed=arguments.seed,
+            speaker=arguments.speaker,
             piece_frames=LIVE_PIECE_FRAMES if vocoder.steps_natively else None,
             on_piece=on_piece,
         )

@@ -31,6 +31,7 @@ from wavegen.melspec import PROFILES, MelSpec, profile
 from wavegen.progress import pace
 from wavegen.synthesis import synthesize
 from wavegen.vocoders import Vocoder
+from wavegen.vocoders.speakers import listed
 
 REFERENCE = "reference"
 SCORES, SUMMARY = "scores.csv", "summary.json"
@@ -63,6 +64,7 @@ def evaluate(
     *,
     models: Sequence[Path] = (),
     baselines: Sequence[str] = (),
+    speaker: str | None = None,
     mel: str | None = None,
     device: torch.device | str = "cpu",
     jobs: int | None = None,
@@ -75,6 +77,8 @@ def evaluate(
         outputs: folders of the systems' outputs (or single files), of any project and at any sample rate.
         out: folder for the results; an earlier evaluation there is replaced, anything else is not.
         models: runs or model files; each speaks the mels of all recordings, and is scored as one more system.
+        speaker: who speaks in every output of a model that knows several; by default the one who has the name of the
+            folder that a recording lies in.
         baselines: names of :data:`~wavegen.evaluation.baseline.BASELINES`, scored likewise.
         mel: name of the mel profile that says at which rate all is scored, and by which log-mel. By default the
             first model's, else one that suits the lowest rate among the files, so that no band is judged that one of
@@ -95,6 +99,8 @@ def evaluate(
     model_files = [find_model(model) for model in models]
     vocoders = [load_vocoder(file) for file in model_files]
     runs = [file.parent if file.name == MODEL else file for file in model_files]
+    if speaker is not None and not any(vocoder.speakers for vocoder in vocoders):
+        raise ConfigError(f"speaker {speaker!r} for no model that knows any", remedy="leave it out")
     _refuse_inside([references, *outputs, *models], out)
     baselines = list(dict.fromkeys(baselines))
     names = system_names([*outputs, *runs], taken=[REFERENCE, *baselines])
@@ -102,6 +108,7 @@ def evaluate(
     pairing = pair_by_name(references, folders, keep_all=bool(models or baselines))
     rates = _rates(pairing)  # reads every header: what is no recording is refused before any work
     spec = _definition(mel, vocoders, rates)
+    voices = [_voices(vocoder, pairing.references, speaker) for vocoder in vocoders]
     notes = [_rate_note(spec, rates, {n: v.mel for n, v in zip(names[len(outputs) :], vocoders, strict=True)})]
     notes += pairing.notes
     if note := missing_note():
@@ -113,8 +120,8 @@ def evaluate(
         Workers(jobs, progress=progress) as workers,
     ):
         made = _Made(folder / "audio", pairing.references)
-        for name, vocoder in zip(names[len(outputs) :], vocoders, strict=True):
-            made.by_model(name, _prepared(vocoder, device), progress)
+        for name, vocoder, speakers in zip(names[len(outputs) :], vocoders, voices, strict=True):
+            made.by_model(name, _prepared(vocoder, device), speakers, progress)
         for name in baselines:
             made.by_baseline(name, spec, workers)
         files = {**pairing.outputs, **made.outputs}
@@ -172,11 +179,14 @@ class _Made:
         self.outputs: dict[str, dict[str, Path]] = {}
         self.notes: list[str] = []
 
-    def by_model(self, system: str, vocoder: Vocoder, progress: bool) -> None:
+    def by_model(self, system: str, vocoder: Vocoder, speakers: Mapping[str, str | None], progress: bool) -> None:
         """Copy synthesis: the mel of each recording, made by the model's definition, and the model's sound of it."""
-        generate = partial(_copy_synthesis, vocoder)
         bar = tqdm(self.references.items(), desc=system, unit="clip", disable=not progress, **pace())
-        self._keep(system, [_make(generate, vocoder.mel, path, self._place(system, name)) for name, path in bar])
+        faults = []
+        for name, path in bar:
+            generate = partial(_copy_synthesis, vocoder, speakers[name])
+            faults.append(_make(generate, vocoder.mel, path, self._place(system, name)))
+        self._keep(system, faults)
 
     def by_baseline(self, system: str, spec: MelSpec, workers: Workers) -> None:
         """A baseline's version of each recording."""
@@ -208,8 +218,27 @@ def _make_baseline(work: tuple[str, MelSpec, Path, Path]) -> str | None:
     return _make(BASELINES[name], spec, source, target)
 
 
-def _copy_synthesis(vocoder: Vocoder, samples: np.ndarray, spec: MelSpec) -> np.ndarray:
-    return synthesize(vocoder, log_mel_of(samples, spec))
+def _copy_synthesis(vocoder: Vocoder, speaker: str | None, samples: np.ndarray, spec: MelSpec) -> np.ndarray:
+    return synthesize(vocoder, log_mel_of(samples, spec), speaker=speaker)
+
+
+def _voices(vocoder: Vocoder, references: Mapping[str, Path], speaker: str | None) -> dict[str, str | None]:
+    """Who is to speak each recording; None where the vocoder need not be told."""
+    known = vocoder.speakers
+    if not known:
+        return dict.fromkeys(references)
+    if speaker is not None or len(known) == 1:
+        vocoder.speaker_condition.indices(speaker, 1)  # refuses a name that it does not know
+        return dict.fromkeys(references, speaker)
+    voices: dict[str, str | None] = {name: path.absolute().parent.name for name, path in references.items()}
+    for name, folder in voices.items():
+        if folder not in known:
+            raise ConfigError(
+                f"{name} lies in {folder}, which is none of the model's speakers",
+                where="--speaker",
+                remedy=f"give one of {listed(known)}, or put each recording in a folder of its speaker's name",
+            )
+    return voices
 
 
 def _prepared(vocoder: Vocoder, device: torch.device | str) -> Vocoder:

@@ -24,20 +24,25 @@ VOCODER, UNTRAINED, GRIFFIN_LIM = "vocoder", "untrained", "Griffin-Lim"
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording and its mel file; ``name`` names the results and may have folders in it (``speaker/clip``)."""
+    """A recording and its mel file; ``name`` names the results and may have folders in it (``folder/clip``)."""
 
     name: str
     audio: Path
     mel: Path
+    speaker: str = ""
+
+
+Generate = Callable[[np.ndarray, str], np.ndarray]
+"""Mel ``[n_mels, frames]`` and speaker's name, empty for none -> float waveform ``[frames * hop_length]``."""
 
 
 def write_samples(
     clips: Sequence[Clip],
-    generate: Callable[[np.ndarray], np.ndarray],
+    generate: Generate,
     spec: MelSpec,
     out: Path,
     *,
-    untrained: Callable[[np.ndarray], np.ndarray] | None = None,
+    untrained: Generate | None = None,
     baseline_iterations: int = 32,
     title: str = "samples",
     progress: bool = True,
@@ -49,7 +54,7 @@ def write_samples(
 
     Args:
         clips: what to generate.
-        generate: mel ``[n_mels, frames]`` -> float waveform ``[frames * hop_length]``.
+        generate: what is scored.
         spec: the definition that the mels must have.
         out: folder to write to.
         untrained: the same before training, to tell what training gave from what was built in.
@@ -66,9 +71,9 @@ def write_samples(
     for clip in tqdm(clips, desc="samples", unit="clip", disable=not progress, **pace()):
         mel = load_mel_for(clip.mel, spec)
         reference = read_audio(clip.audio, spec.sample_rate_hz)
-        systems = {VOCODER: generate(mel)}
+        systems = {VOCODER: generate(mel, clip.speaker)}
         if untrained is not None:
-            systems[UNTRAINED] = untrained(mel)
+            systems[UNTRAINED] = untrained(mel, clip.speaker)
         systems[GRIFFIN_LIM] = griffin_lim_baseline(mel, spec, baseline_iterations)
         files = {
             system: out / f"{clip.name}{'' if system == VOCODER else f'.{system.lower()}'}.wav"

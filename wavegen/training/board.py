@@ -55,7 +55,7 @@ class Board:
         for clip in spread(clips, config.listen_clips):
             frames = min(config.listen_frames, clip.frames)
             mel = torch.tensor(open_mel(clip.mel)[:, :frames], device=device)[None]
-            generated = vocoder.synthesize(mel)[0].float().cpu().numpy()
+            generated = vocoder.synthesize(mel, speaker=clip.speaker or None)[0].float().cpu().numpy()
             real = read_audio(clip.audio)[: len(generated)]
             self.writer.add_audio(f"{clip.name}/generated", generated.clip(-1, 1)[None], step, sample_rate=rate)
             if step == min(config.validate_every, config.steps):

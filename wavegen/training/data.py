@@ -16,6 +16,7 @@ from wavegen.audio import read_segment
 from wavegen.corpus import Clip
 from wavegen.mel import open_mel
 from wavegen.melspec import MelSpec
+from wavegen.vocoders.speakers import speaker_indices
 
 Key = tuple[int, int]  # step, place in the global batch
 
@@ -28,16 +29,18 @@ class Batch(NamedTuple):
         mel: ``[batch, n_mels, frames]``.
         lengths: int64 ``[batch]``, real frames.
         starts: int64 ``[batch]``, frame of the clip at which the segment starts.
+        speakers: int64 ``[batch]``, who speaks, as places in the vocoder's table; None where it has none.
     """
 
     audio: Tensor
     mel: Tensor
     lengths: Tensor
     starts: Tensor
+    speakers: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
-        return Batch(*(part.to(device, non_blocking=True) for part in self))
+        return Batch._make(part if part is None else part.to(device, non_blocking=True) for part in self)
 
 
 class Segments(Dataset[Batch]):
@@ -52,16 +55,19 @@ class Segments(Dataset[Batch]):
         spec: definition that the clips' mel files must have been made to.
         frames: length of a segment.
         seed: of the choices.
+        speakers: the vocoder's table of names.
     """
 
-    def __init__(self, clips: Sequence[Clip], spec: MelSpec, *, frames: int, seed: int) -> None:
-        self.clips, self.spec, self.frames, self.seed = clips, spec, frames, seed
+    def __init__(
+        self, clips: Sequence[Clip], spec: MelSpec, *, frames: int, seed: int, speakers: Sequence[str] = ()
+    ) -> None:
+        self.clips, self.spec, self.frames, self.seed, self.speakers = clips, spec, frames, seed, speakers
         self._ends = np.cumsum([clip.frames for clip in clips])
 
     def __getitem__(self, key: Key) -> Batch:
         """The segment for (step, place in the batch), as a batch of one."""
         clip, start = self._choose(key)
-        return read_crop(clip, self.spec, start, self.frames)
+        return read_crop(clip, self.spec, start, self.frames, self.speakers)
 
     def names(self, step: int, batch_size: int) -> list[str]:
         """Names of the clips in the global batch of a step."""
@@ -104,8 +110,11 @@ class _Steps(Sampler[list[Key]]):
         return len(self.steps)
 
 
-def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int) -> Batch:
-    """``frames`` frames of a clip from ``start`` on, padded with zeros; a batch of one. Reads nothing else."""
+def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequence[str] = ()) -> Batch:
+    """``frames`` frames of a clip from ``start`` on, padded with zeros; a batch of one. Reads nothing else.
+
+    Raises ConfigError where there are ``speakers``, and the clip's is none of them.
+    """
     real = min(frames, clip.frames - start)
     mel = np.zeros((1, spec.n_mels, frames), dtype=np.float32)
     mel[0, :, :real] = _open(clip.mel, clip.mel.stat().st_mtime_ns, spec)[:, start : start + real]
@@ -114,7 +123,8 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int) -> Batch:
     # Centred framing has a last frame that reaches beyond the last sample.
     samples = read_segment(clip.audio, start * hop, min(real * hop, clip.samples - start * hop))
     audio[0, : len(samples)] = samples
-    return Batch(torch.from_numpy(audio), torch.from_numpy(mel), torch.tensor([real]), torch.tensor([start]))
+    who = speaker_indices([clip.speaker], speakers) if speakers else None
+    return Batch(torch.from_numpy(audio), torch.from_numpy(mel), torch.tensor([real]), torch.tensor([start]), who)
 
 
 @lru_cache(maxsize=1024)
@@ -125,4 +135,4 @@ def _open(path: Path, written_ns: int, spec: MelSpec) -> np.ndarray:
 
 def collate(items: Sequence[Batch]) -> Batch:
     """Batches of one as one batch."""
-    return Batch(*(torch.cat(parts) for parts in zip(*items, strict=True)))
+    return Batch._make(None if parts[0] is None else torch.cat(parts) for parts in zip(*items, strict=True))

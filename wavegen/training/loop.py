@@ -107,7 +107,7 @@ def train(
         )
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, vocoder, device))
 
-    segments = Segments(train_clips, vocoder.mel, frames=config.segment_frames, seed=seed)
+    segments = Segments(train_clips, vocoder.mel, frames=config.segment_frames, seed=seed, speakers=vocoder.speakers)
 
     def batches_from(step: int) -> Iterator[Batch]:
         return iter(
@@ -208,7 +208,8 @@ def validate(
     least = 1 if vocoder.objective == "likelihood" else shortest_segment(vocoder, config)
     sums: dict[str, float] = {}
     for clip in clips[rank::world]:
-        batch = read_crop(clip, vocoder.mel, 0, max(least, min(config.valid_frames, clip.frames))).to(device)
+        frames = max(least, min(config.valid_frames, clip.frames))
+        batch = read_crop(clip, vocoder.mel, 0, frames, vocoder.speakers).to(device)
         for name, value in objective(batch, step=step).items():
             sums[name] = sums.get(name, 0.0) + float(value)
     return {name: value / len(clips) for name, value in distributed.total(sums, device).items()}

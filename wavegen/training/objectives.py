@@ -63,7 +63,9 @@ class LikelihoodObjective(Objective):
         hop = self.vocoder.mel.hop_length
         mask = frame_mask(batch.lengths, batch.mel.shape[-1])
         assert mask is not None
-        log_prob = self.vocoder.log_prob(batch.audio, masked(batch.mel, mask), mask)  # type: ignore[operator]
+        log_prob = self.vocoder.log_prob(  # type: ignore[operator]
+            batch.audio, masked(batch.mel, mask), mask, speakers=batch.speakers
+        )
         unseen = torch.where(batch.starts > 0, past_samples(self.vocoder), 0)
         position = torch.arange(batch.audio.shape[-1], device=batch.audio.device)
         counted = (position >= unseen[:, None]) & mask[:, 0].repeat_interleave(hop, dim=-1)
@@ -93,7 +95,7 @@ class ReconstructionObjective(Objective):
     def generate(self, batch: Batch) -> Tensor:
         """Samples ``[batch, frames * hop_length]`` in float32."""
         mask = frame_mask(batch.lengths, batch.mel.shape[-1])
-        return self.vocoder(masked(batch.mel, mask), mask).float()
+        return self.vocoder(masked(batch.mel, mask), mask, speakers=batch.speakers).float()
 
     def distance(self, generated: Tensor, real: Tensor) -> Losses:
         """The losses of samples ``[batch, samples]`` made for recorded ones."""

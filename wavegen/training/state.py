@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from wavegen.melspec import MelSpec
 from wavegen.training.config import TrainingConfig
 from wavegen.training.discriminators import Discriminators
 from wavegen.training.schedule import discriminator_learning_rate, learning_rate
-from wavegen.vocoders import Vocoder
+from wavegen.vocoders import VOCODERS, Vocoder
+from wavegen.vocoders.speakers import listed
 
 BEST = "best.safetensors"
 # The settings of adversarial training that say what the discriminators are; shapes alone tell no period from another.
@@ -153,7 +154,7 @@ class RunFolder:
 
     def save(self, state: TrainingState, *, is_best: bool = False) -> None:
         """Write a checkpoint; only then forget the oldest."""
-        header = vocoder_header(self.vocoder_config, state.vocoder.mel)
+        header = vocoder_header(self.vocoder_config, state.vocoder.mel, state.vocoder.speakers)
         header |= {"kind": "checkpoint", "recipe": self.recipe, **state.header()}
         # The best first: a run that is killed between the two repeats the step and writes both.
         for name in ([BEST] if is_best else []) + [f"step-{state.step:08d}.safetensors"]:
@@ -163,7 +164,7 @@ class RunFolder:
 
     def save_model(self, state: TrainingState, name: str) -> Path:
         """Write the averaged weights alone, as the finished model."""
-        header = vocoder_header(self.vocoder_config, state.vocoder.mel)
+        header = vocoder_header(self.vocoder_config, state.vocoder.mel, state.vocoder.speakers)
         header |= {"kind": "model", "recipe": self.recipe, "step": state.step}
         save_checkpoint(self.path / name, {f"ema.{k}": v for k, v in state.average.state_dict().items()}, header)
         return self.path / name
@@ -176,7 +177,7 @@ class RunFolder:
         """Bring ``state`` to the newest checkpoint; False where there is none.
 
         Raises:
-            CheckpointError: the newest one is damaged, or of another vocoder or mel definition than this run's.
+            CheckpointError: the newest one is damaged, or of another vocoder, mel definition or speakers.
         """
         for half_written in self.checkpoints.glob(".*.part*"):  # by a process that was killed while it saved
             half_written.unlink(missing_ok=True)
@@ -185,7 +186,7 @@ class RunFolder:
             return False
         tensors, header = load_checkpoint(found[-1])
         remedy = "give another --out to start anew, or undo the change"
-        self._refuse_another(state.vocoder.mel, header, found[-1], remedy=remedy)
+        self._refuse_another(state.vocoder.mel, state.vocoder.speakers, header, found[-1], remedy=remedy)
         state.restore(tensors, header, found[-1])
         self.forget_log_after(state.step)
         return True
@@ -201,9 +202,9 @@ class RunFolder:
             a line for the user.
 
         Raises:
-            CheckpointError: it cannot be read, or is of another vocoder or mel definition.
+            CheckpointError: it cannot be read, or is of another vocoder, mel definition or speakers.
         """
-        path, tensors, header = self.read_init(source, state.vocoder.mel)
+        path, tensors, header = self.read_init(source, state.vocoder.mel, state.vocoder.speakers)
         weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
         for module in (state.vocoder, state.average):
             load_weights(module, weights, path)
@@ -218,7 +219,9 @@ class RunFolder:
         load_weights(state.discriminators, learnt, path)
         return f"{line}, discriminators too"
 
-    def read_init(self, source: Path, mel: MelSpec) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    def read_init(
+        self, source: Path, mel: MelSpec, speakers: Sequence[str] = ()
+    ) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
         """The file that ``start_from`` reads, and what is in it.
 
         Raises:
@@ -228,18 +231,32 @@ class RunFolder:
         checkpoints = sorted((source / "checkpoints").glob("step-*.safetensors"))
         path = checkpoints[-1] if checkpoints else find_model(source)
         tensors, header = load_checkpoint(path)
-        self._refuse_another(mel, header, path, remedy="give the init the recipe was made for, or change the recipe")
+        remedy = "give the init the recipe was made for, or change the recipe"
+        self._refuse_another(mel, speakers, header, path, remedy=remedy)
         return path, tensors, header
 
-    def _refuse_another(self, mel: MelSpec, header: Mapping[str, Any], where: Path, *, remedy: str) -> None:
-        """Raise CheckpointError where a file's vocoder or mel definition is not this run's."""
-        wanted = vocoder_header(self.vocoder_config, mel)
-        for part, value in wanted.items():
-            found = header.get(part, {})
+    def _refuse_another(
+        self, mel: MelSpec, speakers: Sequence[str], header: Mapping[str, Any], where: Path, *, remedy: str
+    ) -> None:
+        """Raise CheckpointError where a file's vocoder, mel definition or speakers are not this run's."""
+        name = self.vocoder_config["name"]
+        found_vocoder = header.get("vocoder", {})
+        if found_vocoder.get("name") == name:  # a setting that is newer than the file is there what it is by default
+            found_vocoder = VOCODERS[name].Config(name=name).model_dump(mode="json") | found_vocoder
+        pairs = {
+            "vocoder": (found_vocoder, self.vocoder_config),
+            "mel": (header.get("mel", {}), mel.model_dump(mode="json")),
+        }
+        for part, (found, value) in pairs.items():
             keys = [key for key in value if found.get(key) != value[key]]
             if keys:
                 shown = ", ".join(f"{part}.{key} is {found.get(key)!r}, not {value[key]!r}" for key in keys[:4])
                 raise CheckpointError(f"was trained with another {part} ({shown})", where=where, remedy=remedy)
+        theirs, ours = tuple(header.get("speakers", ())), tuple(speakers)
+        if theirs != ours:
+            gone, new = sorted({*theirs} - {*ours}), sorted({*ours} - {*theirs})
+            differ = [f"it has {listed(gone)}"] * bool(gone) + [f"it lacks {listed(new)}"] * bool(new)
+            raise CheckpointError(f"was trained with other speakers ({', '.join(differ)})", where=where, remedy=remedy)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to ``log.jsonl``."""

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 
 from wavegen.mel import MelSpec
 from wavegen.vocoders.base import Vocoder, VocoderConfig, frame_mask
@@ -21,9 +22,10 @@ def _discover() -> dict[str, type[Vocoder]]:
 VOCODERS = _discover()
 
 
-def build_vocoder(config: VocoderConfig, mel: MelSpec) -> Vocoder:
-    """The vocoder that ``config`` describes, with random weights, for mels made to ``mel``."""
-    return VOCODERS[config.name](mel, **config.model_dump(exclude={"name"}))
+def build_vocoder(config: VocoderConfig, mel: MelSpec, speakers: Sequence[str] = ()) -> Vocoder:
+    """The vocoder that ``config`` describes, with random weights, for mels made to ``mel``, in the voices named."""
+    options = config.model_dump(exclude={"name"}) | {"speakers": tuple(speakers)}
+    return VOCODERS[config.name](mel, **options)
 
 
 __all__ = ["VOCODERS", "Vocoder", "VocoderConfig", "build_vocoder", "frame_mask"]

@@ -25,6 +25,7 @@ from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.noise import normal_noise
 from wavegen.vocoders.base import State, Vocoder, VocoderConfig
+from wavegen.vocoders.speakers import SpeakerCondition
 
 
 class ParallelConfig(VocoderConfig):
@@ -49,8 +50,8 @@ class ParallelWaveNet(Vocoder):
 
     ::
 
-        mel ─ conv ─ hold and smooth, in stages ─┐ condition
-        noise ─ 1×1 ─ gated dilated blocks ──────┴─ sum of skips ─ ReLU ─ 1×1 ─ ReLU ─ 1×1 ─ samples
+        mel ─ conv ─ + speaker ─ hold and smooth, in stages ─┐ condition
+        noise ─ 1×1 ─ gated dilated blocks ──────────────────┴─ sum of skips ─ ReLU ─ 1×1 ─ ReLU ─ 1×1 ─ samples
 
     The defaults are the published first version's shape. What its public implementation calls what::
 
@@ -76,6 +77,8 @@ class ParallelWaveNet(Vocoder):
         depth: blocks per cycle; dilations 1, 2, … 2^(depth - 1).
         kernel_size: taps of the dilated convolutions.
         weight_norm: normalise weights in training; folded before synthesis.
+        speakers: names of those who may speak; none for a vocoder that is not told who does.
+        speaker_channels: channels of the vector that is learned for each.
 
     Raises:
         ConfigError: factors whose product is not the hop length.
@@ -100,6 +103,8 @@ class ParallelWaveNet(Vocoder):
         depth: int = 10,
         kernel_size: int = 3,
         weight_norm: bool = False,
+        speakers: Sequence[str] = (),
+        speaker_channels: int = 0,
     ) -> None:
         super().__init__(mel)
         condition_channels = condition_channels or mel.n_mels
@@ -133,6 +138,7 @@ class ParallelWaveNet(Vocoder):
         self._initialise()
         if weight_norm:
             apply_weight_norm(self)
+        self.speaker_condition = SpeakerCondition(speakers, speaker_channels, condition_channels)
 
     @property
     def context(self) -> Context:
@@ -147,7 +153,14 @@ class ParallelWaveNet(Vocoder):
         """True for a causal model."""
         return self.context.right == 0
 
-    def forward(self, mel: Tensor, mask: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        mel: Tensor,
+        mask: Tensor | None = None,
+        noise: Tensor | None = None,
+        *,
+        speakers: Tensor | None = None,
+    ) -> Tensor:
         """Differentiable synthesis.
 
         Args:
@@ -156,24 +169,27 @@ class ParallelWaveNet(Vocoder):
             noise: ``[batch, frames * hop_length]``, standard normal. By default seeded by each item's own mel: what is
                 trained on then depends neither on the other items, nor on how many processes share a batch, nor on the
                 stops in between.
+            speakers: int64 ``[batch]``, indices of ``self.speakers``; None where there are none.
 
         Returns:
             ``[batch, frames * hop_length]``, zeros outside the mask.
         """
         if noise is None:
             noise = self._noise(_content_seeds(masked(mel, mask)), 0, mel)
-        condition = self.upsample(self.frame_conv(self.normalised(mel), mask), mask)
+        condition = self.upsample(self._frames(mel, mask, speakers), mask)
         real = None if mask is None else mask.repeat_interleave(self.mel.hop_length, dim=-1)
         # What follows an item's end cannot reach it in a causal stack, which is quicker without a mask.
         _, skips = self.stack(self.input(noise[:, None]), condition, None if self.steps_natively else real)
         return masked(self._waveform(skips), None if real is None else real[:, 0])
 
-    def generate(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int) -> Tensor:
+    def generate(
+        self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
+    ) -> Tensor:
         """Synthesis with the noise of the seeds and the position; on a CPU by the tiled engine."""
         noise = self._noise(seeds, first_frame, mel)
         if not _suits_tiles(mel):
-            return self(mel, mask, noise)
-        frames, hop = self.frame_conv(self.normalised(mel), mask), self.mel.hop_length
+            return self(mel, mask, noise, speakers=speakers)
+        frames, hop = self._frames(mel, mask, speakers), self.mel.hop_length
         lengths = [mel.shape[-1]] * len(mel) if mask is None else mask[:, 0].sum(-1).tolist()
         samples, nothing_before = torch.zeros_like(noise), self.stack.initial_state(1)
         for item, length in enumerate(lengths):
@@ -181,14 +197,17 @@ class ParallelWaveNet(Vocoder):
             samples[item, : length * hop], _ = run_tiled(self, noise_of_item, frames_of_item, nothing_before)
         return samples
 
-    def initial_state(self, batch: int, *, seed: int | Sequence[int] = 0) -> State:
-        """State before the first frame: of the layers in turn, frames done, and seeds."""
+    def initial_state(
+        self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
+    ) -> State:
+        """State before the first frame: of the layers in turn, frames done, seeds and any speakers."""
         if not self.steps_natively:
-            return super().initial_state(batch, seed=seed)
+            return super().initial_state(batch, seed=seed, speaker=speaker)
+        who = self.speaker_condition.indices(speaker, batch)
         frame_state = self.frame_conv.initial_state(batch)
         frames_before = frame_state.new_zeros(batch, self.frame_conv.out_channels, self.upsample.context.left)
         stack_state = self.stack.initial_state(batch)
-        return frame_state, frames_before, stack_state, torch.tensor(0), self._seeds(seed, frame_state)
+        return frame_state, frames_before, stack_state, torch.tensor(0), self._seeds(seed, frame_state), *who
 
     @torch.no_grad()
     def step(self, mel: Tensor, state: State) -> tuple[Tensor, State]:
@@ -196,21 +215,26 @@ class ParallelWaveNet(Vocoder):
         if not self.steps_natively:
             return super().step(mel, state)
         self.check_shape(mel)
-        frame_state, frames, stack_state, frames_done, seeds = state
+        frame_state, frames, stack_state, frames_done, seeds, *who = state
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0), state
         noise = self._noise(seeds, int(frames_done), mel)
         h, frame_state = self.frame_conv.step(self.normalised(mel), frame_state)
+        h = self.speaker_condition(h, *who)
         # Frames are kept instead of the upsampler's own state: zeros before the first are the same to a causal one.
         frames = torch.cat((frames, h), dim=-1)
         samples, stack_state = self._continue(noise, frames, stack_state)
         kept = frames[..., frames.shape[-1] - self.upsample.context.left :]
-        return samples, (frame_state, kept, stack_state, frames_done + mel.shape[-1], seeds)
+        return samples, (frame_state, kept, stack_state, frames_done + mel.shape[-1], seeds, *who)
 
     @torch.no_grad()
     def flush(self, state: State) -> Tensor:
         """The samples that waited for look-ahead; none in a causal model."""
         return state[0].new_zeros(len(state[0]), 0) if self.steps_natively else super().flush(state)
+
+    def _frames(self, mel: Tensor, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+        """The condition before upsampling, ``[batch, condition_channels, frames]``."""
+        return self.speaker_condition(self.frame_conv(self.normalised(mel), mask), speakers)
 
     def _continue(self, noise: Tensor, frames: Tensor, stack_state: State) -> tuple[Tensor, State]:
         """Samples for ``noise``, conditioned on the last of ``frames``, and the stack's next state."""

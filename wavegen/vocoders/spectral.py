@@ -1,6 +1,7 @@
 """A dilated stack at frame rate with an inverse STFT head: quick to train, hundreds of times real time."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ from wavegen.blocks import (
 )
 from wavegen.mel import MelInverse, MelSpec
 from wavegen.vocoders.base import State, Vocoder, VocoderConfig
+from wavegen.vocoders.speakers import SpeakerCondition
 
 # Magnitudes below this are silence to the network; a full-scale sine has about n_fft / 4.
 SMALLEST_MAGNITUDE = 1e-3
@@ -46,8 +48,8 @@ class SpectralVocoder(Vocoder):
 
     ::
 
-        mel ─ inverse filters ─ log ─┬── 1×1 ─ conv ─ separable dilated blocks ─ norm ─ 1×1 ──┬── phase ──┐
-                                     └───────────────────────────────────────────────────── + ── magnitude ─ spectrum
+        mel ─ inverse filters ─ log ─┬── 1×1 ─ conv ─ + speaker ─ separable dilated blocks ─ norm ─ 1×1 ─┬── phase ──┐
+                                     └───────────────────────────────────────────────────────────────── + ── magnitude
         spectrum ─ a few Griffin-Lim iterations, trained through ─ inverse STFT ─ samples
 
     The magnitude that explains the mel is a better start than any first minutes of training (as FreeV,
@@ -65,6 +67,8 @@ class SpectralVocoder(Vocoder):
         expansion: hidden channels of each block as a multiple of ``channels``.
         refinement_iterations: Griffin-Lim iterations within the model, trained through.
         synthesis_iterations: further fast iterations at synthesis only: a dial between quality and speed.
+        speakers: names of those who may speak; none for a vocoder that is not told who does.
+        speaker_channels: channels of the vector that is learned for each.
     """
 
     Config = SpectralConfig
@@ -83,6 +87,8 @@ class SpectralVocoder(Vocoder):
         expansion: int = 3,
         refinement_iterations: int = 2,
         synthesis_iterations: int = 6,
+        speakers: Sequence[str] = (),
+        speaker_channels: int = 0,
     ) -> None:
         super().__init__(mel)
         bins = mel.n_fft // 2 + 1
@@ -112,6 +118,7 @@ class SpectralVocoder(Vocoder):
         self.centre_sign: Tensor
         self.largest_log_magnitude = math.log(float(mel.window().sum()))
         self._initialise()
+        self.speaker_condition = SpeakerCondition(speakers, speaker_channels, channels)
 
     @property
     def context(self) -> Context:
@@ -127,30 +134,36 @@ class SpectralVocoder(Vocoder):
         """A causal stack without iterations waits for the inverse STFT's overlap alone."""
         return self.istft.latency_samples if self.steps_natively else super().latency_samples
 
-    def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
         """Differentiable synthesis as trained: without the iterations that synthesis adds.
 
         Args:
             mel: ``[batch, n_mels, frames]``.
             mask: ``[batch, 1, frames]``, True where a frame is real.
+            speakers: int64 ``[batch]``, indices of ``self.speakers``; None where there are none.
 
         Returns:
             ``[batch, frames * hop_length]``.
         """
-        return self._synthesize(mel, mask, synthesis_iterations=0)
+        return self._synthesize(mel, mask, speakers, synthesis_iterations=0)
 
-    def generate(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int) -> Tensor:
+    def generate(
+        self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
+    ) -> Tensor:
         """Synthesis with all iterations; there is no noise, so seeds and position do not matter."""
-        return self._synthesize(mel, mask, synthesis_iterations=self.synthesis_iterations)
+        return self._synthesize(mel, mask, speakers, synthesis_iterations=self.synthesis_iterations)
 
-    def initial_state(self, batch: int, *, seed: int | list[int] = 0) -> State:  # type: ignore[override]
-        """State before the first frame."""
+    def initial_state(
+        self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
+    ) -> State:
+        """State before the first frame: of the layers in turn, and any speakers."""
         if not self.steps_natively:
-            return super().initial_state(batch, seed=seed)
+            return super().initial_state(batch, seed=seed, speaker=speaker)
         return (
             self.input.initial_state(batch),
             self.stack.initial_state(batch),
             self.istft.initial_state(batch),
+            *self.speaker_condition.indices(speaker, batch),
         )
 
     @torch.no_grad()
@@ -159,12 +172,12 @@ class SpectralVocoder(Vocoder):
         if not self.steps_natively:
             return super().step(mel, state)
         self.check_shape(mel)
-        input_state, stack_state, istft_state = state
+        input_state, stack_state, istft_state, *who = state
         prior, x = self._prior(mel)
         h, input_state = self.input.step(x, input_state)
-        (h, _), stack_state = self.stack.step(self._norm(self.input_norm, h), stack_state)
+        (h, _), stack_state = self.stack.step(self._stack_input(h, *who), stack_state)
         samples, istft_state = self.istft.step(self._spectrum(prior, h)[1], istft_state)
-        return samples, (input_state, stack_state, istft_state)
+        return samples, (input_state, stack_state, istft_state, *who)
 
     @torch.no_grad()
     def flush(self, state: State) -> Tensor:
@@ -177,9 +190,11 @@ class SpectralVocoder(Vocoder):
         iterations = self.refinement_iterations + self.synthesis_iterations
         return self.input.context.right == self.stack.context.right == iterations == 0
 
-    def _synthesize(self, mel: Tensor, mask: Tensor | None, *, synthesis_iterations: int) -> Tensor:
+    def _synthesize(
+        self, mel: Tensor, mask: Tensor | None, speakers: Tensor | None, *, synthesis_iterations: int
+    ) -> Tensor:
         prior, x = self._prior(mel)
-        h, _ = self.stack(self._norm(self.input_norm, self.input(x, mask)), None, mask)
+        h, _ = self.stack(self._stack_input(self.input(x, mask), speakers), None, mask)
         magnitude, spectrum = self._spectrum(prior, h)
         with torch.autocast(mel.device.type, enabled=False):  # transforms have no half precision
             iterations = self.refinement_iterations + synthesis_iterations
@@ -190,6 +205,9 @@ class SpectralVocoder(Vocoder):
         """Log-magnitude that explains the mel ``[batch, bins, frames]``, and the network's input made of it."""
         prior = self.mel_inverse(mel).clamp(min=SMALLEST_MAGNITUDE).log()
         return prior, self.reduce((prior + 3) / 2)  # speech averages about -3
+
+    def _stack_input(self, h: Tensor, speakers: Tensor | None = None) -> Tensor:
+        return self._norm(self.input_norm, self.speaker_condition(h, speakers))
 
     def _spectrum(self, prior: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Magnitude and complex spectrum, ``[batch, bins, frames]`` each, in the precision of ``prior``."""

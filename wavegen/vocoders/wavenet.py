@@ -1,6 +1,7 @@
 """WaveNet: one sample after another, each a draw from a distribution over the next."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from wavegen.engines import Engine, EngineHolder, HeldCondition
 from wavegen.mel import MelSpec
 from wavegen.noise import uniform_noise
 from wavegen.vocoders.base import State, Vocoder, VocoderConfig
+from wavegen.vocoders.speakers import SpeakerCondition
 
 
 class WaveNetConfig(VocoderConfig):
@@ -44,7 +46,7 @@ class WaveNet(Vocoder):
 
     ::
 
-        mel ─ conv ─ ReLU ─ hold and smooth ─────────────┐ condition, one step a sample
+        mel ─ conv ─ ReLU ─ + speaker ─ hold and smooth ─┐ condition, one step a sample
         sample n-1 ─ embed ─ conv ─ gated dilated blocks ┴─ sum of skips ─ ReLU ─ 1×1 ─ ReLU ─ 1×1 ─ distribution of n
 
     Args:
@@ -59,6 +61,8 @@ class WaveNet(Vocoder):
         depth: blocks per cycle; dilations 1, 2, … 2^(depth - 1).
         kernel_size: taps of the dilated convolutions and of the input's.
         weight_norm: normalise weights in training; folded before synthesis.
+        speakers: names of those who may speak; none for a vocoder that is not told who does.
+        speaker_channels: channels of the vector that is learned for each.
 
     Attributes:
         temperature: of sampling: 1 for the distribution that was learnt, less for one more certain, 0 for its mode.
@@ -80,6 +84,8 @@ class WaveNet(Vocoder):
         depth: int = 10,
         kernel_size: int = 2,
         weight_norm: bool = False,
+        speakers: Sequence[str] = (),
+        speaker_channels: int = 0,
     ) -> None:
         super().__init__(mel)
         self.distribution = output_distribution(output)
@@ -101,6 +107,7 @@ class WaveNet(Vocoder):
         self.output = DilatedConv1d(hidden_channels, self.distribution.channels, 1)
         if weight_norm:
             apply_weight_norm(self)
+        self.speaker_condition = SpeakerCondition(speakers, speaker_channels, condition_channels)
         self.temperature = 1.0
         self._engines = EngineHolder()
 
@@ -126,26 +133,32 @@ class WaveNet(Vocoder):
         """As the engine says."""
         return self.engine().items_at_once
 
-    def forward(self, samples: Tensor, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, samples: Tensor, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None
+    ) -> Tensor:
         """Predict every sample from those before it, all at once (teacher forcing).
 
         Args:
             samples: waveform ``[batch, frames * hop_length]`` in -1…1.
             mel: ``[batch, n_mels, frames]``.
             mask: ``[batch, 1, frames]``, True where a frame is real.
+            speakers: int64 ``[batch]``, indices of ``self.speakers``; None where there are none.
 
         Returns:
             parameters of each sample's distribution, ``[batch, distribution.channels, frames * hop_length]``.
         """
         before = F.pad(samples, (1, 0))[:, :-1]  # before the first sample was silence
-        condition = self.upsample(torch.relu(self.frame_conv(self.normalised(mel), mask)), mask)
+        frames = torch.relu(self.frame_conv(self.normalised(mel), mask))
+        condition = self.upsample(self.speaker_condition(frames, speakers), mask)
         x = self.input(self.distribution.embed(before).to(condition.dtype))
         _, skips = self.stack(x, condition)
         return self.output(torch.relu(self.hidden(torch.relu(skips * self.skip_scale))))
 
-    def log_prob(self, samples: Tensor, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self, samples: Tensor, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None
+    ) -> Tensor:
         """Log-likelihood of each sample in nats, shaped like ``samples``; arguments as in ``forward``."""
-        return self.distribution.log_prob(self(samples, mel, mask), samples)
+        return self.distribution.log_prob(self(samples, mel, mask, speakers=speakers), samples)
 
     def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
         """Choose what generates from now on; see ``wavegen.engines.make_engine``. Returns its description."""
@@ -156,15 +169,21 @@ class WaveNet(Vocoder):
         """This model's weights as they are now, folded into the engine that generates."""
         return self._engines.engine(self)
 
-    def generate(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int) -> Tensor:
+    def generate(
+        self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
+    ) -> Tensor:
         """Generate from silence. What follows an item's end cannot reach it, so the mask changes nothing."""
-        return self.step(mel, self._initial_state(seeds))[0]
+        who = () if speakers is None else (speakers,)
+        return self.step(mel, self._initial_state(seeds, *who))[0]
 
-    def initial_state(self, batch: int, *, seed: int | list[int] = 0) -> State:  # type: ignore[override]
-        """State of the condition's layers and of the engine, the last sample, frames done, and seeds."""
-        return self._initial_state(self._seeds(seed, self.upsample.kernel.new_zeros(batch)))
+    def initial_state(
+        self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
+    ) -> State:
+        """State of the condition's layers and of the engine, the last sample, frames done, seeds and any speakers."""
+        who = self.speaker_condition.indices(speaker, batch)
+        return self._initial_state(self._seeds(seed, self.upsample.kernel.new_zeros(batch)), *who)
 
-    def _initial_state(self, seeds: Tensor) -> State:
+    def _initial_state(self, seeds: Tensor, *who: Tensor) -> State:
         batch = len(seeds)
         return (
             self.frame_conv.initial_state(batch),
@@ -173,6 +192,7 @@ class WaveNet(Vocoder):
             self.upsample.kernel.new_zeros(batch),
             torch.tensor(0),
             seeds,
+            *who,
         )
 
     @torch.no_grad()
@@ -184,16 +204,17 @@ class WaveNet(Vocoder):
         self.check_shape(mel)
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0), state
-        frame_state, upsample_state, engine_state, last, frames_done, seeds = state
+        frame_state, upsample_state, engine_state, last, frames_done, seeds, *who = state
         h, frame_state = self._step_frames(mel, frame_state)
-        frames, upsample_state = self.upsample.frames_read(torch.relu(h), upsample_state)
+        h = self.speaker_condition(torch.relu(h), *who)
+        frames, upsample_state = self.upsample.frames_read(h, upsample_state)
         condition = HeldCondition(frames, self.upsample.weights())
         start = int(frames_done) * self.mel.hop_length
         noise = uniform_noise(seeds, start, condition.samples, self.distribution.draws, mel.device)
         temperature = self.temperature if temperature is None else temperature
         samples, engine_state = self.engine().generate(last, condition, noise, engine_state, temperature=temperature)
         done = frames_done + mel.shape[-1]
-        return samples, (frame_state, upsample_state, engine_state, samples[:, -1], done, seeds)
+        return samples, (frame_state, upsample_state, engine_state, samples[:, -1], done, seeds, *who)
 
     def _step_frames(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The frame-rate convolution of each item and frame on its own.
