@@ -248,12 +248,12 @@ def test_a_failure_does_not_wait_for_what_began_before(
 ) -> None:
     failed = threading.Event()
 
-    def slow_or_failing(vocoder: Vocoder, group: list, seed: int) -> object:
+    def slow_or_failing(vocoder: Vocoder, group: list, *rest: object) -> object:
         if group[0].shape[1] == 60:
             failed.set()
             raise OSError(28, "No space left on device")
         for _ in range(50):  # the longest, which is first
-            failed.wait()
+            failed.wait(5)
             time.sleep(0.02)
             yield [np.zeros(SPEC.hop_length, np.float32)]
 
