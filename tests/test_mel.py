@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import librosa
@@ -363,3 +365,23 @@ def test_the_file_is_a_plain_uncompressed_zip_of_arrays(mel: np.ndarray) -> None
     save_mel("a.npz", mel, DEFAULT)
     with zipfile.ZipFile("a.npz") as archive:
         assert {item.filename: item.compress_type for item in archive.infolist()} == {"mel.npy": 0, "spec.npy": 0}
+
+
+def test_threads_read_headers_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython 3.11's parser, by which numpy reads them, now and then fails in two threads at once."""
+    np.save(tmp_path / "a.npy", np.zeros((8, 3), np.float32))
+    inside: list[int] = [0]
+    most: list[int] = [0]
+    load = np.load
+
+    def slow_load(*arguments: object, **options: object) -> object:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.01)
+        inside[0] -= 1
+        return load(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(np, "load", slow_load)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(load_mel, [tmp_path / "a.npy"] * 8))) == 8
+    assert most == [1]

@@ -1,6 +1,7 @@
 """Samples -> mel frames, and mel files; what their numbers mean is said by a :class:`MelSpec`."""
 
 import contextlib
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -132,6 +133,9 @@ def reflect_pad(x: Tensor, padding: int) -> Tensor:
     return torch.cat((before, x, after), dim=-1)
 
 
+# numpy reads an array's header with Python's own parser, which in CPython 3.11 fails now and then ("AST constructor
+# recursion depth mismatch") when several threads use it at once.
+_ONE_AT_A_TIME = threading.Lock()
 _NOT_A_MEL = "give an .npz made by wavegen-extract, or a .npy with one float mel [n_mels, frames]"
 
 
@@ -157,7 +161,7 @@ def save_mel(path: Path | str, mel: np.ndarray, spec: MelSpec) -> None:
 def _opened(path: Path | str) -> Iterator[tuple[BinaryIO, bool]]:
     """A mel file and whether it is an ``.npz``; whatever goes wrong inside is one MelError naming the file."""
     try:
-        with open(path, "rb") as file:
+        with _ONE_AT_A_TIME, open(path, "rb") as file:
             magic = file.read(6)
             is_npz = magic[:4] == b"PK\x03\x04"
             if not is_npz and magic != b"\x93NUMPY":  # numpy would take anything else for a pickle
