@@ -351,3 +351,10 @@ def test_chunks_around_the_samples_and_a_length_unknown_to_a_pipe_are_read() -> 
     whole[40:44] = struct.pack("<I", 0xFFFFFFFF)
     Path("b.wav").write_bytes(whole)
     np.testing.assert_array_equal(read_audio("b.wav"), expected)
+
+
+def test_rates_without_a_common_divisor_are_refused_at_once() -> None:
+    with pytest.raises(AudioError, match=r"resampling 44100 Hz to 16001 Hz takes a filter of gigabytes.*; convert it"):
+        resample(np.zeros(100, np.float32), 44100, 16001)
+    assert len(resample(np.zeros(441, np.float32), 44100, 16000)) == 160
+    assert len(resample(np.zeros(11025, np.float32), 11025, 24000)) == 24000

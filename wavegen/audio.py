@@ -1,6 +1,7 @@
 """Recordings to float samples within ±1 and back; what is damaged is refused, never shortened in silence."""
 
 import contextlib
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from wavegen.files import write_beside
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"})
 """Suffixes of the recordings that :func:`read_audio` can read, for choosing files in a folder."""
 
+# The filter has a tap for each pair of a phase before and one after: 441 · 160 from 44.1 to 16 kHz.
+_MOST_PHASES = 50_000_000
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # what programs that write WAV into a pipe put for the length
 
 
@@ -138,10 +141,16 @@ def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     there, which a vocoder would learn.
 
     Raises:
-        AudioError: torchaudio cannot be imported.
+        AudioError: torchaudio cannot be imported, or the rates have hardly a divisor in common.
     """
     if from_hz == to_hz:
         return samples
+    common = math.gcd(from_hz, to_hz)
+    if (from_hz // common) * (to_hz // common) > _MOST_PHASES:
+        raise AudioError(
+            f"resampling {from_hz} Hz to {to_hz} Hz takes a filter of gigabytes, as they have no divisor in common",
+            remedy="convert it first, with a program such as ffmpeg",
+        )
     try:
         import torch
         from torchaudio.functional import resample as torchaudio_resample
