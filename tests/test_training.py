@@ -25,7 +25,7 @@ from wavegen.mel import load_mel
 from wavegen.melspec import profile
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
-from wavegen.training.loop import is_improvement
+from wavegen.training.loop import is_improvement, uses_bfloat16
 from wavegen.training.objectives import LikelihoodObjective, ReconstructionObjective, past_samples
 from wavegen.training.schedule import learning_rate
 from wavegen.training.state import TrainingState
@@ -554,3 +554,16 @@ def test_the_likelihood_of_padding_is_not_counted() -> None:
     log_prob = vocoder.log_prob(batch.audio, batch.mel * (torch.arange(12) < batch.lengths[:, None])[:, None])
     expected = -(log_prob[0].sum() + log_prob[1, : 5 * 256].sum()) / batch.audio.numel()
     torch.testing.assert_close(LikelihoodObjective(vocoder)(batch)["loss"], expected)
+
+
+def test_bfloat16_is_left_to_vocoders_that_bear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parallel WaveNet's samples would have 8 bits. Whoever asks for bfloat16 gets it."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    auto, asked = TrainingConfig(steps=1), TrainingConfig(steps=1, precision="bfloat16")
+    with torch.device("meta"):
+        vocoders = {name: kind(MEL) for name, kind in VOCODERS.items()}
+    chosen = {name: uses_bfloat16(auto, vocoder, gpu) for name, vocoder in vocoders.items()}
+    assert chosen == {"parallel": False, "spectral": True, "wavenet": True}
+    assert not any(uses_bfloat16(auto, vocoder, cpu) for vocoder in vocoders.values())
+    assert all(uses_bfloat16(asked, vocoder, gpu) for vocoder in vocoders.values())
