@@ -88,6 +88,10 @@ VOCODER_OPTIONS = {
         {"padding": padding, "channels": 5, "layers": 3, "kernel_size": 3, "dilation_depth": 2,
          "refinement_iterations": refinement, "synthesis_iterations": more}
         for padding in ("causal", "same") for refinement, more in ((0, 0), (1, 1))
+    ] + [
+        {"padding": "causal", "look_ahead": look_ahead, "channels": 5, "layers": 2, "kernel_size": 5,
+         "refinement_iterations": refinement, "synthesis_iterations": 0}
+        for look_ahead, refinement in ((1, 0), (4, 0), (2, 1))
     ],
     "parallel": [
         {"padding": padding, "residual_channels": 4, "gate_channels": 6, "skip_channels": 5, **shape}

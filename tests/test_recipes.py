@@ -660,3 +660,11 @@ def test_one_field_of_a_profile_can_be_overridden() -> None:
     ours = load_recipe(find_recipe("demo"), ["mel.f_max_hz=11000"]).mel
     assert ours == profile("bigvgan-24k").replace(f_max_hz=11000.0)
     assert load_recipe(find_recipe("demo"), ["mel=vocos-24k"]).mel == profile("vocos-24k")
+
+
+@pytest.mark.parametrize("setting", ["vocoder.look_ahead=1", "vocoder.look_ahead=7"])
+def test_look_ahead_is_for_causal_models_whose_input_reaches_that_far(setting: str) -> None:
+    causal = ["vocoder.padding=causal"] if setting.endswith("7") else []
+    with pytest.raises(ConfigError, match=r"look_ahead \d with padding (same|causal) and kernel_size 7: it is for"):
+        load_recipe(find_recipe("folder/spectral"), [*causal, setting])
+    assert load_recipe(find_recipe("folder/spectral"), ["vocoder.padding=causal", "vocoder.look_ahead=6"])

@@ -71,7 +71,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             remedy="update wavegen",
         )
     checksum = _checksum(metadata[_KEY], tensors)
-    if metadata.get(_CHECKSUM, checksum) != checksum:
+    # A flipped bit in its name must not hide the checksum: files without one hold nothing else either.
+    if metadata.get(_CHECKSUM, checksum) != checksum or not metadata.keys() <= {_KEY, _CHECKSUM}:
         raise CheckpointError("is damaged (its checksum does not match)", where=path, remedy=remedy)
     return tensors, header
 

@@ -27,6 +27,7 @@ __all__ = [
     "convert",
     "load_mel",
     "load_mel_for",
+    "mel_definition",
     "open_mel",
     "profile",
     "reflect_pad",
@@ -199,6 +200,19 @@ def load_mel(path: Path | str) -> tuple[np.ndarray, MelSpec | None]:
             return np.load(file, allow_pickle=False), None
         with np.load(file, allow_pickle=False) as arrays:
             return arrays["mel"], _definition(arrays)
+
+
+def mel_definition(path: Path | str) -> MelSpec | None:
+    """The definition that a mel file states, without reading the mel; a bare ``.npy`` states none.
+
+    Raises:
+        MelError: the file is missing, damaged, or no mel file.
+    """
+    with _opened(path) as (file, is_npz):
+        if not is_npz:
+            return None
+        with np.load(file, allow_pickle=False) as arrays:  # reads a member when it is asked for
+            return _definition(arrays)
 
 
 def load_mel_for(path: Path | str, spec: MelSpec) -> np.ndarray:

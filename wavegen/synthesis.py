@@ -15,7 +15,7 @@ import torch
 
 from wavegen.audio import AudioWriter
 from wavegen.errors import MelError
-from wavegen.mel import check_compatible, check_mel, load_mel, open_mel
+from wavegen.mel import check_compatible, check_mel, load_mel, mel_definition, open_mel
 from wavegen.vocoders import Vocoder
 
 MEL_SUFFIXES = (".npy", ".npz")
@@ -258,6 +258,24 @@ def open_for(vocoder: Vocoder, path: Path) -> np.ndarray:
             check_compatible(found, vocoder.mel, path)
     check_mel(mel, vocoder.mel, path)
     return mel
+
+
+def reader_of(vocoder: Vocoder, paths: Sequence[Path]) -> Vocoder:
+    """The vocoder as a reader of the definition that these mel files state; where they state none, as it is.
+
+    Raises:
+        MelError: they state several, or one that the vocoder does not read.
+    """
+    stated = {spec: path for path in paths if (spec := mel_definition(path)) is not None}
+    if len(stated) > 1:
+        (one, path), (other, where) = list(stated.items())[:2]
+        differing = ", ".join(other.differences(one))
+        raise MelError(
+            f"differs from {path.name} in {differing}", where=where, remedy="give mels of one definition at a time"
+        )
+    for spec, path in stated.items():
+        vocoder = vocoder.for_mel(spec, path)
+    return vocoder
 
 
 def find_mels(folder: Path) -> list[Path]:

@@ -21,6 +21,10 @@ def main(argv: list[str] | None = None) -> int:
         help="also let this model speak the recordings' mels; may be given again",
     )  # fmt: skip
     parser.add_argument(
+        "--reads", action="append", default=[], metavar="PROFILE",
+        help="mel definition that models speak from (default: their own); may be given again, for a model of several",
+    )  # fmt: skip
+    parser.add_argument(
         "--speaker", metavar="NAME",
         help="who speaks, of models that know several (default: whoever has the name of a recording's folder)",
     )  # fmt: skip
@@ -45,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("give REFERENCES and OUTPUTS, or --ratings")
         if not (arguments.outputs or arguments.model or arguments.baseline):
             parser.error("nothing to compare with: give OUTPUTS, --model or --baseline")
+    if arguments.reads and not arguments.model:
+        parser.error("--reads is for models: give --model")
     if arguments.jobs is not None and arguments.jobs < 1:
         parser.error(f"--jobs {arguments.jobs}: give at least 1")
     return run_command("wavegen-evaluate", lambda: _evaluate(arguments))
@@ -66,6 +72,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         speaker=arguments.speaker,
         baselines=arguments.baseline,
         mel=arguments.profile,
+        reads=arguments.reads,
         device=pick_device(arguments.device) if arguments.model else "cpu",
         jobs=arguments.jobs,
     )

@@ -39,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         metavar="RUN_OR_FILE",
         help="a run's folder or a model file (default: newest finished run)",
     )
+    parser.add_argument(
+        "--profile", metavar="NAME", help="definition of a bare .npy, for a model that reads several (default: its own)"
+    )
     parser.add_argument("--speaker", metavar="NAME", help="who speaks, of a model that knows several")
     parser.add_argument("--seed", type=int, default=0, help="of a WaveNet's noise (default: %(default)s)")
     parser.add_argument("--float", action="store_true", help="write 32-bit float WAV instead of 16-bit")
@@ -82,8 +85,9 @@ def _synth(arguments: argparse.Namespace) -> int:
 
     from wavegen.checkpoint import MODEL, find_model, load_vocoder
     from wavegen.errors import ConfigError, MelError
+    from wavegen.melspec import profile
     from wavegen.progress import pace
-    from wavegen.synthesis import find_mels, open_for, synthesize_files
+    from wavegen.synthesis import find_mels, open_for, reader_of, synthesize_files
 
     if not arguments.mel.exists():
         raise MelError("no such file or folder", where=arguments.mel, remedy="check the path")
@@ -99,6 +103,10 @@ def _synth(arguments: argparse.Namespace) -> int:
     device = pick_device(arguments.device)
     vocoder = load_vocoder(model)
     vocoder.speaker_condition.indices(arguments.speaker, 1)  # a name it does not know is refused before any sound
+    if arguments.profile is not None:
+        vocoder = vocoder.for_mel(profile(arguments.profile), f"--profile {arguments.profile}")
+    elif vocoder.family is not None:
+        vocoder = reader_of(vocoder, [path for path, _ in files])
     # Sample by sample, compiled code on a CPU outruns a GPU; who names a device gets it.
     by_sample = vocoder.objective == "likelihood"
     if arguments.device != "auto" or not by_sample:

@@ -66,6 +66,7 @@ def evaluate(
     baselines: Sequence[str] = (),
     speaker: str | None = None,
     mel: str | None = None,
+    reads: Sequence[str] = (),
     device: torch.device | str = "cpu",
     jobs: int | None = None,
     progress: bool = True,
@@ -83,6 +84,8 @@ def evaluate(
         mel: name of the mel profile that says at which rate all is scored, and by which log-mel. By default the
             first model's, else one that suits the lowest rate among the files, so that no band is judged that one of
             them does not have.
+        reads: names of the mel profiles that each model speaks from, ``MODEL@PROFILE`` in the results; by default its
+            own alone.
         device: for the models.
         jobs: processes for scoring and baselines; by default one a core, or none for a few clips.
         progress: show bars on stderr.
@@ -104,6 +107,7 @@ def evaluate(
     _refuse_inside([references, *outputs, *models], out)
     baselines = list(dict.fromkeys(baselines))
     names = system_names([*outputs, *runs], taken=[REFERENCE, *baselines])
+    readers = [_readers(name, v, reads) for name, v in zip(names[len(outputs) :], vocoders, strict=True)]
     folders = dict(zip(names, outputs, strict=False))
     pairing = pair_by_name(references, folders, keep_all=bool(models or baselines))
     rates = _rates(pairing)  # reads every header: what is no recording is refused before any work
@@ -120,8 +124,9 @@ def evaluate(
         Workers(jobs, progress=progress) as workers,
     ):
         made = _Made(folder / "audio", pairing.references)
-        for name, vocoder, speakers in zip(names[len(outputs) :], vocoders, voices, strict=True):
-            made.by_model(name, _prepared(vocoder, device), speakers, progress)
+        for systems, speakers in zip(readers, voices, strict=True):
+            for name, vocoder in systems.items():
+                made.by_model(name, _prepared(vocoder, device), speakers, progress)
         for name in baselines:
             made.by_baseline(name, spec, workers)
         files = {**pairing.outputs, **made.outputs}
@@ -239,6 +244,13 @@ def _voices(vocoder: Vocoder, references: Mapping[str, Path], speaker: str | Non
                 remedy=f"give one of {listed(known)}, or put each recording in a folder of its speaker's name",
             )
     return voices
+
+
+def _readers(name: str, vocoder: Vocoder, reads: Sequence[str]) -> dict[str, Vocoder]:
+    """A model's systems by their names: itself, or one for each profile that it is to read."""
+    if not reads:
+        return {name: vocoder}
+    return {f"{name}@{mel}": vocoder.for_mel(profile(mel), f"{name} from {mel}") for mel in reads}
 
 
 def _prepared(vocoder: Vocoder, device: torch.device | str) -> Vocoder:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from wavegen.blocks import masked
+from wavegen.mel import LogMel
 from wavegen.melspec import MelSpec
 from wavegen.training.config import AdversarialConfig, TrainingConfig
 from wavegen.training.data import Batch
@@ -90,12 +91,21 @@ class ReconstructionObjective(Objective):
 
     def forward(self, batch: Batch, *, step: int = 0) -> Losses:
         """``loss`` and its parts, ``mel`` and ``stft``."""
-        return self.distance(self.generate(batch), batch.audio)
+        return self.distance(self.generate(batch, step=step), batch.audio)
 
-    def generate(self, batch: Batch) -> Tensor:
-        """Samples ``[batch, frames * hop_length]`` in float32."""
-        mask = frame_mask(batch.lengths, batch.mel.shape[-1])
-        return self.vocoder(masked(batch.mel, mask), mask, speakers=batch.speakers).float()
+    def generate(self, batch: Batch, *, step: int = 0) -> Tensor:
+        """Samples ``[batch, frames * hop_length]`` in float32.
+
+        In training a vocoder of a family of mel definitions reads one that is drawn for the step, in place of its own.
+        """
+        frames = batch.mel.shape[-1]
+        mask = frame_mask(batch.lengths, frames)
+        vocoder, mel = self.vocoder, batch.mel
+        if vocoder.training and vocoder.family is not None:
+            vocoder = vocoder.for_mel(vocoder.family.draw(step))
+            # Centred framing has one frame more. The segment's ends are mirrored as a clip's ends are.
+            mel = LogMel(vocoder.mel).to(mel.device)(batch.audio)[..., :frames]
+        return vocoder(masked(mel, mask), mask, speakers=batch.speakers).float()
 
     def distance(self, generated: Tensor, real: Tensor) -> Losses:
         """The losses of samples ``[batch, samples]`` made for recorded ones."""
@@ -136,7 +146,7 @@ class AdversarialObjective(Objective):
         ``adversarial`` and ``feature_matching`` are the parts of ``loss`` that are new; ``real_score`` and
         ``fake_score`` the mean logits. Recordings and fakes are told apart where the first is the higher.
         """
-        generated = self.reconstruction.generate(batch)
+        generated = self.reconstruction.generate(batch, step=step)
         parts = self.reconstruction.distance(generated, batch.audio)
         parts["reconstruction"] = parts["loss"].detach()
         if step < self.config.start_step:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from wavegen.blocks import Context, fold_weight_norm, masked
 from wavegen.config import Config
 from wavegen.errors import ConfigError, MelError
-from wavegen.mel import MelSpec
+from wavegen.mel import MelSpec, check_compatible
+from wavegen.melfamily import MelFamily
 from wavegen.vocoders.speakers import SpeakerCondition
 
 State = tuple  # of tensors, nested where a part has a state of its own
@@ -54,6 +55,24 @@ class Vocoder(nn.Module, ABC):
     def speakers(self) -> tuple[str, ...]:
         """Names of those who may speak, in the order of their indices; saved with the weights."""
         return self.speaker_condition.names
+
+    @property
+    def family(self) -> MelFamily | None:
+        """The mel definitions that ``for_mel`` takes; None for the vocoder's own alone."""
+        return None
+
+    def for_mel(self, mel: MelSpec, where: object = "mel") -> "Vocoder":
+        """This vocoder as a reader of mels of another definition: the same weights, not a copy of them.
+
+        Args:
+            mel: the definition.
+            where: what to blame where it does not suit, such as a file.
+
+        Raises:
+            MelError: it is neither ``self.mel`` nor of ``self.family``; with what differs.
+        """
+        check_compatible(mel, self.mel, where)
+        return self
 
     @property
     @abstractmethod

@@ -1,11 +1,13 @@
 """A dilated stack at frame rate with an inverse STFT head: quick to train, hundreds of times real time."""
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+import torch.nn.functional as F
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from wavegen.blocks import (
@@ -18,8 +20,10 @@ from wavegen.blocks import (
     exponential_dilations,
     griffin_lim,
     griffin_lim_context,
+    masked,
 )
 from wavegen.mel import MelInverse, MelSpec
+from wavegen.melfamily import MelFamily
 from wavegen.vocoders.base import State, Vocoder, VocoderConfig
 from wavegen.vocoders.speakers import SpeakerCondition
 
@@ -41,6 +45,17 @@ class SpectralConfig(VocoderConfig):
     expansion: PositiveInt = 3
     refinement_iterations: NonNegativeInt = 2
     synthesis_iterations: NonNegativeInt = 6
+    any_mel: bool = False
+    look_ahead: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _look_ahead_is_possible(self) -> "SpectralConfig":
+        if self.look_ahead and (self.padding != "causal" or self.look_ahead >= self.kernel_size):
+            raise ValueError(
+                f"look_ahead {self.look_ahead} with padding {self.padding} and kernel_size {self.kernel_size}: it is "
+                "for padding causal, and must be less than kernel_size"
+            )
+        return self
 
 
 class SpectralVocoder(Vocoder):
@@ -67,6 +82,10 @@ class SpectralVocoder(Vocoder):
         expansion: hidden channels of each block as a multiple of ``channels``.
         refinement_iterations: Griffin-Lim iterations within the model, trained through.
         synthesis_iterations: further fast iterations at synthesis only: a dial between quality and speed.
+        any_mel: whether it reads every definition of ``MelFamily(mel)``: in training each step draws one. The network
+            reads the spectrum that explains a mel, so its weights are of the same shape for them all.
+        look_ahead: frames that a causal model reads beyond the one it makes, up to ``kernel_size - 1``: much of what
+            ``"same"`` gains, for a latency that is chosen.
         speakers: names of those who may speak; none for a vocoder that is not told who does.
         speaker_channels: channels of the vector that is learned for each.
     """
@@ -87,6 +106,8 @@ class SpectralVocoder(Vocoder):
         expansion: int = 3,
         refinement_iterations: int = 2,
         synthesis_iterations: int = 6,
+        any_mel: bool = False,
+        look_ahead: int = 0,
         speakers: Sequence[str] = (),
         speaker_channels: int = 0,
     ) -> None:
@@ -112,8 +133,8 @@ class SpectralVocoder(Vocoder):
         self.output_norm = nn.LayerNorm(channels)
         self.magnitude = DilatedConv1d(channels, bins, 1)
         self.phase = DilatedConv1d(channels, bins, 1)
-        self.istft = InverseSTFT(mel.n_fft, mel.hop_length, mel.window(), left_padding=mel.left_padding)
-        self.mel_inverse = MelInverse(mel)
+        self.any_mel, self.look_ahead = any_mel, look_ahead
+        self._read(mel)
         self.register_buffer("centre_sign", 1.0 - 2.0 * (torch.arange(bins)[:, None] % 2), persistent=False)
         self.centre_sign: Tensor
         self.largest_log_magnitude = math.log(float(mel.window().sum()))
@@ -121,9 +142,38 @@ class SpectralVocoder(Vocoder):
         self.speaker_condition = SpeakerCondition(speakers, speaker_channels, channels)
 
     @property
+    def family(self) -> MelFamily | None:
+        """All definitions with these frames, or none but its own."""
+        return MelFamily(self.mel) if self.any_mel else None
+
+    def for_mel(self, mel: MelSpec, where: object = "mel") -> "SpectralVocoder":
+        """A vocoder of the same weights for another definition; training one trains the other."""
+        if self.family is None:
+            super().for_mel(mel, where)
+            return self
+        self.family.check(mel, where)
+        if mel == self.mel:
+            return self
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # the same layers, but for what follows from the definition
+        other._read(mel)
+        like = next(self.parameters())
+        other.istft.to(like)
+        other.mel_inverse.to(like)
+        return other
+
+    def _read(self, mel: MelSpec) -> None:
+        """Make the parts that follow from the definition of the mels; they have no weights."""
+        self.mel = mel
+        self.istft = InverseSTFT(mel.n_fft, mel.hop_length, mel.window(), left_padding=mel.left_padding)
+        self.mel_inverse = MelInverse(mel)
+
+    @property
     def context(self) -> Context:
         """Frames read by the stack, by the iterations at synthesis and by the inverse STFT."""
-        total = self.input.context + self.stack.context + self.istft.context
+        reads = self.input.context
+        total = Context(reads.left - self.look_ahead, reads.right + self.look_ahead)
+        total = total + self.stack.context + self.istft.context
         iteration = griffin_lim_context(self.istft)
         for _ in range(self.refinement_iterations + self.synthesis_iterations):
             total = total + iteration
@@ -131,8 +181,10 @@ class SpectralVocoder(Vocoder):
 
     @property
     def latency_samples(self) -> int:
-        """A causal stack without iterations waits for the inverse STFT's overlap alone."""
-        return self.istft.latency_samples if self.steps_natively else super().latency_samples
+        """A causal stack without iterations waits for its look-ahead and the inverse STFT's overlap alone."""
+        if not self.steps_natively:
+            return super().latency_samples
+        return self.look_ahead * self.mel.hop_length + self.istft.latency_samples
 
     def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
         """Differentiable synthesis as trained: without the iterations that synthesis adds.
@@ -156,10 +208,16 @@ class SpectralVocoder(Vocoder):
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
     ) -> State:
-        """State before the first frame: of the layers in turn, and any speakers."""
+        """State before the first frame.
+
+        That is: priors of the frames that wait for the look-ahead, outputs of the input layer still to drop because
+        they belong before the first frame, the states of the layers in turn, and any speakers.
+        """
         if not self.steps_natively:
             return super().initial_state(batch, seed=seed, speaker=speaker)
         return (
+            next(self.parameters()).new_zeros(batch, self.magnitude.out_channels, 0),
+            torch.tensor(self.look_ahead),
             self.input.initial_state(batch),
             self.stack.initial_state(batch),
             self.istft.initial_state(batch),
@@ -172,17 +230,30 @@ class SpectralVocoder(Vocoder):
         if not self.steps_natively:
             return super().step(mel, state)
         self.check_shape(mel)
-        input_state, stack_state, istft_state, *who = state
-        prior, x = self._prior(mel)
-        h, input_state = self.input.step(x, input_state)
-        (h, _), stack_state = self.stack.step(self._stack_input(h, *who), stack_state)
-        samples, istft_state = self.istft.step(self._spectrum(prior, h)[1], istft_state)
-        return samples, (input_state, stack_state, istft_state, *who)
+        return self._step(*self._prior(mel), state)
 
     @torch.no_grad()
     def flush(self, state: State) -> Tensor:
         """The samples that waited for frames which will not come."""
-        return self.istft.flush(state[2]) if self.steps_natively else super().flush(state)
+        if not self.steps_natively:
+            return super().flush(state)
+        batch = len(state[0])
+        like = next(self.parameters())  # after the last frame the input layer reads zeros, as it does offline
+        after = like.new_zeros(batch, self.input.in_channels, self.look_ahead)
+        samples, state = self._step(like.new_zeros(batch, self.magnitude.out_channels, 0), after, state)
+        return torch.cat((samples, self.istft.flush(state[4])), dim=-1)
+
+    def _step(self, prior: Tensor, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Take the next priors and inputs of the network; give the samples that are ready."""
+        waiting, early, input_state, stack_state, istft_state, *who = state
+        waiting = torch.cat((waiting, prior), dim=-1)
+        h, input_state = self.input.step(x, input_state)
+        dropped = min(int(early), h.shape[-1])
+        h = h[..., dropped:]
+        ready = h.shape[-1]
+        (h, _), stack_state = self.stack.step(self._stack_input(h, *who), stack_state)
+        samples, istft_state = self.istft.step(self._spectrum(waiting[..., :ready], h)[1], istft_state)
+        return samples, (waiting[..., ready:], early - dropped, input_state, stack_state, istft_state, *who)
 
     @property
     def steps_natively(self) -> bool:
@@ -194,7 +265,9 @@ class SpectralVocoder(Vocoder):
         self, mel: Tensor, mask: Tensor | None, speakers: Tensor | None, *, synthesis_iterations: int
     ) -> Tensor:
         prior, x = self._prior(mel)
-        h, _ = self.stack(self._stack_input(self.input(x, mask), speakers), None, mask)
+        # What the causal layer says of a frame, it has said ``look_ahead`` frames later.
+        h = self.input(F.pad(masked(x, mask), (0, self.look_ahead)))[..., self.look_ahead :]
+        h, _ = self.stack(self._stack_input(h, speakers), None, mask)
         magnitude, spectrum = self._spectrum(prior, h)
         with torch.autocast(mel.device.type, enabled=False):  # transforms have no half precision
             iterations = self.refinement_iterations + synthesis_iterations
