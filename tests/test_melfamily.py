@@ -143,6 +143,17 @@ def test_training_draws_definitions_and_resumes_bit_for_bit(tmp_path):
         assert_same_checkpoint(checkpoint(tmp_path / "whole", 8), checkpoint(tmp_path / "own", 8))
 
 
+def test_predicted_mels_are_not_passed_over_in_silence(tmp_path, capsys):
+    corpus = write_corpus(tmp_path / "corpus", clips=3)
+    recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
+    (tmp_path / "pairs.tsv").write_text(
+        "audio\tmel\tsplit\ncorpus/a0.wav\ta0.npy\ttrain\ncorpus/a1.wav\ta1.npy\tvalid\n"
+    )
+    overrides = [f"data.manifest={tmp_path / 'pairs.tsv'}", "vocoder.any_mel=true"]
+    assert run_training(recipe, tmp_path / "run", *overrides) == 2
+    assert "vocoder.any_mel: trains on mels of drawn definitions" in capsys.readouterr().err
+
+
 def test_synth_reads_what_the_file_states(tmp_path, capsys):
     recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
     run, spec = tmp_path / "run", AT_OWN_RATE["vocos"]

@@ -120,6 +120,12 @@ def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
             where=recipe.data.manifest or recipe.data.corpus,
             remedy="there must be some to train on and some held back: two recordings at least",
         )
+    if getattr(recipe.vocoder, "any_mel", False) and any(recording.mel is not None for recording in recordings):
+        raise ConfigError(
+            "trains on mels of drawn definitions, made of the recordings, and these come with predicted ones",
+            where="vocoder.any_mel",
+            remedy="set vocoder.any_mel=false to train on the predicted mels, or leave out the column mel",
+        )
     if not recipe.data.speakers:
         return [replace(recording, speaker="") for recording in recordings]
     speaker_table(recordings)  # refuses what cannot be meant
