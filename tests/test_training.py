@@ -487,7 +487,7 @@ def test_samples_without_their_past_are_not_counted() -> None:
 
 def test_reconstruction_of_the_recording_itself_costs_nothing() -> None:
     class Perfect(torch.nn.Module):
-        audio = random_batch([12], [0]).audio
+        audio, family = random_batch([12], [0]).audio, None
 
         def forward(self, mel: torch.Tensor, mask: torch.Tensor, speakers: torch.Tensor | None) -> torch.Tensor:
             return self.audio
