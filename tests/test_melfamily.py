@@ -168,11 +168,19 @@ def test_synth_reads_what_the_file_states(tmp_path, capsys):
     assert synth.main([str(tmp_path / "bare.npy"), str(tmp_path / "b.wav"), "--profile", "vocos-24k", *model]) == 0
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
 
-    save_mel(tmp_path / "mels" / "other.npz", LogMel(OWN)(torch.from_numpy(voice(0.5)).float()[None])[0].numpy(), OWN)
-    capsys.readouterr()
-    assert synth.main([str(tmp_path / "mels"), str(tmp_path / "out"), *model]) == 2
-    assert "give mels of one definition at a time" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    ours = LogMel(OWN)(torch.from_numpy(voice(0.5)).float()[None])[0].numpy()
+    save_mel(tmp_path / "other.npz", ours, OWN)
+    np.save(tmp_path / "other.npy", ours)  # states nothing, so it is of the model's own
+    for other in ("other.npz", "other.npy"):
+        beside = tmp_path / "mels" / other
+        (tmp_path / other).rename(beside)
+        capsys.readouterr()
+        assert synth.main([str(tmp_path / "mels"), str(tmp_path / "out"), *model]) == 2
+        error = capsys.readouterr().err
+        assert "give mels of one definition at a time" in error
+        assert "differs from" in error
+        assert not (tmp_path / "out").exists()
+        beside.unlink()
 
 
 def test_evaluate_scores_a_model_by_what_it_reads(tmp_path, capsys):

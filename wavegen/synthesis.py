@@ -261,12 +261,12 @@ def open_for(vocoder: Vocoder, path: Path) -> np.ndarray:
 
 
 def reader_of(vocoder: Vocoder, paths: Sequence[Path]) -> Vocoder:
-    """The vocoder as a reader of the definition that these mel files state; where they state none, as it is.
+    """The vocoder as a reader of the definition that these mel files state; what states none is of its own.
 
     Raises:
         MelError: they state several, or one that the vocoder does not read.
     """
-    stated = {spec: path for path in paths if (spec := mel_definition(path)) is not None}
+    stated = {mel_definition(path) or vocoder.mel: path for path in paths}
     if len(stated) > 1:
         (one, path), (other, where) = list(stated.items())[:2]
         differing = ", ".join(other.differences(one))
