@@ -568,9 +568,17 @@ def test_a_discriminator_given_twice_is_refused() -> None:
         AdversarialConfig(resolutions=((256, 64), (256, 64)))
 
 
-def test_discriminators_that_never_begin_are_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (8, "no discriminators: training.adversarial.start_step is 8, and there are 8 steps\n"),
+        (5, "reconstruction alone to step 5, from there on against discriminators\n"),
+    ],
+)
+def test_when_discriminators_begin_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], start: int, expected: str
+) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", write_corpus(tmp_path / "corpus"))
-    late = "training.adversarial={periods: [2], period_channels: [4], resolutions: [], start_step: 8}"
+    late = f"training.adversarial={{periods: [2], period_channels: [4], resolutions: [], start_step: {start}}}"
     assert train(recipe, tmp_path / "run", late) == 0
-    expected = "no discriminators: training.adversarial.start_step is 8, and there are 8 steps\n"
     assert expected in capsys.readouterr().out

@@ -91,9 +91,12 @@ def train(
         run.forget_log_after(0)
     if began and rank == 0:
         say(began)
-    if rank == 0 and config.adversarial is not None and config.adversarial.start_step >= config.steps:
+    if rank == 0 and config.adversarial is not None:
         begin = config.adversarial.start_step
-        say(f"no discriminators: training.adversarial.start_step is {begin}, and there are {config.steps} steps")
+        if begin >= config.steps:
+            say(f"no discriminators: training.adversarial.start_step is {begin}, and there are {config.steps} steps")
+        elif state.step < begin:
+            say(f"reconstruction alone to step {begin}, from there on against discriminators")
     objective = build_objective(vocoder, config, state.discriminators).to(device)
     validation = build_objective(state.average, config, state.discriminators).to(device)
     if config.compile:
