@@ -349,7 +349,7 @@ def test_discriminators_learn_to_tell_recordings_from_fakes() -> None:
     tested, given = build_objective(state.vocoder, config, state.discriminators), batch()
     losses = []
     for _ in range(60):
-        state.prepare_step()
+        state.forget_gradients()
         parts = tested(given)
         parts["discriminator_loss"].backward()
         state.clip_gradients()
@@ -555,10 +555,13 @@ def test_discriminators_cannot_be_added_to_a_run_that_began_without(tmp_path: Pa
 def test_resuming_on_a_gpu_is_bit_for_bit_too(tmp_path: Path, recipe: Path, gpu: torch.device) -> None:
     from wavegen.commands.train import main
 
-    for name, steps in (("whole", "8"), ("parts", "4"), ("parts", "8")):
-        settings = [IN_A_RECIPE, "training.decay=constant", f"training.steps={steps}"]
+    begin = "training.adversarial.start_step=6"  # graphs are recorded after 3 steps of either kind
+    for name, steps, graphs in (("whole", 16, True), ("parts", 11, True), ("parts", 16, True), ("eager", 16, False)):
+        settings = [IN_A_RECIPE, begin, "training.decay=constant", f"training.steps={steps}"]
+        settings += [f"training.cuda_graphs={graphs}".lower(), "training.checkpoint_every=16"]
         assert main([str(recipe), "--out", str(tmp_path / name), "--device", "cuda", *settings]) == 0
-    assert_same_checkpoint(checkpoint(tmp_path / "whole", 8), checkpoint(tmp_path / "parts", 8))
+    for name in ("parts", "eager"):
+        assert_same_checkpoint(checkpoint(tmp_path / "whole", 16), checkpoint(tmp_path / name, 16))
 
 
 def test_a_discriminator_given_twice_is_refused() -> None:

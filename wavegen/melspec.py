@@ -165,7 +165,14 @@ class MelSpec(Config):
 
 
 def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+    return _column_on(values, like.dtype, like.device)
+
+
+@lru_cache(maxsize=32)
+def _column_on(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Kept: making it anew copies it to a GPU, which waits for all work there, and which a CUDA graph cannot hold.
+    with torch.inference_mode(False):  # whoever asks first, others may train with it
+        return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
 
 def _hz_to_mel(hz: np.ndarray, scale: str) -> np.ndarray:

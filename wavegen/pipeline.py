@@ -41,7 +41,7 @@ _FREE = {
     "description", "samples.clips", "samples.baseline_iterations", "data.features", "training.steps",
     "training.log_every", "training.validate_every", "training.checkpoint_every", "training.keep_checkpoints",
     "training.valid_clips", "training.valid_frames", "training.listen_clips", "training.listen_frames",
-    "training.workers",
+    "training.workers", "training.cuda_graphs",
 }  # fmt: skip
 
 

@@ -88,6 +88,8 @@ class TrainingConfig(Config):
         precision: ``"auto"`` is bfloat16 autocast on a GPU that has it and float32 elsewhere; ``"float32"`` also
             keeps convolutions on a GPU from rounding to TF32.
         compile: run the dilated stacks through torch.compile.
+        cuda_graphs: on one GPU, record the kernels of a step once and replay them, which gives the same bits; they
+            take more memory. Steps that differ, as those of ``vocoder.any_mel``, are not recorded.
         deterministic: only kernels that give the same bits every time; a resumed run then equals an uninterrupted one.
         best_by: what the best checkpoint is chosen by: ``"loss"`` of the held-back clips, or a metric such as
             ``"pesq"``, its mean over the clips that are listened to.
@@ -120,6 +122,7 @@ class TrainingConfig(Config):
     best_by: str = "loss"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
+    cuda_graphs: bool = True
     deterministic: bool = True
     workers: NonNegativeInt = 0
 

@@ -26,6 +26,7 @@ from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
 from wavegen.training.guard import SKIPS_IN_A_ROW, Skip, all_finite, refuse_broken_weights, roll_back, skip
 from wavegen.training.objectives import Losses, Objective, build_objective, shortest_segment
+from wavegen.training.replay import Gradients, Replayed
 from wavegen.training.state import RunFolder, TrainingState
 from wavegen.vocoders import Vocoder
 
@@ -110,6 +111,19 @@ def train(
         )
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, vocoder, device))
 
+    def compute_gradients(batch: Batch, *, step: int) -> dict[str, torch.Tensor]:
+        state.forget_gradients()
+        with autocast:
+            parts = losses(batch, step=step)
+        torch.autograd.backward([parts[name] for name in ("loss", "discriminator_loss") if name in parts])
+        if state.discriminators is not None:
+            distributed.average_gradients(state.discriminators)
+        return {name: part.detach() for name, part in parts.items()} | state.clip_gradients()
+
+    gradients: Gradients = compute_gradients
+    if config.cuda_graphs and device.type == "cuda" and world == 1:
+        gradients = Replayed(compute_gradients, objective.kind)
+
     segments = Segments(train_clips, vocoder.mel, frames=config.segment_frames, seed=seed, speakers=vocoder.speakers)
 
     def batches_from(step: int) -> Iterator[Batch]:
@@ -127,14 +141,7 @@ def train(
             waiting = time.perf_counter()
             batch = next(batches).to(device)
             window.waited += time.perf_counter() - waiting
-            state.prepare_step()
-            with autocast:
-                parts = losses(batch, step=state.step)
-            minimised = [parts[name] for name in ("loss", "discriminator_loss") if name in parts]
-            torch.autograd.backward(minimised)
-            if state.discriminators is not None:
-                distributed.average_gradients(state.discriminators)
-            values = parts | state.clip_gradients()
+            values = gradients(batch, step=state.step)
             if all_finite(values):
                 state.take_step()
                 window.add(values)

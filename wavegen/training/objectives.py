@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,10 @@ class Objective(nn.Module, ABC):
             to minimise it, and for the log what these consist of.
         """
 
+    def kind(self, step: int) -> Hashable:
+        """What ``step`` changes in ``forward``: equal for steps that compute the same of their batches."""
+        return None
+
 
 class LikelihoodObjective(Objective):
     """Negative log-likelihood of an autoregressive vocoder, teacher-forced.
@@ -93,6 +97,10 @@ class ReconstructionObjective(Objective):
         """``loss`` and its parts, ``mel`` and ``stft``."""
         return self.distance(self.generate(batch, step=step), batch.audio)
 
+    def kind(self, step: int) -> Hashable:
+        """The definition that is read; none where it is the vocoder's own."""
+        return self._drawn(step)
+
     def generate(self, batch: Batch, *, step: int = 0) -> Tensor:
         """Samples ``[batch, frames * hop_length]`` in float32.
 
@@ -101,11 +109,15 @@ class ReconstructionObjective(Objective):
         frames = batch.mel.shape[-1]
         mask = frame_mask(batch.lengths, frames)
         vocoder, mel = self.vocoder, batch.mel
-        if vocoder.training and vocoder.family is not None:
-            vocoder = vocoder.for_mel(vocoder.family.draw(step))
+        if (drawn := self._drawn(step)) is not None:
+            vocoder = vocoder.for_mel(drawn)
             # Centred framing has one frame more. The segment's ends are mirrored as a clip's ends are.
             mel = LogMel(vocoder.mel).to(mel.device)(batch.audio)[..., :frames]
         return vocoder(masked(mel, mask), mask, speakers=batch.speakers).float()
+
+    def _drawn(self, step: int) -> MelSpec | None:
+        family = self.vocoder.family if self.vocoder.training else None
+        return None if family is None else family.draw(step)
 
     def distance(self, generated: Tensor, real: Tensor) -> Losses:
         """The losses of samples ``[batch, samples]`` made for recorded ones."""
@@ -140,6 +152,13 @@ class AdversarialObjective(Objective):
         """What the vocoder is trained against."""
         return self._discriminators[0]
 
+    def kind(self, step: int) -> Hashable:
+        """As ``ReconstructionObjective``, and whether the discriminators have begun."""
+        return self.reconstruction.kind(step), self._has_begun(step)
+
+    def _has_begun(self, step: int) -> bool:
+        return step >= self.config.start_step
+
     def forward(self, batch: Batch, *, step: int = 0) -> Losses:
         """As ``ReconstructionObjective``, whose ``loss`` is called ``reconstruction`` here, and more.
 
@@ -149,7 +168,7 @@ class AdversarialObjective(Objective):
         generated = self.reconstruction.generate(batch, step=step)
         parts = self.reconstruction.distance(generated, batch.audio)
         parts["reconstruction"] = parts["loss"].detach()
-        if step < self.config.start_step:
+        if not self._has_begun(step):
             return parts
         real, fake = self.discriminators(batch.audio), self.discriminators(generated.detach())
         constants = {name: parameter.detach() for name, parameter in self.discriminators.named_parameters()}

@@ -36,26 +36,33 @@ class TrainingState:
     def __init__(self, vocoder: Vocoder, config: TrainingConfig) -> None:
         self.vocoder, self.config = vocoder, config
         self.average = copy.deepcopy(vocoder).eval().requires_grad_(False)
+        # One kernel for many weights; None: torch's choice.
+        fused = next(vocoder.parameters()).device.type == "cuda" or None
         self.optimizer = torch.optim.AdamW(
-            vocoder.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            vocoder.parameters(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=fused,
         )
         self.discriminators: Discriminators | None = None
         self.discriminator_optimizer: torch.optim.AdamW | None = None
         if (adversarial := config.adversarial) is not None:
             self.discriminators = Discriminators(adversarial).to(next(vocoder.parameters()).device)
             self.discriminator_optimizer = torch.optim.AdamW(
-                self.discriminators.parameters(), betas=adversarial.betas, weight_decay=adversarial.weight_decay
+                self.discriminators.parameters(),
+                betas=adversarial.betas,
+                weight_decay=adversarial.weight_decay,
+                fused=fused,
             )
         self.step = 0
         self.best: float | None = None
         self.rollbacks = 0
 
-    def prepare_step(self) -> None:
-        """Forget the gradients and set the learning rates of the step at hand."""
-        for optimizer, rate in self._rates():
+    def forget_gradients(self) -> None:
+        """Make room for those of the step at hand."""
+        for optimizer, _ in self._optimizers():
             optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = rate
 
     def clip_gradients(self) -> dict[str, Tensor]:
         """Scale gradients down to the recipe's norms; gives the norms they had."""
@@ -69,7 +76,9 @@ class TrainingState:
 
     def take_step(self) -> None:
         """Let the optimisers and the average follow the gradients; weights without a gradient stay as they are."""
-        for optimizer, _ in self._optimizers():
+        for optimizer, rate in self._rates():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             optimizer.step()
         self.step += 1
         self.update_average()
