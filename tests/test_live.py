@@ -20,6 +20,7 @@ from wavegen.errors import AudioError, CheckpointError, OutputError
 from wavegen.mel import save_mel
 from wavegen.synthesis import synthesize
 from wavegen.vocoders import VOCODERS, Vocoder
+from wavegen.vocoders.spectral import SpectralVocoder
 
 FRAMES = 40
 
@@ -112,6 +113,7 @@ def test_a_reader_that_goes_away_ends_it_with_one_line() -> None:
         (["a.npz", "a.wav", "--batch", "0"], "--batch 0: give at least 1"),
         (["a.npz", "a.wav", "--jobs", "-1"], "--jobs -1: give at least 1"),
         (["a.npz", "a.wav", "--temperature", "-1"], "--temperature -1.0: give 0 or more"),
+        (["a.npz", "a.wav", "--iterations", "-1"], "--iterations -1: give 0 or more"),
     ],
 )
 def test_what_cannot_be_meant(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,6 +134,27 @@ def test_a_temperature_sharpens_a_wavenet_alone(capsys: pytest.CaptureFixture[st
     assert synth.main(["a.npz", "a.wav", "--model", spectral, "--temperature", "0.5"]) == 2
     complaint = capsys.readouterr().err.splitlines()[-1]
     assert complaint == "wavegen-synth: error: --temperature: this vocoder draws no samples; leave it out"
+
+
+def test_iterations_are_a_spectral_vocoders_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    wavenet, spectral = (str(write_model(Path(f"{name}.safetensors"), name)) for name in ("wavenet", "spectral"))
+    vocoder = load_vocoder(spectral)
+    assert isinstance(vocoder, SpectralVocoder)
+    usual = vocoder.synthesis_iterations
+    made = {}
+    for options in ([], ["--iterations", str(usual)], ["--iterations", "0"], ["--iterations", "9"]):
+        assert synth.main(["a.npz", "a.wav", "--model", spectral, "--float", *options]) == 0
+        made[" ".join(options)] = soundfile.read("a.wav", dtype="float32")[0]
+    assert np.array_equal(made[""], made[f"--iterations {usual}"])
+    for iterations in (0, 9):
+        vocoder.synthesis_iterations = iterations
+        of_it = made[f"--iterations {iterations}"]
+        np.testing.assert_allclose(of_it, synthesize(vocoder, tiny_mel(FRAMES)), atol=1e-6)
+        assert np.abs(of_it - made[""]).max() > 1e-3
+    capsys.readouterr()
+    assert synth.main(["a.npz", "a.wav", "--model", wavenet, "--iterations", "9"]) == 2
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint == "wavegen-synth: error: --iterations: this vocoder has none; leave it out"
 
 
 # ---- the loudspeaker

@@ -61,6 +61,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--temperature", type=float, help="of a WaveNet's sampling: 1 as it was learnt, less for fewer surprises"
     )
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        metavar="N",
+        help="of Griffin-Lim at the end of a spectral vocoder: more are slower and better (default: its recipe says)",
+    )
     parser.add_argument("--batch", type=int, help="of a folder, files synthesised together (default: what suits)")
     parser.add_argument("--jobs", type=int, help="of a folder, threads (default: for a WaveNet one a core, else 1)")
     arguments = parser.parse_args(argv)
@@ -71,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--{name} {getattr(arguments, name)}: give at least 1")
     if arguments.temperature is not None and not 0 <= arguments.temperature < math.inf:
         parser.error(f"--temperature {arguments.temperature}: give 0 or more")
+    if arguments.iterations is not None and arguments.iterations < 0:
+        parser.error(f"--iterations {arguments.iterations}: give 0 or more")
     if arguments.out is None and not arguments.play:
         parser.error("give OUT, or --play")
     if arguments.mel.is_dir() and (arguments.play or arguments.out == Path("-")):
@@ -115,6 +123,10 @@ def _synth(arguments: argparse.Namespace) -> int:
         if not hasattr(vocoder, "temperature"):
             raise ConfigError("this vocoder draws no samples", where="--temperature", remedy="leave it out")
         vocoder.temperature = arguments.temperature
+    if arguments.iterations is not None:
+        if not hasattr(vocoder, "synthesis_iterations"):
+            raise ConfigError("this vocoder has none", where="--iterations", remedy="leave it out")
+        vocoder.synthesis_iterations = arguments.iterations
     engine = vocoder.use_engine(arguments.engine, arguments.precision)
     if engine is not None:
         _note(f"engine {engine}")
