@@ -166,9 +166,12 @@ def test_a_difference_in_one_bit_would_be_noticed(tmp_path: Path, corpus: Path) 
         assert_same_checkpoint(*(tmp_path / run / "checkpoints/step-00000002.safetensors" for run in ("a", "b")))
 
 
-def start_training(recipe: Path, out: Path, *overrides: str) -> subprocess.Popen[str]:
+def start_training(recipe: Path, out: Path, *overrides: str, alone: bool = False) -> subprocess.Popen[str]:
+    """``alone``: in a process group of its own."""
     command = [sys.executable, "-m", "wavegen.commands.train", str(recipe), "--out", str(out), "--device", "cpu"]
-    return subprocess.Popen([*command, *overrides], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [*command, *overrides], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=alone
+    )
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)])
@@ -196,6 +199,23 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert_same_checkpoint(whole / last, killed / last)
     assert [r["step"] for r in rows(killed, "train")] == list(range(1, 41))
     assert not half_written.exists()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_saves_a_checkpoint_too(tmp_path: Path, corpus: Path, sign: signal.Signals) -> None:
+    """As a terminal's Ctrl-C, ``timeout`` and a cluster send it: to those that read the segments as well."""
+    recipe = write_recipe(tmp_path / "r.yaml", corpus)
+    settings = ("training.steps=100000", "training.checkpoint_every=100000", "training.workers=2")
+    process = start_training(recipe, tmp_path / "run", *settings, "training.validate_every=100000", alone=True)
+    log = tmp_path / "run/log.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.01)
+    os.killpg(process.pid, sign)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert len(list((tmp_path / "run/checkpoints").glob("step-*"))) == 1
 
 
 @pytest.mark.parametrize("vocoder", sorted(VOCODERS))

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -92,11 +93,19 @@ class Segments(Dataset[Batch]):
             batch_sampler=_Steps(range(first_step, steps), places),
             collate_fn=collate,
             num_workers=workers,
+            worker_init_fn=_leave_signals_to_the_parent,
             persistent_workers=workers > 0,
             # Its own, unused: else making the loader would draw from the generator that a resumed run restores.
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    # A Ctrl-C, and a cluster's or timeout's polite kill, reach every process. The training one saves and stops; were a
+    # reader gone before that, it could do neither.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Steps(Sampler[list[Key]]):
