@@ -94,7 +94,7 @@ def test_a_complete_abx_test(opened: Open, tmp_path: Path) -> None:
     assert lines[0] == f"ABX, {SYSTEMS[1]} against {REFERENCE}"
     assert lines[2].split() == ["Ann", "O'Neill", "4", "5", "80%", "38%", "to", "96%", "0.188"]
     page.get_by_role("link", name="Compare").click()
-    assert card(page).is_visible()
+    card(page).wait_for()  # shown once the browser has told the page that its address changed
 
 
 def test_a_complete_rating(opened: Open, tmp_path: Path) -> None:

@@ -232,8 +232,9 @@ def test_a_rollback_lowers_the_rate_of_the_discriminators_too(
         assert (group["betas"], group["weight_decay"]) == ((0.3, 0.4), 0.5)
         gradients = [p.grad for p in state.discriminators.parameters() if p.grad is not None]
         assert torch.stack([gradient.norm() for gradient in gradients]).norm() <= 0.01 * 1.001
-        rates.append((state.step, [state.optimizer.param_groups[0]["lr"], group["lr"]]))
+        step = state.step
         original(state)
+        rates.append((step, [state.optimizer.param_groups[0]["lr"], group["lr"]]))
 
     monkeypatch.setattr(TrainingState, "take_step", take_step)
     Poison(monkeypatch, {5, 6, 7}, kind=AdversarialObjective)
