@@ -1,5 +1,7 @@
 """Training: the loop, resuming bit for bit, several processes against one, data, objectives."""
 
+import contextlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -216,6 +218,24 @@ def test_a_signal_to_all_processes_saves_a_checkpoint_too(tmp_path: Path, corpus
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert len(list((tmp_path / "run/checkpoints").glob("step-*"))) == 1
+
+
+def test_a_reader_outlives_a_signal_and_goes_at_the_second(tmp_path: Path, corpus: Path) -> None:
+    assert train(write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run", "training.steps=1") == 0
+    clips = read_manifest(tmp_path / "run/features/manifest.tsv", Clip)
+    before = multiprocessing.active_children()
+    batches = iter(Segments(clips, MEL, frames=8, seed=0).loader(0, 1000, 2, rank=0, world=1, workers=1))
+    next(batches)
+    (reader,) = (process for process in multiprocessing.active_children() if process not in before)
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        os.kill(reader.pid or 0, sign)
+    for _ in range(20):  # of which those read ahead are a few
+        next(batches)
+    with contextlib.suppress(RuntimeError):  # by which torch says that a reader is gone, if it sees it first
+        reader.terminate()
+        reader.join(timeout=60)
+    reader.join(timeout=60)
+    assert reader.exitcode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("vocoder", sorted(VOCODERS))

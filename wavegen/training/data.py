@@ -103,9 +103,9 @@ class Segments(Dataset[Batch]):
 
 def _leave_signals_to_the_parent(worker: int) -> None:
     # A Ctrl-C, and a cluster's or timeout's polite kill, reach every process. The training one saves and stops; were a
-    # reader gone before that, it could do neither.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # reader gone before that, it could do neither. Asked a second time, as torch does to be rid of one, a reader goes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 class _Steps(Sampler[list[Key]]):
