@@ -50,6 +50,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Replayed]:
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     return those_recorded
 
 
@@ -98,11 +99,13 @@ class _NothingForTheHost(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("statistics", [False, True])
-@pytest.mark.parametrize("adversarial", [False, True])
-@pytest.mark.parametrize("name", sorted(VOCODERS))
+@pytest.mark.parametrize(
+    ("name", "adversarial"),
+    [(name, adversarial) for name in sorted(VOCODERS) for adversarial in (False, True)[: 1 + (name != "wavenet")]],
+)
 def test_a_step_asks_the_host_for_nothing(name: str, adversarial: bool, statistics: bool) -> None:
     vocoder = VOCODERS[name](WITH_STATISTICS if statistics else MEL, **SIZES[name])
-    config = TrainingConfig(steps=8, adversarial=SMALL if adversarial and name != "wavenet" else None)
+    config = TrainingConfig(steps=8, adversarial=SMALL if adversarial else None)
     state = TrainingState(vocoder, config)
     objective = build_objective(vocoder, config, state.discriminators)
     given = batch(speakers=torch.tensor([0, 1]) if vocoder.speakers else None)

@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
+    if arguments.steps < 20:
+        parser.error("--steps: give at least 20, of which the second half counts")
     gpu = torch.cuda.is_available()
     ways = ["training.cuda_graphs=true", "training.cuda_graphs=false"] if gpu else ["training.cuda_graphs=false"]
     measured: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
@@ -45,7 +48,8 @@ def main() -> None:
 
 def measure(recipe: str, settings: list[str], steps: int) -> tuple[float, float, float]:
     """Steps per second, GPU utilisation in percent (NaN where nobody tells) and GiB of its memory, of one run."""
-    pace = {"steps": steps, "log_every": steps // 2, "validate_every": steps, "checkpoint_every": steps}
+    half = steps // 2
+    pace = {"steps": 2 * half, "log_every": half, "validate_every": 2 * half, "checkpoint_every": 2 * half}
     settings = settings + [f"training.{key}={value}" for key, value in pace.items()]
     settings += ["training.valid_clips=1", "training.listen_clips=0", "samples.clips=0"]
     if torch.cuda.is_available():
@@ -54,23 +58,26 @@ def measure(recipe: str, settings: list[str], steps: int) -> tuple[float, float,
         with contextlib.redirect_stdout(io.StringIO()):
             if code := train([recipe, *settings, "--out", folder]):
                 sys.exit(code)
-        rows = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
-    speed = [row["steps_per_s"] for row in rows if row["kind"] == "train"][-1]
-    during = samples[-int(steps / 2 / speed / EVERY_S) :]  # what follows the steps is short
+        log = Path(folder) / "log.jsonl"
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        started = log.stat().st_mtime - rows[-1]["elapsed_s"]
+    first, second = (row for row in rows if row["kind"] == "train")
+    begin, end = started + first["elapsed_s"], started + second["elapsed_s"]
+    during = [share for at, share in samples if begin + EVERY_S < at < end]  # each is of the time before it
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-    return speed, statistics.mean(during) if during else float("nan"), memory
+    return second["steps_per_s"], statistics.mean(during) if during else float("nan"), memory
 
 
 @contextlib.contextmanager
-def utilisation() -> Iterator[list[float]]:
-    """Samples of the GPU's utilisation, while the block runs."""
-    samples: list[float] = []
+def utilisation() -> Iterator[list[tuple[float, float]]]:
+    """Samples of the GPU's utilisation, while the block runs, each with its time."""
+    samples: list[tuple[float, float]] = []
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(EVERY_S):
             try:
-                samples.append(torch.cuda.utilization())
+                samples.append((time.time(), torch.cuda.utilization()))
             except (ModuleNotFoundError, RuntimeError, AssertionError):  # no GPU, or nobody to ask
                 return
 
