@@ -1,6 +1,7 @@
 """One spectral model for every mel definition of its frames."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from training_runs import assert_same_checkpoint, checkpoint
 from training_runs import train as run_training
 
 from wavegen.blocks import Context
+from wavegen.checkpoint import load_state, save_state
 from wavegen.commands import evaluate, synth, train
-from wavegen.errors import MelError
+from wavegen.errors import CheckpointError, MelError
 from wavegen.mel import LogMel, mel_definition, profile, save_mel
 from wavegen.melfamily import MelFamily
 from wavegen.vocoders.spectral import SpectralVocoder
@@ -89,6 +91,21 @@ def test_readers_stream_what_they_synthesise(padding):
     torch.testing.assert_close(torch.cat(pieces, dim=-1), reader.synthesize(mel), atol=1e-12, rtol=0)
 
 
+def test_a_state_goes_on_with_its_reader_alone(tmp_path):
+    vocoder, path = a_vocoder(), tmp_path / "stream.safetensors"
+    reader = vocoder.for_mel(OWN.replace(center=True))
+    save_state(path, reader, reader.initial_state(1))
+    assert len(load_state(path, reader)) == len(reader.initial_state(1))
+    with pytest.raises(CheckpointError, match="is of a stream of mels of another definition"):
+        load_state(path, vocoder)
+    reader.synthesis_iterations += 1
+    with pytest.raises(CheckpointError, match="is of a stream with more or fewer iterations"):
+        load_state(path, reader)
+    save_state(path, vocoder, vocoder.initial_state(1)[:-1])
+    with pytest.raises(CheckpointError, match="is of another version of wavegen, or of another engine"):
+        load_state(path, vocoder)
+
+
 def test_statistics_and_logarithm_change_nothing_beyond_rounding():
     vocoder, sound = a_vocoder().double(), torch.from_numpy(voice(0.3))[None]
     plain = OWN.replace(n_mels=80)
@@ -105,11 +122,44 @@ def test_statistics_and_logarithm_change_nothing_beyond_rounding():
         ({"n_mels": 20}, "n_mels is 20, not 64 to 160"),
         ({"f_max_hz": 4000}, "f_max_hz is 4000, not 7600 or more"),
         ({"floor": 0.01}, "floor is 0.01, not up to 0.0001"),
+        ({"magnitude_eps": 1e-4}, "magnitude_eps is 0.0001, not up to 1e-08"),
+        ({"clip": (-5.0, 3.0)}, r"clip is \(-5.0, 3.0\), not one that leaves speech as it is"),
+        ({"clip": (-20.0, -4.0)}, r"clip is \(-20.0, -4.0\), not one that leaves speech as it is"),
     ],
 )
 def test_what_is_outside_the_family_is_refused_by_name(change, named):
     with pytest.raises(MelError, match=named):
         a_vocoder().for_mel(OWN.replace(**change))
+
+
+def test_the_family_is_of_the_vocoders_own_definition_whichever_it_reads():
+    vocoder = a_vocoder()
+    reader = vocoder.for_mel(AT_OWN_RATE["pwg"])
+    assert reader.family == vocoder.family == MelFamily(OWN)
+    assert reader.for_mel(OWN).mel == OWN
+
+
+def test_a_definition_outside_its_own_family_is_refused_before_training(tmp_path, capsys):
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    assert run_training(recipe, tmp_path / "run", "vocoder.any_mel=true", "mel.n_mels=40") == 2
+    assert "cannot have this one: n_mels is 40, not 64 to 160; change the definition" in capsys.readouterr().err
+
+
+def test_segments_can_be_mirrored_by_the_centred_definitions_too(tmp_path, capsys):
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    settings = ["mel=bigvgan-44k", "training.stft_resolutions=[[256,64]]", "training.segment_frames=2"]
+    assert run_training(recipe, tmp_path / "own", *settings) == 0
+    assert run_training(recipe, tmp_path / "all", *settings, "vocoder.any_mel=true") == 2
+    assert "2 frames (1024 samples) are too short" in (error := capsys.readouterr().err)
+    assert "give at least 3" in error
+
+
+def test_a_vocoder_of_one_definition_begins_one_of_all(tmp_path, capsys):
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    assert run_training(recipe, tmp_path / "own") == 0
+    assert run_training(recipe, tmp_path / "all", "vocoder.any_mel=true", f"init={tmp_path / 'own'}") == 0
+    assert run_training(recipe, tmp_path / "own", "vocoder.any_mel=true", "training.steps=9") == 2  # but resumes none
+    assert "begun with other settings (vocoder.any_mel: False -> True)" in capsys.readouterr().err
 
 
 def test_a_vocoder_of_one_definition_refuses_all_others():
@@ -192,6 +242,13 @@ def test_evaluate_scores_a_model_by_what_it_reads(tmp_path, capsys):
     assert evaluate.main([*command, "--reads", "bigvgan-24k", "--reads", "vocos-24k"]) == 0
     systems = json.loads((out / "summary.json").read_text())["systems"]
     assert set(systems) == {"run@bigvgan-24k", "run@vocos-24k"}
+    (beside := tmp_path / "run@vocos-24k").mkdir()  # outputs that have a reader's name
+    for sound in corpus.glob("*.wav"):
+        shutil.copy(sound, beside)
+    assert evaluate.main([str(corpus), str(beside), *command[1:], "--reads", "vocos-24k"]) == 0
+    systems = json.loads((out / "summary.json").read_text())["systems"]
+    assert set(systems) == {"run@vocos-24k", "run@vocos-24k'"}
+    assert systems["run@vocos-24k"]["log_mel"]["mean"] == 0 < systems["run@vocos-24k'"]["log_mel"]["mean"]
     capsys.readouterr()
     assert evaluate.main([*command, "--reads", "hifigan-22k"]) == 2
     assert "sample_rate_hz is 22050, not 24000" in capsys.readouterr().err

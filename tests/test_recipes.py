@@ -665,6 +665,6 @@ def test_one_field_of_a_profile_can_be_overridden() -> None:
 @pytest.mark.parametrize("setting", ["vocoder.look_ahead=1", "vocoder.look_ahead=7"])
 def test_look_ahead_is_for_causal_models_whose_input_reaches_that_far(setting: str) -> None:
     causal = ["vocoder.padding=causal"] if setting.endswith("7") else []
-    with pytest.raises(ConfigError, match=r"look_ahead \d with padding (same|causal) and kernel_size 7: it is for"):
+    with pytest.raises(ConfigError, match=r"look_ahead \d with padding (same|causal) and kernel_size 7; it is for"):
         load_recipe(find_recipe("folder/spectral"), [*causal, setting])
     assert load_recipe(find_recipe("folder/spectral"), ["vocoder.padding=causal", "vocoder.look_ahead=6"])

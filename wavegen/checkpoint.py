@@ -135,8 +135,20 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object
         ) from error
 
 
-def _weights_checksum(vocoder: Vocoder) -> str:
-    return _checksum("", {name: tensor.cpu() for name, tensor in vocoder.state_dict().items()})
+def _streams_of(vocoder: Vocoder) -> dict[str, Any]:
+    """What two vocoders must share for one to go on with the other's stream."""
+    weights = {name: tensor.cpu() for name, tensor in vocoder.state_dict().items()}
+    context = [vocoder.context.left, vocoder.context.right]
+    return {"of": _checksum("", weights), "mel": vocoder.mel.model_dump(mode="json"), "context": context}
+
+
+def _layout(state: Nested, tensors: dict[str, Tensor]) -> Any:
+    """The nesting of a state, with names in place of its tensors, which are put into ``tensors`` by these names."""
+    if isinstance(state, Tensor):
+        name = str(len(tensors))
+        tensors[name] = state
+        return name
+    return [_layout(part, tensors) for part in state]
 
 
 def save_state(path: Path, vocoder: Vocoder, state: Nested) -> None:
@@ -151,19 +163,12 @@ def save_state(path: Path, vocoder: Vocoder, state: Nested) -> None:
         OutputError: the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
-
-    def names(part: Nested) -> Any:
-        if isinstance(part, Tensor):
-            tensors[str(len(tensors))] = part
-            return str(len(tensors) - 1)
-        return [names(inner) for inner in part]
-
-    layout = names(state)
-    save_checkpoint(path, tensors, {"kind": "state", "of": _weights_checksum(vocoder), "layout": layout})
+    layout = _layout(state, tensors)
+    save_checkpoint(path, tensors, {"kind": "state", **_streams_of(vocoder), "layout": layout})
 
 
 def load_state(path: Path, vocoder: Vocoder) -> Nested:
-    """Read what :func:`save_state` wrote, for the same vocoder with the same weights.
+    """Read what :func:`save_state` wrote, for the same vocoder with the same weights, definition and iterations.
 
     Raises:
         CheckpointError: as ``load_checkpoint``, or no state, or one of another vocoder.
@@ -171,8 +176,18 @@ def load_state(path: Path, vocoder: Vocoder) -> Nested:
     tensors, header = load_checkpoint(path)
     if header.get("kind") != "state":
         raise CheckpointError("holds no state of a stream", where=path, remedy="give what save_state wrote")
-    if header["of"] != _weights_checksum(vocoder):
-        raise CheckpointError("is of another vocoder", where=path, remedy="load the one that the stream began with")
+    ours = _streams_of(vocoder)
+    speaker = vocoder.speakers[0] if vocoder.speakers else None
+    ours["layout"] = _layout(vocoder.initial_state(1, speaker=speaker), {})
+    differing = {
+        "of": "is of another vocoder",
+        "mel": "is of a stream of mels of another definition",
+        "context": "is of a stream with more or fewer iterations",
+        "layout": "is of another version of wavegen, or of another engine",
+    }
+    for key, what in differing.items():
+        if header.get(key) != ours[key]:
+            raise CheckpointError(what, where=path, remedy="load what the stream began with, or begin a new one")
     device = next(vocoder.parameters()).device
 
     def tensor(name: str) -> Tensor:

@@ -155,7 +155,8 @@ class MelSpec(Config):
             mel = mel * _column(self.std, mel) + _column(self.mean, mel)
         return (mel - self.bias) / self._gain_of_ln
 
-    def _ln_range(self) -> tuple[float, float]:
+    @property
+    def ln_range(self) -> tuple[float, float]:
         """Ln of the least and the greatest linear mel that this definition tells apart."""
         low, high = math.log(self.floor), math.inf
         if self.clip is not None:
@@ -255,7 +256,7 @@ def _inexact(source: MelSpec, target: MelSpec) -> set[str]:
     """The differing fields for which a mel of ``source`` holds too little to make one of ``target``."""
     differing = set(source.differences(target))
     inexact = differing - {"log", "gain", "bias", "mean", "std", "floor", "clip"}
-    (low, high), (target_low, target_high) = source._ln_range(), target._ln_range()
+    (low, high), (target_low, target_high) = source.ln_range, target.ln_range
     if target_low < low - 1e-9 or target_high > high + 1e-9:  # the target tells apart what the source merged
         inexact |= differing & {"floor", "clip"} or differing & {"log", "gain", "bias"}
     return inexact
@@ -301,7 +302,7 @@ def convert(mel: Tensor, source: MelSpec, target: MelSpec) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _ln_ceilings(spec: MelSpec) -> tuple[float, float]:
+def ln_ceilings(spec: MelSpec) -> tuple[float, float]:
     """Ln of the most that audio within ±1 can give: in any bin, and in the quietest bin of a frame.
 
     With |x| <= 1, Parseval says sum(|X_k|²) <= n_fft · sum(w²) / 2 over the bins between 0 and Nyquist (a
@@ -316,6 +317,7 @@ def _ln_ceilings(spec: MelSpec) -> tuple[float, float]:
 
 
 _AS_LOG = "extract it again from samples within ±1 by this definition"
+_OR_STATISTICS = "; if it was normalised by a corpus's mean and std, give an .npz whose definition states them"
 
 
 def check_mel(mel: np.ndarray, spec: MelSpec, where: object) -> None:
@@ -351,10 +353,11 @@ def check_mel(mel: np.ndarray, spec: MelSpec, where: object) -> None:
     if spec.clip is None and spec.mean is None and low.min() >= 0 and high.max() <= 1:
         refuse(f"has only values within 0…1, which no {spec.log} mel has", f"undo its scaling, or {_AS_LOG}")
 
+    as_log = _AS_LOG + _OR_STATISTICS * (spec.mean is None)
     edges = np.concatenate([low, high], axis=1).astype(np.float64)
     ln = spec._to_ln(torch.from_numpy(edges))
     lowest, highest = ln[:, 0].min().item(), ln[:, 1].max().item()
-    (least, most), (loudest, quietest) = spec._ln_range(), _ln_ceilings(spec)
+    (least, most), (loudest, quietest) = spec.ln_range, ln_ceilings(spec)
     most, scale = min(most, loudest) + math.log(10), 20 / math.log(10)
     if lowest < least - math.log(10):
         refuse(
@@ -364,10 +367,10 @@ def check_mel(mel: np.ndarray, spec: MelSpec, where: object) -> None:
     if highest > most:
         refuse(
             f"goes {scale * (highest - most) + 20:.0f} dB above what audio within ±1 can give",
-            f"if it holds linear magnitudes or was made from int16 samples, {_AS_LOG}",
+            f"if it holds linear magnitudes or was made from int16 samples, {as_log}",
         )
     if lowest > quietest - math.log(10) / 2:
         refuse(
             f"never falls below {low.min():.3g}, which only full-scale noise does as a {spec.log} mel",
-            f"if it holds linear magnitudes, {_AS_LOG}",
+            f"if it holds linear magnitudes, {as_log}",
         )

@@ -40,8 +40,10 @@ def main(argv: list[str] | None = None) -> int:
         help="a run's folder or a model file (default: newest finished run)",
     )
     parser.add_argument(
-        "--profile", metavar="NAME", help="definition of a bare .npy, for a model that reads several (default: its own)"
-    )
+        "--profile", metavar="NAME",
+        help="definition of a bare .npy, for a model that reads several (default: its own); one with statistics of a "
+        "corpus needs an .npz that states them",
+    )  # fmt: skip
     parser.add_argument("--speaker", metavar="NAME", help="who speaks, of a model that knows several")
     parser.add_argument("--seed", type=int, default=0, help="of a WaveNet's noise (default: %(default)s)")
     parser.add_argument("--float", action="store_true", help="write 32-bit float WAV instead of 16-bit")

@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from wavegen.config import did_you_mean
 from wavegen.errors import ConfigError, DataError, MelError, OutputError
 from wavegen.evaluation.baseline import BASELINES, log_mel_of
 from wavegen.evaluation.metrics import METRICS, available, missing_note
-from wavegen.evaluation.pairing import Pairing, pair_by_name, system_names
+from wavegen.evaluation.pairing import Pairing, distinct, pair_by_name, system_names
 from wavegen.evaluation.report import Report, ReportClip, write_page
 from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers, score_clip
 from wavegen.evaluation.summary import Summary, full_table, summarize, write_scores, write_summary
@@ -107,8 +107,8 @@ def evaluate(
     _refuse_inside([references, *outputs, *models], out)
     baselines = list(dict.fromkeys(baselines))
     names = system_names([*outputs, *runs], taken=[REFERENCE, *baselines])
-    readers = [_readers(name, v, reads) for name, v in zip(names[len(outputs) :], vocoders, strict=True)]
     folders = dict(zip(names, outputs, strict=False))
+    readers = [_readers(name, v, reads, folders) for name, v in zip(names[len(outputs) :], vocoders, strict=True)]
     pairing = pair_by_name(references, folders, keep_all=bool(models or baselines))
     rates = _rates(pairing)  # reads every header: what is no recording is refused before any work
     spec = _definition(mel, vocoders, rates)
@@ -246,11 +246,14 @@ def _voices(vocoder: Vocoder, references: Mapping[str, Path], speaker: str | Non
     return voices
 
 
-def _readers(name: str, vocoder: Vocoder, reads: Sequence[str]) -> dict[str, Vocoder]:
+def _readers(name: str, vocoder: Vocoder, reads: Sequence[str], taken: Collection[str]) -> dict[str, Vocoder]:
     """A model's systems by their names: itself, or one for each profile that it is to read."""
     if not reads:
         return {name: vocoder}
-    return {f"{name}@{mel}": vocoder.for_mel(profile(mel), f"{name} from {mel}") for mel in reads}
+    specs = {mel: profile(mel) for mel in reads}
+    return {
+        distinct(f"{name}@{mel}", taken): vocoder.for_mel(spec, f"{name} from {mel}") for mel, spec in specs.items()
+    }
 
 
 def _prepared(vocoder: Vocoder, device: torch.device | str) -> Vocoder:

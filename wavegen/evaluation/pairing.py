@@ -1,7 +1,7 @@
 """Which recording belongs to which output: by name."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +89,15 @@ def system_names(places: Sequence[Path], taken: Sequence[str] = ()) -> list[str]
             any(own[-count:] == other[-count:] for other in others) or "/".join(own[-count:]) in taken
         ):
             count += 1
-        name = "/".join(own[-count:]) or "output"
-        while name in names or name in taken:  # the same folder twice
-            name += "'"
-        names.append(name)
+        names.append(distinct("/".join(own[-count:]) or "output", [*names, *taken]))  # the same folder twice
     return names
+
+
+def distinct(name: str, taken: Collection[str]) -> str:
+    """``name``, with marks after it where it is taken."""
+    while name in taken:
+        name += "'"
+    return name
 
 
 def _some(names: Mapping[str, Path]) -> str:

@@ -214,6 +214,7 @@ def shortest_segment(vocoder: Vocoder, config: TrainingConfig) -> int:
     else:
         mirrored = [(n_fft - hop) // 2 + 1 for n_fft, hop in config.stft_resolutions]
         mirrored += [3 * n_fft // 8 + 1 for n_fft, _ in config.mel_scales]
+        mirrored += [mel.n_fft // 2 + 1] * (vocoder.family is not None)  # drawn definitions are centred, some of them
         samples = max(mel.shortest_clip, *mirrored, *shortest_for_discriminators(config).values())
         if not vocoder.normalised_over_channels:
             samples = max(samples, vocoder.receptive_field_samples + 1)

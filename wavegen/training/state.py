@@ -23,6 +23,8 @@ from wavegen.vocoders.speakers import listed
 BEST = "best.safetensors"
 # The settings of adversarial training that say what the discriminators are; shapes alone tell no period from another.
 DISCRIMINATORS = ("periods", "period_channels", "resolutions", "resolution_channels", "dilations", "weight_norm")
+# What weights do not depend on: a run may begin with those of another that had it otherwise.
+NOT_IN_WEIGHTS = ("any_mel", "refinement_iterations", "synthesis_iterations")
 
 
 class TrainingState:
@@ -241,13 +243,23 @@ class RunFolder:
         path = checkpoints[-1] if checkpoints else find_model(source)
         tensors, header = load_checkpoint(path)
         remedy = "give the init the recipe was made for, or change the recipe"
-        self._refuse_another(mel, speakers, header, path, remedy=remedy)
+        self._refuse_another(mel, speakers, header, path, remedy=remedy, free=NOT_IN_WEIGHTS)
         return path, tensors, header
 
     def _refuse_another(
-        self, mel: MelSpec, speakers: Sequence[str], header: Mapping[str, Any], where: Path, *, remedy: str
+        self,
+        mel: MelSpec,
+        speakers: Sequence[str],
+        header: Mapping[str, Any],
+        where: Path,
+        *,
+        remedy: str,
+        free: Sequence[str] = (),
     ) -> None:
-        """Raise CheckpointError where a file's vocoder, mel definition or speakers are not this run's."""
+        """Raise CheckpointError where a file's vocoder, mel definition or speakers are not this run's.
+
+        Settings of the vocoder that are ``free`` are not compared.
+        """
         name = self.vocoder_config["name"]
         found_vocoder = header.get("vocoder", {})
         if found_vocoder.get("name") == name:  # a setting that is newer than the file is there what it is by default
@@ -257,7 +269,7 @@ class RunFolder:
             "mel": (header.get("mel", {}), mel.model_dump(mode="json")),
         }
         for part, (found, value) in pairs.items():
-            keys = [key for key in value if found.get(key) != value[key]]
+            keys = [key for key in value if found.get(key) != value[key] and key not in free]
             if keys:
                 shown = ", ".join(f"{part}.{key} is {found.get(key)!r}, not {value[key]!r}" for key in keys[:4])
                 raise CheckpointError(f"was trained with another {part} ({shown})", where=where, remedy=remedy)

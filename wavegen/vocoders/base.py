@@ -46,6 +46,7 @@ class Vocoder(nn.Module, ABC):
     normalised_over_channels: ClassVar[bool] = False
     trains_in_bfloat16: ClassVar[bool] = True  # where ``training.precision`` is left to wavegen
     speaker_condition: SpeakerCondition
+    family: MelFamily | None = None  # the mel definitions that ``for_mel`` takes; None for the vocoder's own alone
 
     def __init__(self, mel: MelSpec) -> None:
         super().__init__()
@@ -55,11 +56,6 @@ class Vocoder(nn.Module, ABC):
     def speakers(self) -> tuple[str, ...]:
         """Names of those who may speak, in the order of their indices; saved with the weights."""
         return self.speaker_condition.names
-
-    @property
-    def family(self) -> MelFamily | None:
-        """The mel definitions that ``for_mel`` takes; None for the vocoder's own alone."""
-        return None
 
     def for_mel(self, mel: MelSpec, where: object = "mel") -> "Vocoder":
         """This vocoder as a reader of mels of another definition: the same weights, not a copy of them.

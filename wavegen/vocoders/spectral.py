@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from wavegen.blocks import (
@@ -22,6 +22,7 @@ from wavegen.blocks import (
     griffin_lim_context,
     masked,
 )
+from wavegen.errors import ConfigError
 from wavegen.mel import MelInverse, MelSpec
 from wavegen.melfamily import MelFamily
 from wavegen.vocoders.base import State, Vocoder, VocoderConfig
@@ -47,15 +48,6 @@ class SpectralConfig(VocoderConfig):
     synthesis_iterations: NonNegativeInt = 6
     any_mel: bool = False
     look_ahead: NonNegativeInt = 0
-
-    @model_validator(mode="after")
-    def _look_ahead_is_possible(self) -> "SpectralConfig":
-        if self.look_ahead and (self.padding != "causal" or self.look_ahead >= self.kernel_size):
-            raise ValueError(
-                f"look_ahead {self.look_ahead} with padding {self.padding} and kernel_size {self.kernel_size}: it is "
-                "for padding causal, and must be less than kernel_size"
-            )
-        return self
 
 
 class SpectralVocoder(Vocoder):
@@ -88,6 +80,10 @@ class SpectralVocoder(Vocoder):
             ``"same"`` gains, for a latency that is chosen.
         speakers: names of those who may speak; none for a vocoder that is not told who does.
         speaker_channels: channels of the vector that is learned for each.
+
+    Raises:
+        ConfigError: a look-ahead that is not for this padding or kernel.
+        MelError: ``any_mel`` with a definition that is none of its family.
     """
 
     Config = SpectralConfig
@@ -112,6 +108,11 @@ class SpectralVocoder(Vocoder):
         speaker_channels: int = 0,
     ) -> None:
         super().__init__(mel)
+        if look_ahead and (padding != "causal" or look_ahead >= kernel_size):
+            raise ConfigError(
+                f"look_ahead {look_ahead} with padding {padding} and kernel_size {kernel_size}",
+                remedy="it is for padding causal, and must be less than kernel_size",
+            )
         bins = mel.n_fft // 2 + 1
         self.refinement_iterations, self.synthesis_iterations = refinement_iterations, synthesis_iterations
         cycles = math.ceil(layers / dilation_depth)
@@ -134,17 +135,13 @@ class SpectralVocoder(Vocoder):
         self.magnitude = DilatedConv1d(channels, bins, 1)
         self.phase = DilatedConv1d(channels, bins, 1)
         self.any_mel, self.look_ahead = any_mel, look_ahead
+        self.family = MelFamily(mel) if any_mel else None  # readers of other definitions keep it as it is
         self._read(mel)
         self.register_buffer("centre_sign", 1.0 - 2.0 * (torch.arange(bins)[:, None] % 2), persistent=False)
         self.centre_sign: Tensor
         self.largest_log_magnitude = math.log(float(mel.window().sum()))
         self._initialise()
         self.speaker_condition = SpeakerCondition(speakers, speaker_channels, channels)
-
-    @property
-    def family(self) -> MelFamily | None:
-        """All definitions with these frames, or none but its own."""
-        return MelFamily(self.mel) if self.any_mel else None
 
     def for_mel(self, mel: MelSpec, where: object = "mel") -> "SpectralVocoder":
         """A vocoder of the same weights for another definition; training one trains the other."""
