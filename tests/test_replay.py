@@ -50,7 +50,6 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Replayed]:
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", record)
-    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
     return those_recorded
 
 

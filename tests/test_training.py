@@ -30,7 +30,7 @@ from wavegen.training.data import Batch, Segments, read_crop
 from wavegen.training.loop import is_improvement, uses_bfloat16
 from wavegen.training.objectives import LikelihoodObjective, ReconstructionObjective, past_samples
 from wavegen.training.schedule import learning_rate
-from wavegen.training.state import TrainingState
+from wavegen.training.state import RunFolder, TrainingState
 from wavegen.vocoders import VOCODERS
 
 MEL = profile("bigvgan-24k")
@@ -224,7 +224,7 @@ def test_a_reader_outlives_a_signal_and_goes_at_the_second(tmp_path: Path, corpu
     assert train(write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run", "training.steps=1") == 0
     clips = read_manifest(tmp_path / "run/features/manifest.tsv", Clip)
     before = multiprocessing.active_children()
-    batches = iter(Segments(clips, MEL, frames=8, seed=0).loader(0, 1000, 2, rank=0, world=1, workers=1))
+    batches = Segments(clips, MEL, frames=8, seed=0).batches(0, 1000, 2, rank=0, world=1, workers=1)
     next(batches)
     (reader,) = (process for process in multiprocessing.active_children() if process not in before)
     for sign in (signal.SIGINT, signal.SIGTERM):
@@ -236,6 +236,45 @@ def test_a_reader_outlives_a_signal_and_goes_at_the_second(tmp_path: Path, corpu
         reader.join(timeout=60)
     reader.join(timeout=60)
     assert reader.exitcode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mel_that_is_damaged_while_it_trains_is_named_in_one_line(
+    tmp_path: Path, corpus: Path, workers: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", corpus)
+    original = RunFolder.save
+
+    def save(run: RunFolder, state: TrainingState, **how: bool) -> None:
+        original(run, state, **how)
+        for mel in run.path.glob("features/mels/*"):
+            mel.write_bytes(b"damaged")
+
+    monkeypatch.setattr(RunFolder, "save", save)
+    settings = ("training.steps=100", f"training.workers={workers}", "training.checkpoint_every=1")
+    assert train(recipe, tmp_path / "run", *settings) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"wavegen-train: error: {tmp_path}/run/features/mels/a")
+    assert "worker" not in line
+    assert list(tmp_path.glob("run/checkpoints/step-*"))
+
+
+def test_a_reader_that_is_killed_ends_the_training_in_one_line(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = RunFolder.save
+
+    def save(run: RunFolder, state: TrainingState, **how: bool) -> None:
+        original(run, state, **how)
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    monkeypatch.setattr(RunFolder, "save", save)
+    settings = ("training.steps=1000", "training.workers=1", "training.checkpoint_every=1")
+    assert train(write_recipe(tmp_path / "r.yaml", corpus), tmp_path / "run", *settings) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "training.workers: a process that reads segments is gone" in line
+    assert line.endswith("the same command goes on from the last checkpoint; if memory was short, give fewer, or 0")
 
 
 @pytest.mark.parametrize("vocoder", sorted(VOCODERS))
@@ -426,14 +465,14 @@ def test_a_segment_is_a_function_of_its_place_alone(run: Path) -> None:
 
 
 def test_ranks_share_the_batch_that_one_process_would_take(run: Path) -> None:
-    whole = next(iter(segments(run).loader(3, 4, 4, rank=0, world=1, workers=0)))
-    halves = [next(iter(segments(run).loader(3, 4, 4, rank=rank, world=2, workers=0))) for rank in (0, 1)]
+    whole = next(segments(run).batches(3, 4, 4, rank=0, world=1, workers=0))
+    halves = [next(segments(run).batches(3, 4, 4, rank=rank, world=2, workers=0)) for rank in (0, 1)]
     assert torch.equal(whole.audio[0::2], halves[0].audio)
     assert torch.equal(whole.audio[1::2], halves[1].audio)
 
 
 def test_workers_read_what_one_process_reads(run: Path) -> None:
-    one, several = (list(segments(run).loader(0, 3, 4, rank=0, world=1, workers=w)) for w in (0, 2))
+    one, several = (list(segments(run).batches(0, 3, 4, rank=0, world=1, workers=w)) for w in (0, 2))
     assert all(torch.equal(a.audio, b.audio) for a, b in zip(one, several, strict=True))
 
 

@@ -1,8 +1,10 @@
 """Random training segments, each a pure function of (seed, step, place in the batch)."""
 
+import contextlib
 import itertools
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wavegen.audio import read_segment
 from wavegen.corpus import Clip
+from wavegen.errors import TrainingError, WavegenError
 from wavegen.mel import open_mel
 from wavegen.melspec import MelSpec
 from wavegen.vocoders.speakers import speaker_indices
@@ -82,16 +85,21 @@ class Segments(Dataset[Batch]):
         clip = self.clips[int(np.searchsorted(self._ends, random.integers(self._ends[-1]), side="right"))]
         return clip, int(random.integers(max(1, clip.frames - self.frames + 1)))
 
-    def loader(
+    def batches(
         self, first_step: int, steps: int, batch_size: int, *, rank: int, world: int, workers: int
-    ) -> DataLoader:
-        """Batches of this process for steps ``first_step`` to ``steps - 1``; ``batch_size`` is global."""
+    ) -> Iterator[Batch]:
+        """Batches of this process for steps ``first_step`` to ``steps - 1``; ``batch_size`` is global.
+
+        Raises:
+            AudioError, MelError: a file is gone or damaged.
+            RuntimeError: a process that reads was killed; torch raises it, wherever the training happens to be.
+        """
         places = range(rank, batch_size, world)
         workers = min(workers, os.cpu_count() or 1)
-        return DataLoader(
-            self,
+        loader = DataLoader(
+            _Told(self),
             batch_sampler=_Steps(range(first_step, steps), places),
-            collate_fn=collate,
+            collate_fn=_collate_told,
             num_workers=workers,
             worker_init_fn=_leave_signals_to_the_parent,
             persistent_workers=workers > 0,
@@ -99,6 +107,51 @@ class Segments(Dataset[Batch]):
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )
+        try:
+            for batch in loader:
+                if isinstance(batch, WavegenError):
+                    raise batch
+                yield batch
+        except (ConnectionError, EOFError):  # to a process that is gone: the system tells torch so in a moment
+            time.sleep(1.0)
+            raise
+
+
+class _Told(Dataset["Batch | WavegenError"]):
+    """Segments whose errors are told as items: raised in another process, one would end up in the text of another."""
+
+    def __init__(self, segments: Segments) -> None:
+        self.segments = segments
+
+    def __getitem__(self, key: Key) -> "Batch | WavegenError":
+        try:
+            return self.segments[key]
+        except WavegenError as error:
+            return error
+
+
+def _collate_told(items: Sequence["Batch | WavegenError"]) -> "Batch | WavegenError":
+    errors = [item for item in items if isinstance(item, WavegenError)]
+    return errors[0] if errors else collate([item for item in items if isinstance(item, Batch)])
+
+
+@contextlib.contextmanager
+def lost_readers_named() -> Iterator[None]:
+    """While it lasts, a process that reads segments and is killed ends in one line.
+
+    Raises:
+        TrainingError: in place of torch's RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise TrainingError(
+            f"a process that reads segments is gone: {error}",
+            where="training.workers",
+            remedy="the same command goes on from the last checkpoint; if memory was short, give fewer, or 0",
+        ) from error
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

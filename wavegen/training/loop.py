@@ -23,7 +23,7 @@ from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.training import distributed
 from wavegen.training.board import Board
 from wavegen.training.config import TrainingConfig
-from wavegen.training.data import Batch, Segments, read_crop
+from wavegen.training.data import Batch, Segments, lost_readers_named, read_crop
 from wavegen.training.guard import SKIPS_IN_A_ROW, Skip, all_finite, refuse_broken_weights, roll_back, skip
 from wavegen.training.objectives import Losses, Objective, build_objective, shortest_segment
 from wavegen.training.replay import Gradients, Replayed
@@ -65,7 +65,9 @@ def train(
         ConfigError: the batch cannot be shared evenly.
         CheckpointError: the newest checkpoint cannot be used.
         OutputError: a checkpoint cannot be written; the earlier ones are still there.
-        TrainingError: losses or gradients are no numbers, and going back with a lower learning rate has not helped.
+        TrainingError: losses or gradients are no numbers, and going back with a lower learning rate has not helped;
+            or a process that reads segments was killed.
+        AudioError, MelError: a recording or mel is gone or damaged since the training began.
     """
     rank, world = distributed.rank_and_world()
     if config.batch_size % world:
@@ -127,16 +129,14 @@ def train(
     segments = Segments(train_clips, vocoder.mel, frames=config.segment_frames, seed=seed, speakers=vocoder.speakers)
 
     def batches_from(step: int) -> Iterator[Batch]:
-        return iter(
-            segments.loader(step, config.steps, config.batch_size, rank=rank, world=world, workers=config.workers)
-        )
+        return segments.batches(step, config.steps, config.batch_size, rank=rank, world=world, workers=config.workers)
 
     batches = batches_from(state.step)
     report = _Report(run, config, state.step, say) if rank == 0 else None
     window = _Window()
     skipped: list[Skip] = []  # in a row, before this step
 
-    with _Interruption() as interruption:
+    with _Interruption() as interruption, lost_readers_named():
         while state.step < config.steps:
             waiting = time.perf_counter()
             batch = next(batches).to(device)

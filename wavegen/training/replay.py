@@ -63,8 +63,7 @@ class Replayed:
         graph = torch.cuda.CUDAGraph()
         try:
             # The thread that pins the batches to come calls CUDA meanwhile, which is no concern of the graph's.
-            on = torch.cuda.device(batch.audio.device)  # which need not be the first GPU
-            with on, torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 values = self.gradients(self._batch, step=step)
                 self._names, self._values = tuple(values), torch.stack([value.float() for value in values.values()])
         except RuntimeError as error:
