@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from wavegen.errors import OutputError
 
 
@@ -39,6 +41,29 @@ def write_beside(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+@contextlib.contextmanager
+def held(folder: Path, remedy: str, *, patience_s: float = 10.0) -> Iterator[None]:
+    """Hold a folder, made where it is not there, against other processes that would; free again when this one ends.
+
+    The children of one that was killed hold it for some seconds more, hence ``patience_s``.
+
+    Raises:
+        OutputError: another one holds it; with ``remedy``.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=patience_s)
+    except Timeout as error:
+        raise OutputError("another process writes here", where=folder, remedy=remedy) from error
+    except (OSError, NotImplementedError):  # nor can it be written, which its first file will say, or without locks
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def require_folder(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The stages of a recipe: features, training, samples. Each is skipped where it is finished and nothing changed."""
 
+import contextlib
 import importlib.util
 import json
 import time
@@ -25,7 +26,7 @@ from wavegen.evaluation.samples import Clip as SampleClip
 from wavegen.evaluation.samples import Generate, write_samples
 from wavegen.evaluation.summary import short_table
 from wavegen.extraction import Extraction, extract, is_complete
-from wavegen.files import require_folder, write_beside
+from wavegen.files import held, require_folder, write_beside
 from wavegen.recipe import Recipe, build, load_recipe, save_recipe
 from wavegen.synthesis import synthesize
 from wavegen.training import distributed
@@ -78,22 +79,23 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, s
     if rank > 0:  # no collective: extraction may take longer than their time-out
         while not is_complete(recordings, features, recipe.mel):
             time.sleep(0.5)
-    extraction = extract(recordings, features, recipe.mel, progress=progress)
-    _tell(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, say)
+    with held(out, "wait for it, or give another --out") if rank == 0 else contextlib.nullcontext():
+        extraction = extract(recordings, features, recipe.mel, progress=progress)
+        _tell(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, say)
 
-    if rank == 0:
-        if recipe.data.prepare:
-            write_manifest(out / RECORDINGS, recordings)
-        save_recipe(_resolved(recipe, out), out / RECIPE)
-    distributed.start(device)
-    try:
-        if not _train(recipe, extraction.clips, out, device, say):
-            return False
-    finally:
-        distributed.stop()
-    if rank == 0:
-        _samples(recipe, extraction.clips, out, device, say, progress)
-    return True
+        if rank == 0:
+            if recipe.data.prepare:
+                write_manifest(out / RECORDINGS, recordings)
+            save_recipe(_resolved(recipe, out), out / RECIPE)
+        distributed.start(device)
+        try:
+            if not _train(recipe, extraction.clips, out, device, say):
+                return False
+        finally:
+            distributed.stop()
+        if rank == 0:
+            _samples(recipe, extraction.clips, out, device, say, progress)
+        return True
 
 
 def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
