@@ -1,5 +1,10 @@
 """What all tests share."""
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
 import wavegen.commands  # noqa: F401  (before torch: says how its threads wait)
@@ -18,3 +23,30 @@ def gpu() -> torch.device:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     return torch.device("cuda")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from wavegen.files import held
+with held(Path(sys.argv[1]), ""):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def another_holds() -> Iterator[Callable[[Path], None]]:
+    """Let another process hold a folder until the test ends."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def hold(folder: Path) -> None:
+        process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+
+    yield hold
+    for process in processes:
+        process.kill()
+        process.communicate()

@@ -18,6 +18,7 @@ from wavegen.audio import read_audio, write_audio
 from wavegen.corpus import Clip, Recording, find_recordings, read_manifest
 from wavegen.errors import DataError, OutputError
 from wavegen.extraction import MANIFEST, MARKER, Extraction, extract, is_complete
+from wavegen.files import LOCK
 from wavegen.mel import LogMel, load_mel, profile
 
 SPEC = profile("bigvgan-24k")
@@ -160,7 +161,7 @@ def test_bad_recordings_are_left_out_with_their_reasons_and_do_not_stop_the_othe
     reasons = {make.__name__: f"{CORPUS / make.__name__}.wav: {reason}" for make, reason in BAD.items()}
     assert result.left_out == reasons
     assert result.complaint() == "\n".join(["6 left out:", *(f"  {reasons[name]}" for name in sorted(reasons))])
-    assert set(contents(OUT)) == {MANIFEST, MARKER, "mels/good1.npz", "mels/good2.npz"}
+    assert set(contents(OUT)) == {LOCK, MANIFEST, MARKER, "mels/good1.npz", "mels/good2.npz"}
 
 
 def test_what_was_left_out_is_said_again_and_taken_in_once_it_is_mended(made: list[str]) -> None:
@@ -193,7 +194,7 @@ def test_where_no_recording_is_good_there_is_no_manifest() -> None:
         assert str(caught.value) == (
             f"{OUT.absolute()}: none of 2 recordings can be used; the first: corpus/a.wav: {BAD[text]}"
         )
-    assert set(contents(OUT)) == {MARKER}
+    assert set(contents(OUT)) == {LOCK, MARKER}
     with pytest.raises(DataError, match=r"none of 0 recordings can be used; the first: there are none$"):
         extract([], OUT, SPEC, progress=False)
 
@@ -357,6 +358,17 @@ def test_after_an_interruption_no_mel_of_what_was_there_before_is_taken_for_the_
     assert made == ["a", "b", "c"]
 
 
+def test_a_folder_that_another_process_extracts_to_is_refused(another_holds: Callable[[Path], None]) -> None:
+    record("a")
+    run()
+    another_holds(OUT)
+    assert run().was_complete  # reading is free
+    before = contents(OUT)
+    with pytest.raises(OutputError, match="out: another process writes here; wait for it, or give another folder"):
+        run(spec=OTHER_SPEC)
+    assert contents(OUT) == before
+
+
 def test_an_output_folder_that_cannot_be_is_refused_and_nothing_is_left() -> None:
     record("a", "b")
     Path("file").write_text("in the way")
@@ -383,7 +395,7 @@ def test_a_disk_that_fills_up_leaves_whole_mels_only(made: list[str], monkeypatc
         with pytest.raises(OutputError, match=r"mels/b\.npz: cannot write: No space left on device; "):
             run()
     written = set(contents(OUT))
-    assert {MARKER, "mels/a.npz"} <= written <= {MARKER, "mels/a.npz", "mels/c.npz"}
+    assert {LOCK, MARKER, "mels/a.npz"} <= written <= {LOCK, MARKER, "mels/a.npz", "mels/c.npz"}
     run()
     assert sorted(made) == ["a", "b", "c"]
 

@@ -1,11 +1,13 @@
 """Whatever happens while a file is written, what was there before is still there and nothing else is."""
 
+import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from wavegen.errors import OutputError
-from wavegen.files import write_beside
+from wavegen.files import held, write_beside
 
 
 def names(folder: Path) -> list[str]:
@@ -82,3 +84,47 @@ def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write: Is a directory"), write_beside(tmp_path / "c.txt") as beside:
         beside.write_text("new")
     assert names(tmp_path) == ["c.txt"]
+
+
+def take(folder: Path) -> None:
+    with held(folder, "wait"):
+        pass
+
+
+def exit_code_of_another(folder: Path, method: str = "spawn") -> int | None:
+    """0 where another process could hold the folder."""
+    process = multiprocessing.get_context(method).Process(target=take, args=(folder,))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_folder_is_held_until_the_block_ends_even_if_twice(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    with held(folder, "wait"):
+        with held(folder, "wait"):
+            assert exit_code_of_another(folder) == 1
+        assert exit_code_of_another(folder) == 1
+    assert exit_code_of_another(folder) == 0
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
+def test_the_end_of_a_forked_process_frees_nothing(tmp_path: Path) -> None:
+    with held(tmp_path, "wait"):
+        forked = multiprocessing.get_context("fork").Process(target=print)
+        forked.start()
+        forked.join()
+        assert exit_code_of_another(tmp_path) == 1
+
+
+def test_who_holds_a_folder_is_one_line(tmp_path: Path, another_holds: Callable[[Path], None]) -> None:
+    another_holds(tmp_path)
+    with pytest.raises(OutputError) as error, held(tmp_path, "wait"):
+        raise AssertionError("the block must not run")
+    assert str(error.value) == f"{tmp_path}: another process writes here; wait"
+
+
+def test_a_folder_that_cannot_be_locked_is_left_to_its_first_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with held(tmp_path / "file", "wait"):
+        assert names(tmp_path) == ["file"]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from wavegen.audio import audio_info, read_audio, write_audio
 from wavegen.corpus import Clip, Recording, read_manifest, write_manifest
 from wavegen.errors import AudioError, DataError, MelError, OutputError
-from wavegen.files import require_folder, write_beside
+from wavegen.files import held, require_folder, write_beside
 from wavegen.mel import LogMel, load_mel_for, save_mel
 from wavegen.melspec import MelSpec
 from wavegen.progress import pace
@@ -75,14 +75,21 @@ def extract(
 
     Raises:
         DataError: no recording could be used.
-        OutputError: the folder cannot be written, or what is in it would be overwritten by what is made of it.
+        OutputError: the folder cannot be written, another process extracts to it, or what is in it would be
+            overwritten by what is made of it.
     """
     out = Path(out).absolute()
     require_folder(out)
     _refuse_to_overwrite(recordings, out)
-    before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
     if is_complete(recordings, out, spec):
-        return Extraction(read_manifest(out / MANIFEST, Clip), before["left_out"], was_complete=True)
+        return Extraction(read_manifest(out / MANIFEST, Clip), _read_marker(out)["left_out"], was_complete=True)
+    # Two at once, of different recordings or definitions, would leave a marker of one and mels of both.
+    with held(out, "wait for it, or give another folder for what is made"):
+        return _extract(recordings, out, spec, jobs or os.cpu_count(), progress)
+
+
+def _extract(recordings: Sequence[Recording], out: Path, spec: MelSpec, jobs: int | None, progress: bool) -> Extraction:
+    before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
     old, new = before.get("mel"), fingerprint["mel"]
     replaced = tuple(name for name in new if isinstance(old, dict) and old.get(name) != new[name])
     # Once the marker names a recording, the mel of that name, where there is one, is of it. So what was made of another
@@ -99,7 +106,7 @@ def extract(
             error.where = error.where or recording.path  # samples that are too few know no file
             return str(error)
 
-    with one_torch_thread(), ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+    with one_torch_thread(), ThreadPoolExecutor(jobs) as pool:
         done = pool.map(one, recordings)
         bar = tqdm(done, total=len(recordings), desc="extracting", unit="clip", disable=not progress, **pace())
         results = list(bar)

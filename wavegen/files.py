@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 
 from wavegen.errors import OutputError
 
+LOCK = ".lock"  # stays when its holder has gone: what holds is the system, not the file
+
 
 @contextlib.contextmanager
 def write_beside(path: Path) -> Iterator[Path]:
@@ -44,18 +46,18 @@ def write_beside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def held(folder: Path, remedy: str, *, patience_s: float = 10.0) -> Iterator[None]:
+def held(folder: Path, remedy: str) -> Iterator[None]:
     """Hold a folder, made where it is not there, against other processes that would; free again when this one ends.
 
-    The children of one that was killed hold it for some seconds more, hence ``patience_s``.
+    This process may hold it twice; processes that it starts do not hold it.
 
     Raises:
-        OutputError: another one holds it; with ``remedy``.
+        OutputError: another process holds it; with ``remedy``.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder.absolute() / LOCK, is_singleton=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=patience_s)
+        lock.acquire(blocking=False)
     except Timeout as error:
         raise OutputError("another process writes here", where=folder, remedy=remedy) from error
     except (OSError, NotImplementedError):  # nor can it be written, which its first file will say, or without locks
