@@ -1,9 +1,11 @@
 """Fast engines against the reference: the same numbers, the same samples, and the laws of streaming and batching."""
 
 import copy
+import inspect
 import os
 import pickle
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -322,7 +324,7 @@ def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         make_engine(model, "numba")
     monkeypatch.setitem(sys.modules, "numba", None)  # makes the import fail
     monkeypatch.delitem(sys.modules, "wavegen.engines.compiled", raising=False)
-    for module in ("simd", "products", "sample_loop"):
+    for module in ("simd", "products", "drawing", "sample_loop"):
         monkeypatch.delitem(sys.modules, f"wavegen.engines.{module}", raising=False)
     monkeypatch.delattr("wavegen.engines.compiled", raising=False)
     assert make_engine(network("one-block")).description.startswith("torch, because numba cannot be imported (")
@@ -411,12 +413,23 @@ def test_a_full_disk_costs_only_the_cache(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_cache_is_keyed_by_the_source_of_all_that_is_compiled() -> None:
-    from wavegen.engines import compiled, products, simd
+    from wavegen.engines import compiled
 
-    assert compiled._fingerprint((simd, products)) == compiled._fingerprint((simd, products))
-    assert compiled._fingerprint((simd, products)) != compiled._fingerprint((simd,))
+    key = compiled._fingerprint(compiled.COMPILED)
+    assert key == compiled._fingerprint(compiled.COMPILED)
+    for left_out in compiled.COMPILED:
+        assert key != compiled._fingerprint(tuple(module for module in compiled.COMPILED if module is not left_out))
     one, other = (compiled._loop(fingerprint, cached=False).py_func for fingerprint in (1, 2))
     assert [cell.cell_contents for f in (one, other) for cell in f.__closure__] == [1, 2]  # part of numba's key
+
+
+def test_nothing_of_ours_is_compiled_that_the_cache_does_not_know() -> None:
+    from wavegen.engines import compiled
+
+    known = {module.__name__.split(".")[-1] for module in compiled.COMPILED}
+    source = "".join(inspect.getsource(module) for module in compiled.COMPILED)
+    reached = {"sample_loop", *re.findall(r"from wavegen\.engines\.(\w+) import", source)}
+    assert reached - known == {"base"}  # whose types packing names
 
 
 def test_synth_prints_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

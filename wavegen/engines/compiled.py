@@ -16,9 +16,12 @@ from numba import njit
 from torch import Tensor
 
 from wavegen.distributions import Gaussian, MuLaw, mu_law_decode, mu_law_encode
-from wavegen.engines import packing, products, sample_loop, simd
+from wavegen.engines import drawing, packing, products, sample_loop, simd
 from wavegen.engines.base import Engine, HeldCondition, Network, State
 from wavegen.errors import ConfigError, StreamingError
+
+COMPILED = (simd, products, packing, drawing, sample_loop)
+"""All that the loop is compiled from, constants included: in a cache, it is known by their source."""
 
 
 def _fingerprint(modules: tuple[ModuleType, ...]) -> int:
@@ -64,7 +67,7 @@ def _call(precision: packing.Precision, arguments: tuple[Any, ...]) -> None:
         _loops[precision](*arguments)
         return
     try:
-        run = _loop(_fingerprint((simd, products, packing, sample_loop)), cached=True)
+        run = _loop(_fingerprint(COMPILED), cached=True)
         run(*arguments)
     except Exception:
         run = _loop(0, cached=False)

@@ -25,18 +25,16 @@ There is one loop for all shapes: sizes are arguments, so a machine compiles it 
 an item lies in a row of its own; ``item`` counts rows.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from wavegen.engines.packing import GAUSSIAN, MOST_BLOCK_STEPS, MU_LAW, Model
+from wavegen.engines.drawing import SUM_GROUP, draw
+from wavegen.engines.packing import MOST_BLOCK_STEPS, MU_LAW, Model
 from wavegen.engines.products import multiply_add, multiply_add_active, multiply_add_block, multiply_add_items
 from wavegen.engines.simd import (
     LANES,
-    exp,
-    largest_lane,
     largest_of,
     load,
     splat,
@@ -45,10 +43,6 @@ from wavegen.engines.simd import (
 )
 
 _ZERO = np.float32(0)
-_EXP_LIMIT = np.float32(-87)  # e^-87 is the smallest that float32 holds without losing digits
-_SUM_GROUP = 8  # classes whose probabilities are added up together; divides the padded number of classes
-_NEVER = 1e-37  # a probability of this or less is none: see _EXP_LIMIT
-_LARGEST_UNIFORM = 1 - 2.0**-24
 
 
 class Memory(NamedTuple):
@@ -90,7 +84,7 @@ def workspace(model: Model, frames_read: int, items: int) -> Workspace:
         output=room(items * model.outputs),
         active=np.zeros(max(model.skips, model.hidden), dtype=np.int32),
         probability=room(model.outputs),
-        group=np.zeros(max(model.outputs // _SUM_GROUP, model.classes)),
+        group=np.zeros(max(model.outputs // SUM_GROUP, model.classes)),
     )
 
 
@@ -153,7 +147,7 @@ def sample_loop(
             if parameters.shape[1] > 0:
                 for i in range(model.outputs):
                     parameters[item, n, i] = work.output[item * model.outputs + i]
-            samples[item, n] = _draw(model, work, item, noise[item], n, temperature)
+            samples[item, n] = draw(model, work, item, noise[item], n, temperature)
 
 
 @njit(forceinline=True)
@@ -322,99 +316,3 @@ def _positive(values: Any, active: Any) -> int:
         active[count] = i  # overwritten unless it counts: cheaper than a branch that goes either way
         count += values[i] > _ZERO
     return count
-
-
-# ---- drawing a sample, as wavegen.distributions does -------------------------------------------------------
-
-
-@njit
-def _draw(model: Model, work: Workspace, item: int, noise: Any, n: int, temperature: float) -> Any:
-    """The class or value that an item's output and noise say."""
-    output = work.output[item * model.outputs : (item + 1) * model.outputs]
-    if model.distribution == MU_LAW:
-        return np.float32(_draw_class(work, output, model.classes, noise[0, n], temperature))
-    if model.distribution == GAUSSIAN:
-        return _draw_value(output[0], output[1], noise[0, n], temperature, model.log_scale_min)
-    return _draw_from_mixture(work, output, model.classes, noise[0, n], noise[1, n], temperature, model.log_scale_min)
-
-
-@njit(forceinline=True)
-def _draw_class(work: Workspace, logits: Any, classes: int, uniform: float, temperature: float) -> int:
-    """The first class whose cumulative probability exceeds ``uniform``: sums of groups first, then within one.
-
-    The exponentials are float32, at most 3e-7 off, like the logits; all sums are float64, as in the reference.
-    """
-    probability, group = work.probability, work.group
-    if temperature == 0:
-        best = 0
-        for i in range(1, classes):
-            if logits[i] > logits[best]:
-                best = i
-        return best
-    largest = load(logits, 0)
-    for i in range(LANES, len(logits), LANES):
-        largest = largest_of(largest, load(logits, i))
-    largest, sharpness = splat(largest_lane(largest)), splat(np.float32(1 / temperature))
-    for i in range(0, len(logits), LANES):
-        below = (load(logits, i) - largest) * sharpness
-        store(probability, i, exp(largest_of(below, splat(_EXP_LIMIT))))
-    groups, total = len(probability) // _SUM_GROUP, 0.0
-    for g in range(groups):
-        group[g] = 0.0
-        for i in range(g * _SUM_GROUP, (g + 1) * _SUM_GROUP):
-            group[g] += probability[i]
-        total += group[g]
-    threshold = min(uniform, _LARGEST_UNIFORM) * total
-    g, cumulative = 0, 0.0
-    while cumulative + group[g] <= threshold and g < groups - 1:
-        cumulative += group[g]
-        g += 1
-    # Within the group the sums round differently, so it may end before the threshold: then its last class it is.
-    chosen = g * _SUM_GROUP
-    for i in range(g * _SUM_GROUP, (g + 1) * _SUM_GROUP):
-        if probability[i] > _NEVER:
-            chosen = i
-        cumulative += probability[i]
-        if cumulative > threshold:
-            break
-    return chosen
-
-
-@njit
-def _draw_from_mixture(
-    work: Workspace, output: Any, components: int, uniform: float, level: float, temperature: float,
-    log_scale_min: float,
-) -> Any:  # fmt: skip
-    """Choose a component, then a value from it; output is ``[logit weights | means | log scales]``."""
-    weight = work.group
-    largest, best = -math.inf, 0
-    for c in range(components):
-        log_scale = max(float(output[2 * components + c]), log_scale_min)
-        # What temperature 0 looks for is the highest peak, weight / scale.
-        tempered = output[c] - log_scale
-        if temperature > 0:
-            tempered = output[c] / temperature + log_scale * (1 - 1 / temperature)
-        weight[c] = tempered
-        if tempered > largest:
-            largest, best = tempered, c
-    if temperature > 0:
-        total = 0.0
-        for c in range(components):
-            weight[c] = math.exp(weight[c] - largest)
-            total += weight[c]
-        threshold, cumulative = min(uniform, _LARGEST_UNIFORM) * total, 0.0
-        for c in range(components):
-            cumulative += weight[c]
-            if cumulative > threshold and weight[c] > 0:
-                best = c
-                break
-    quantile = math.log(level) - math.log1p(-level)
-    mean, log_scale = output[components + best], output[2 * components + best]
-    return _draw_value(mean, log_scale, quantile, temperature, log_scale_min)
-
-
-@njit(forceinline=True)
-def _draw_value(mean: Any, log_scale: Any, quantile: float, temperature: float, log_scale_min: float) -> Any:
-    """A number of a distribution with location and scale, limited to the waveform's range."""
-    value = mean + temperature * math.exp(max(float(log_scale), log_scale_min)) * quantile
-    return np.float32(min(max(value, -1.0), 1.0))
