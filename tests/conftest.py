@@ -50,3 +50,16 @@ def another_holds() -> Iterator[Callable[[Path], None]]:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In an empty folder, for known paths in messages, and no trace in torch of what a training sets there."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = False
+    torch.set_num_threads(threads)

@@ -1,22 +1,19 @@
-"""Adversarial training: discriminators, their losses, one step for both sides, resuming, several processes."""
+"""Adversarial training: one step for both sides, when it begins, resuming, several processes."""
 
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from tiny import voice, write_corpus, write_recipe
 from torch import Tensor, nn
 from training_runs import assert_same_checkpoint, checkpoint, rows, train
 
-from wavegen.blocks import effective_kernel_size, output_size
 from wavegen.checkpoint import load_checkpoint
 from wavegen.errors import ConfigError
 from wavegen.mel import LogMel
@@ -25,19 +22,14 @@ from wavegen.recipe import load_recipe
 from wavegen.training.config import AdversarialConfig, TrainingConfig
 from wavegen.training.data import Batch
 from wavegen.training.discriminators import (
-    Discriminator,
     Discriminators,
-    PeriodDiscriminator,
-    ResolutionDiscriminator,
 )
 from wavegen.training.losses import (
-    LogMelDistance,
-    MultiScaleMelDistance,
     deception_loss,
     discriminator_loss,
     feature_matching_loss,
 )
-from wavegen.training.objectives import AdversarialObjective, ReconstructionObjective, build_objective
+from wavegen.training.objectives import AdversarialObjective, build_objective
 from wavegen.training.schedule import discriminator_learning_rate, learning_rate
 from wavegen.training.state import TrainingState
 from wavegen.vocoders import VOCODERS
@@ -50,10 +42,6 @@ IN_A_RECIPE = (
     "training.adversarial={periods: [2, 3], period_channels: [4, 6], resolutions: [[256, 128]], "
     "resolution_channels: 4, dilations: [1, 2], start_step: 3}"
 )
-BOTH = {
-    "period": lambda: PeriodDiscriminator(3, channels=(4, 6, 8)),
-    "resolution": lambda: ResolutionDiscriminator(64, 16, channels=4, dilations=(1, 2, 4)),
-}
 
 
 @pytest.fixture(scope="module")
@@ -64,196 +52,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(tmp_path: Path, corpus: Path) -> Path:
     return write_recipe(tmp_path / "r.yaml", corpus)
-
-
-def noise(*shape: int) -> Tensor:
-    return 0.3 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-
-
-def convolutions(discriminator: Discriminator) -> list[nn.Conv2d]:
-    layers = [*discriminator.layers, discriminator.output]
-    assert all(isinstance(layer, nn.Conv2d) for layer in layers)
-    return layers  # type: ignore[return-value]
-
-
-# --- discriminators -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("extra", [0, 1, 2, 13, 1000])
-def test_a_sound_of_any_length_is_judged_in_same_padded_layers(name: str, extra: int) -> None:
-    discriminator = BOTH[name]()
-    samples = noise(2, discriminator.shortest_segment + extra)
-    judgement = discriminator(samples)
-    size = discriminator.picture(samples).shape[-2:]
-    for layer, made in zip(convolutions(discriminator), [*judgement.features, judgement.logits], strict=True):
-        assert made.shape == (2, layer.out_channels, *(-(-n // s) for n, s in zip(size, layer.stride, strict=True)))
-        assert tuple(made.shape[2:]) == output_size(
-            tuple(size), layer.kernel_size, stride=layer.stride, padding=layer.padding, dilation=layer.dilation
-        )
-        size = made.shape[-2:]
-    assert judgement.logits.shape[1] == 1
-
-
-def test_the_pictures_hold_the_sound() -> None:
-    samples = noise(2, 32)
-    folded = PeriodDiscriminator(5, channels=(2,)).picture(samples)
-    assert folded.shape == (2, 1, 7, 5)
-    assert torch.equal(folded.reshape(2, -1)[:, :32], samples)
-    assert torch.equal(folded.reshape(2, -1)[:, 32:], samples[:, [30, 29, 28]])
-    assert torch.equal(PeriodDiscriminator(4, channels=(2,)).picture(samples).reshape(2, -1), samples)
-
-    spectrogram = ResolutionDiscriminator(16, 4, channels=2, dilations=(1,)).picture(samples)
-    assert spectrogram.shape == (2, 2, 5, 9)
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(16) / 16)
-    for frame in range(5):
-        part = samples[:, 4 * frame : 4 * frame + 16].double().numpy() * window / np.sqrt((window**2).sum())
-        expected = np.fft.rfft(part)
-        np.testing.assert_allclose(spectrogram[:, 0, frame], expected.real, atol=1e-5)
-        np.testing.assert_allclose(spectrogram[:, 1, frame], expected.imag, atol=1e-5)
-
-
-def test_a_period_discriminator_is_that_of_hifi_gan() -> None:
-    discriminator = PeriodDiscriminator(3, channels=(4, 6))
-    samples = noise(2, 3 * 40 + 1)
-    x = F.pad(samples, (0, 2), mode="reflect").view(2, 1, -1, 3)
-    features = []
-    weights = dict(discriminator.named_parameters())
-    for index, stride in enumerate((3, 3, 1)):
-        w, b = weights[f"layers.{index}.weight"], weights[f"layers.{index}.bias"]
-        x = F.leaky_relu(F.conv2d(x, w, b, stride=(stride, 1), padding=(2, 0)), 0.1)
-        features.append(x)
-    x = F.conv2d(x, weights["output.weight"], weights["output.bias"], padding=(1, 0))
-    judgement = discriminator(samples)
-    torch.testing.assert_close(judgement.logits, x)
-    for ours, theirs in zip(judgement.features, features, strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
-def test_a_resolution_discriminator_is_that_of_encodec() -> None:
-    discriminator = ResolutionDiscriminator(64, 16, channels=4, dilations=(1, 2, 4))
-    samples = noise(2, 500)
-    weights = dict(discriminator.named_parameters())
-    x = discriminator.picture(samples)
-    layers = [((1, 1), 1), ((1, 2), 1), ((1, 2), 2), ((1, 2), 4), ((1, 1), 1)]
-    for index, (stride, dilation) in enumerate(layers):
-        w, b = weights[f"layers.{index}.weight"], weights[f"layers.{index}.bias"]
-        wide = 4 if index < 4 else 1
-        x = F.conv2d(x, w, b, stride=stride, padding=(dilation, wide), dilation=(dilation, 1))
-        x = F.leaky_relu(x, 0.2)
-    x = F.conv2d(x, weights["output.weight"], weights["output.bias"], padding=(1, 1))
-    torch.testing.assert_close(discriminator(samples).logits, x)
-
-
-def test_the_published_sizes_can_be_expressed() -> None:
-    """41.1 M parameters are what HiFi-GAN's period discriminators have; EnCodec's have 32 channels throughout."""
-    config = AdversarialConfig(
-        period_channels=(32, 128, 512, 1024),
-        resolutions=((2048, 512), (1024, 256), (512, 128), (256, 64), (128, 32)),
-        resolution_channels=32,
-        weight_norm=False,
-    )
-    with torch.device("meta"):
-        members = Discriminators(config).members
-    sizes = [sum(parameter.numel() for parameter in member.parameters()) for member in members]
-    assert sizes[:5] == [8_218_433] * 5
-    first, strided, square, last = (n_in * n_out * taps + n_out for n_in, n_out, taps in
-                                    ((2, 32, 27), (32, 32, 27), (32, 32, 9), (32, 1, 9)))  # fmt: skip
-    assert sizes[5:] == [first + 3 * strided + square + last] * 5
-
-
-def test_dilations_widen_the_view_along_time() -> None:
-    discriminator = ResolutionDiscriminator(64, 16, channels=4, dilations=(1, 2, 4))
-    picture = noise(1, 2, 41, 33).requires_grad_()
-    discriminator.picture = lambda samples: picture  # type: ignore[method-assign]
-    discriminator(noise(1, 9)).logits[:, :, 20].sum().backward()
-    assert picture.grad is not None
-    reached = picture.grad.abs().sum((0, 1, 3)).nonzero().flatten()
-    reach = 1 + (1 + 2 + 4) + 1 + 1  # kernels of 3: one step, the dilations, and two layers of one more
-    assert reached.tolist() == list(range(20 - reach, 20 + reach + 1))
-
-
-@pytest.mark.parametrize("name", BOTH)
-def test_the_shortest_segment_is_the_first_into_which_every_kernel_fits(name: str) -> None:
-    discriminator = BOTH[name]()
-
-    def fits(samples: int) -> bool:
-        if isinstance(discriminator, ResolutionDiscriminator) and samples < 64:
-            return False
-        size = tuple(discriminator.picture(noise(1, samples)).shape[-2:])
-        for layer in convolutions(discriminator):
-            span = effective_kernel_size(layer.kernel_size, layer.dilation)
-            if any(k > n for k, n in zip(span, size, strict=True)):
-                return False
-            size = tuple(discriminator_layer_size(layer, size))
-        return True
-
-    def discriminator_layer_size(layer: nn.Conv2d, size: tuple[int, ...]) -> Sequence[int]:
-        return layer(torch.zeros(1, layer.in_channels, *size)).shape[-2:]
-
-    shortest = discriminator.shortest_segment
-    assert fits(shortest)
-    assert not any(fits(n) for n in range(16, shortest))
-
-
-def test_weight_normalisation_is_a_choice() -> None:
-    with_it, without = (Discriminators(SMALL.model_copy(update={"weight_norm": w})) for w in (True, False))
-    assert any("parametrizations" in name for name, _ in with_it.named_parameters())
-    assert not any("parametrizations" in name for name, _ in without.named_parameters())
-
-
-# --- losses -------------------------------------------------------------------------------------------------------
-
-REAL = [torch.tensor([[2.0, 0.5]]), torch.tensor([-1.0])]
-FAKE = [torch.tensor([[-3.0, 0.25]]), torch.tensor([0.5])]
-
-
-def test_hinge_and_least_squares_are_the_published_equations() -> None:
-    # max(0, 1 - real) + max(0, 1 + fake), the mean over patches, then over the two discriminators
-    assert discriminator_loss("hinge", REAL, FAKE) == ((0 + 0.5) / 2 + (0 + 1.25) / 2 + 2 + 1.5) / 2
-    assert deception_loss("hinge", FAKE) == ((4 + 0.75) / 2 + 0.5) / 2
-    # (real - 1)² + fake²
-    assert discriminator_loss("least-squares", REAL, FAKE) == ((1 + 0.25) / 2 + (9 + 0.0625) / 2 + 4 + 0.25) / 2
-    assert deception_loss("least-squares", FAKE) == ((16 + 0.5625) / 2 + 0.25) / 2
-
-
-def test_feature_matching_is_relative_to_the_recording_item_by_item() -> None:
-    real = [[torch.tensor([[1.0, -3.0], [8.0, 0.0]]), torch.tensor([[[4.0]], [[1.0]]])], [torch.tensor([[0.5], [0.5]])]]
-    fake = [[torch.tensor([[2.0, -3.0], [8.0, 1.0]]), torch.tensor([[[5.0]], [[1.0]]])], [torch.tensor([[0.5], [0.0]])]]
-    expected = np.mean([(0.5 / 2 + 0.5 / 4) / 2, (1 / 4 + 0) / 2, (0 + 0.5 / 0.5) / 2])
-    assert float(feature_matching_loss(real, fake)) == pytest.approx(expected)
-    tenfold = [[[10 * layer for layer in layers] for layers in maps] for maps in (real, fake)]
-    torch.testing.assert_close(feature_matching_loss(*tenfold), feature_matching_loss(real, fake))
-    halves = [
-        feature_matching_loss(*([[x[i : i + 1] for x in layers] for layers in maps] for maps in (real, fake)))
-        for i in (0, 1)
-    ]
-    torch.testing.assert_close(torch.stack(halves).mean(), feature_matching_loss(real, fake))
-    assert feature_matching_loss(real, real) == 0
-    silence, whisper = [[torch.zeros(1, 3)]], [[torch.full((1, 3), 1e-4)]]
-    assert feature_matching_loss(silence, silence) == 0
-    assert float(feature_matching_loss(silence, whisper)) == pytest.approx(0.01)
-
-
-def test_mels_at_several_scales_are_compared_alike() -> None:
-    distance = MultiScaleMelDistance(24000, ((512, 40), (128, 20)))
-    real, generated = (torch.tensor(voice(0.2, seed=seed), dtype=torch.float32)[None] for seed in (0, 1))
-    expected = []
-    for n_fft, bins in ((512, 40), (128, 20)):
-        spec = MEL.replace(n_fft=n_fft, win_length=n_fft, hop_length=n_fft // 4, n_mels=bins)
-        expected.append(float((LogMel(spec)(generated) - LogMel(spec)(real)).abs().mean()))
-    assert float(distance(generated, real)) == pytest.approx(np.mean(expected), rel=1e-5)
-    assert distance(real, real) == 0
-    vocoder = VOCODERS["spectral"](MEL, channels=4, layers=1)
-    chosen = ReconstructionObjective(vocoder, MEL, TrainingConfig(steps=1, mel_scales=((512, 40), (128, 20))))
-    assert float(chosen.distance(generated, real)["mel"]) == pytest.approx(np.mean(expected), rel=1e-5)
-    assert isinstance(ReconstructionObjective(vocoder, MEL, TrainingConfig(steps=1)).mel_distance, LogMelDistance)
-
-
-@pytest.mark.parametrize("scale", [(510, 40), (64, 33), (100, 20)])
-def test_impossible_scales_are_refused(scale: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="mel_scales"):
-        TrainingConfig(steps=1, mel_scales=(scale,))
 
 
 # --- the objective ------------------------------------------------------------------------------------------------
@@ -562,13 +360,6 @@ def test_resuming_on_a_gpu_is_bit_for_bit_too(tmp_path: Path, recipe: Path, gpu:
         assert main([str(recipe), "--out", str(tmp_path / name), "--device", "cuda", *settings]) == 0
     for name in ("parts", "eager"):
         assert_same_checkpoint(checkpoint(tmp_path / "whole", 16), checkpoint(tmp_path / name, 16))
-
-
-def test_a_discriminator_given_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"periods: \[2, 2\] has one twice"):
-        AdversarialConfig(periods=(2, 2))
-    with pytest.raises(ValueError, match=r"resolutions: .* has one twice"):
-        AdversarialConfig(resolutions=((256, 64), (256, 64)))
 
 
 @pytest.mark.parametrize(

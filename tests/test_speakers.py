@@ -1,7 +1,6 @@
 """Who speaks: told to a vocoder, learned by it, kept with its weights, and asked for by name."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,8 @@ from wavegen.training.data import read_crop
 from wavegen.vocoders import VOCODERS, Vocoder
 
 NAMES = ("ann", "bob", "cy")
+pytestmark = pytest.mark.usefixtures("alone")
 ALL = pytest.mark.parametrize("name", sorted(VOCODERS))
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
 
 
 def speaking(name: str, **changes: Any) -> Vocoder:

@@ -60,6 +60,12 @@ def test_a_shift_is_found(shift: int) -> None:
     assert found.correlation > 0.7
 
 
+def test_of_shifts_that_are_as_good_the_smallest_is_taken() -> None:
+    repeating = np.tile(mel_of(speech(4))[:, :4], 20)
+    assert align(repeating, repeating).shift == 0
+    assert abs(align(repeating[:, 3:], repeating).shift) == 1  # not 3 the other way
+
+
 def test_a_level_and_a_colour_of_its_own_do_not_matter() -> None:
     natural = mel_of(speech())
     coloured = predicted(natural, 2) + np.linspace(-2, 3, SPEC.n_mels)[:, None].astype(np.float32)
