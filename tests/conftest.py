@@ -10,7 +10,12 @@ import pytest
 import wavegen.commands  # noqa: F401  (before torch: says how its threads wait)
 
 import torch  # isort: skip
-from browser import browser, opened, small_page  # noqa: F401  isort: skip  (fixtures)
+from support.browser import browser, opened, small_page  # noqa: F401  isort: skip  (fixtures)
+from support.messages import messages  # noqa: F401  isort: skip  (fixture)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-messages", action="store_true", help="write tests/messages.txt instead of comparing")
 
 
 def pytest_configure() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from voices import SPEC, tiny_mel, tiny_vocoder, vocoder_config, write_model
+from support.vocoders import SPEC, tiny_mel, tiny_vocoder, vocoder_config, write_model
 
 import wavegen.checkpoint
 from wavegen.checkpoint import find_model, load_checkpoint, load_vocoder, save_checkpoint, vocoder_header

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from voices import SPEC, tiny_mel, write_model
+from support.vocoders import SPEC, tiny_mel, write_model
 
 from wavegen.mel import save_mel
 

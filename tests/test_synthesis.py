@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from voices import SPEC, tiny_mel, tiny_vocoder
+from support.vocoders import SPEC, tiny_mel, tiny_vocoder
 
 from wavegen import synthesis
 from wavegen.errors import AudioError, MelError, OutputError

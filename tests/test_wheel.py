@@ -55,7 +55,7 @@ def test_all_recipes_and_fragments_travel(installed: Path, tmp_path: Path) -> No
 
 
 def test_the_listening_page_travels(installed: Path, tmp_path: Path) -> None:
-    code = "import wavegen.evaluation.report as r; print(len(r._joined([*r.STYLES, *r.SCRIPTS, 'page.html'])))"
+    code = "import wavegen.listening.report as r; print(len(r._joined([*r.STYLES, *r.SCRIPTS, 'page.html'])))"
     assert run(installed, tmp_path, "-c", code) == run(ROOT, tmp_path, "-c", code)
 
 

@@ -20,7 +20,7 @@ import torch
 
 from wavegen.checkpoint import load_vocoder
 from wavegen.errors import ConfigError, WavegenError
-from wavegen.melspec import profile
+from wavegen.mel import profile
 from wavegen.recipe import build, find_recipe, load_recipe, shipped_recipes
 from wavegen.synthesis import LIVE_PIECE_FRAMES
 from wavegen.vocoders import Vocoder

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wavegen.config import did_you_mean, parse
 from wavegen.errors import CheckpointError
 from wavegen.files import write_beside
-from wavegen.melspec import MelSpec
+from wavegen.mel import MelSpec
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
 
 Nested = Tensor | tuple["Nested", ...]

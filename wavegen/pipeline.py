@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
-from wavegen.corpus import (
+from wavegen.corpora.extraction import Extraction, extract, is_complete
+from wavegen.corpora.manifest import (
     Clip,
     Recording,
     find_recordings,
@@ -25,7 +26,6 @@ from wavegen.errors import CheckpointError, ConfigError, DataError
 from wavegen.evaluation.samples import Clip as SampleClip
 from wavegen.evaluation.samples import Generate, write_samples
 from wavegen.evaluation.summary import short_table
-from wavegen.extraction import Extraction, extract, is_complete
 from wavegen.files import held, require_folder, write_beside
 from wavegen.recipe import Recipe, build, load_recipe, save_recipe
 from wavegen.synthesis import synthesize

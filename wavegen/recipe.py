@@ -9,11 +9,11 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from wavegen.config import Config, apply_overrides, did_you_mean, load_yaml, merge, parse, to_yaml
 from wavegen.errors import ConfigError
 from wavegen.files import write_beside
-from wavegen.melspec import MelSpec, profile
+from wavegen.mel import MelSpec, profile
 from wavegen.training.config import TrainingConfig
 from wavegen.training.objectives import shortest_for_discriminators, shortest_segment
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
-from wavegen.vocoders.base import VocoderConfig
+from wavegen.vocoders._base import VocoderConfig
 
 # In a wheel the shipped files lie inside the package; in a checkout, beside it.
 _PACKAGE = Path(__file__).parent

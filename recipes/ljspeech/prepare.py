@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wavegen.corpus import Recording, split_recordings
+from wavegen.corpora.manifest import Recording, split_recordings
 from wavegen.errors import DataError
 
 

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from wavegen.corpus import Recording
+from wavegen.corpora.manifest import Recording
 from wavegen.errors import DataError
 
 

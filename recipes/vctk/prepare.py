@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from wavegen.corpus import Recording, split_recordings
+from wavegen.corpora.manifest import Recording, split_recordings
 from wavegen.errors import DataError
 
 MICROPHONE = "_mic1"  # mic2, a second one at the same time, is missing for two speakers

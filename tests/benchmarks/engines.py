@@ -20,7 +20,7 @@ from numba import njit
 
 from wavegen.benchmark import SHAPES, _open
 from wavegen.engines import Engine, HeldCondition, ReferenceEngine, make_engine
-from wavegen.engines.simd import LANES, load, splat, store
+from wavegen.engines.autoregressive.simd import LANES, load, splat, store
 from wavegen.vocoders.wavenet import WaveNet
 
 RUNS, RUN_S, BATCH = 5, 0.3, 16

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 
 from wavegen.audio import read_audio
 from wavegen.checkpoint import load_vocoder
-from wavegen.corpus import Clip, read_manifest
+from wavegen.corpora.extraction import MANIFEST
+from wavegen.corpora.manifest import Clip, read_manifest
 from wavegen.engines import HeldCondition, make_engine
-from wavegen.extraction import MANIFEST
 from wavegen.mel import load_mel_for
 from wavegen.vocoders.wavenet import WaveNet
 

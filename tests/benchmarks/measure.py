@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 
 from wavegen.audio import read_audio
-from wavegen.mel import LogMel
-from wavegen.melspec import profile
+from wavegen.mel import LogMel, profile
 from wavegen.recipe import SHIPPED, build, find_recipe, load_recipe, shipped_recipes
 from wavegen.vocoders import Vocoder
 

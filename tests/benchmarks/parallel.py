@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from wavegen.melspec import profile
+from wavegen.mel import profile
 from wavegen.noise import normal_noise
 from wavegen.vocoders.parallel import ParallelWaveNet
 

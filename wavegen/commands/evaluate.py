@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.ratings is not None:
-        from wavegen.evaluation.ratings import summarize_ratings
+        from wavegen.listening.ratings import summarize_ratings
 
         say(summarize_ratings(arguments.ratings))
         return 0

@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _extract(arguments: argparse.Namespace) -> int:
-    from wavegen.corpus import Recording, find_recordings, read_recordings
-    from wavegen.extraction import MANIFEST, extract
-    from wavegen.melspec import profile
+    from wavegen.corpora.extraction import MANIFEST, extract
+    from wavegen.corpora.manifest import Recording, find_recordings, read_recordings
+    from wavegen.mel import profile
 
     spec, source = profile(arguments.profile), arguments.recordings
     if source.suffix == ".tsv":

@@ -95,7 +95,7 @@ def _synth(arguments: argparse.Namespace) -> int:
 
     from wavegen.checkpoint import MODEL, find_model, load_vocoder
     from wavegen.errors import ConfigError, MelError
-    from wavegen.melspec import profile
+    from wavegen.mel import profile
     from wavegen.progress import pace
     from wavegen.synthesis import find_mels, open_for, reader_of, synthesize_files
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from wavegen.engines.autoregressive.packing import Precision
 from wavegen.engines.base import Engine, Network
-from wavegen.engines.packing import Precision
 from wavegen.engines.reference import ReferenceEngine
 from wavegen.errors import ConfigError
 
 if TYPE_CHECKING:
-    from wavegen.engines.compiled import NumbaEngine
+    from wavegen.engines.autoregressive.compiled import NumbaEngine
 
 EngineName = Literal["auto", "torch", "numba"]
 ENGINES, PRECISIONS = get_args(EngineName), get_args(Precision)
@@ -45,7 +45,9 @@ def make_engine(network: Network, name: str = "auto", precision: str = "float32"
 
 def _numba_engine() -> "type[NumbaEngine]":
     try:
-        from wavegen.engines.compiled import NumbaEngine  # only now: it takes half a second that others need not wait
+        from wavegen.engines.autoregressive.compiled import (
+            NumbaEngine,  # only now: it takes half a second that others need not wait
+        )
     except ImportError as error:
         raise ConfigError(f"numba cannot be imported ({error})", remedy="pip install numba") from error
     return NumbaEngine

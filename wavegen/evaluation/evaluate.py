@@ -23,15 +23,15 @@ from wavegen.errors import ConfigError, DataError, MelError, OutputError
 from wavegen.evaluation.baseline import BASELINES, log_mel_of
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.evaluation.pairing import Pairing, distinct, pair_by_name, system_names
-from wavegen.evaluation.report import Report, ReportClip, write_page
 from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers, score_clip
 from wavegen.evaluation.summary import Summary, full_table, summarize, write_scores, write_summary
 from wavegen.files import results_folder
-from wavegen.melspec import PROFILES, MelSpec, profile
+from wavegen.listening.report import Report, ReportClip, write_page
+from wavegen.mel import PROFILES, MelSpec, profile
 from wavegen.progress import pace
 from wavegen.synthesis import synthesize
 from wavegen.vocoders import Vocoder
-from wavegen.vocoders.speakers import listed
+from wavegen.vocoders._speakers import listed
 
 REFERENCE = "reference"
 SCORES, SUMMARY = "scores.csv", "summary.json"

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wavegen.corpus import find_recordings
+from wavegen.corpora.manifest import find_recordings
 from wavegen.errors import DataError
 
 

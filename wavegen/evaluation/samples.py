@@ -12,9 +12,9 @@ from wavegen.evaluation.baseline import griffin_lim_baseline
 from wavegen.evaluation.evaluate import REFERENCE, SCORES, report_clip
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.evaluation.pictures import save_figure, spectrogram_figure
-from wavegen.evaluation.report import Report, write_page
 from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers, score_clip
 from wavegen.evaluation.summary import summarize, write_scores
+from wavegen.listening.report import Report, write_page
 from wavegen.mel import MelSpec, load_mel_for
 from wavegen.progress import pace
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from wavegen.audio import audio_info, read_audio
 from wavegen.errors import AudioError, WavegenError
 from wavegen.evaluation.metrics import METRICS, Scores, score
-from wavegen.melspec import MelSpec
+from wavegen.mel import MelSpec
 from wavegen.progress import pace
 from wavegen.threads import one_torch_thread
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from wavegen.evaluation.metrics import METRICS, SHORT_LIST, missing_note
-from wavegen.evaluation.report import Interval
 from wavegen.evaluation.scoring import ScoredClip
 from wavegen.files import write_beside
+from wavegen.listening.report import Interval
 
 LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
 Summary = Mapping[str, Mapping[str, Interval]]

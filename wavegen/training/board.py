@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from wavegen.audio import read_audio
-from wavegen.corpus import Clip, spread
+from wavegen.corpora.manifest import Clip, spread
 from wavegen.evaluation.metrics import available, score
 from wavegen.evaluation.pictures import figure_to_array, spectrogram_figure
 from wavegen.mel import open_mel

@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wavegen.audio import read_segment
-from wavegen.corpus import Clip
+from wavegen.corpora.manifest import Clip
 from wavegen.errors import TrainingError, WavegenError
-from wavegen.mel import open_mel
-from wavegen.melspec import MelSpec
-from wavegen.vocoders.speakers import speaker_indices
+from wavegen.mel import MelSpec, open_mel
+from wavegen.vocoders._speakers import speaker_indices
 
 Key = tuple[int, int]  # step, place in the global batch
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from wavegen.blocks import DilatedStack
 from wavegen.checkpoint import MODEL
-from wavegen.corpus import Clip, spread
+from wavegen.corpora.manifest import Clip, spread
 from wavegen.errors import ConfigError
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.training import distributed

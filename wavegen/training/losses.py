@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavegen.mel import LogMel, reflect_pad
-from wavegen.melspec import MelSpec
+from wavegen.mel import LogMel, MelSpec, reflect_pad
 
 
 class LogMelDistance(nn.Module):

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from wavegen.blocks import masked
-from wavegen.mel import LogMel
-from wavegen.melspec import MelSpec
+from wavegen.mel import LogMel, MelSpec
 from wavegen.training.config import AdversarialConfig, TrainingConfig
 from wavegen.training.data import Batch
 from wavegen.training.discriminators import Discriminators, Judgement

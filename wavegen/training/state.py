@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from wavegen.checkpoint import find_model, load_checkpoint, load_weights, save_checkpoint, vocoder_header
 from wavegen.errors import CheckpointError, OutputError
 from wavegen.files import write_beside
-from wavegen.melspec import MelSpec
+from wavegen.mel import MelSpec
 from wavegen.training.config import TrainingConfig
 from wavegen.training.discriminators import Discriminators
 from wavegen.training.schedule import discriminator_learning_rate, learning_rate
 from wavegen.vocoders import VOCODERS, Vocoder
-from wavegen.vocoders.speakers import listed
+from wavegen.vocoders._speakers import listed
 
 BEST = "best.safetensors"
 # The settings of adversarial training that say what the discriminators are; shapes alone tell no period from another.

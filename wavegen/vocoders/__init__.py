@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Sequence
 
 from wavegen.mel import MelSpec
-from wavegen.vocoders.base import Vocoder, VocoderConfig, frame_mask
+from wavegen.vocoders._base import Vocoder, VocoderConfig, frame_mask
 
 
 def _discover() -> dict[str, type[Vocoder]]:

@@ -20,12 +20,12 @@ from wavegen.blocks import (
     masked,
     small_factors,
 )
-from wavegen.engines.tiled import run_tiled
+from wavegen.engines.parallel import run_tiled
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.noise import normal_noise
-from wavegen.vocoders.base import State, Vocoder, VocoderConfig
-from wavegen.vocoders.speakers import SpeakerCondition
+from wavegen.vocoders._base import State, Vocoder, VocoderConfig
+from wavegen.vocoders._speakers import SpeakerCondition
 
 
 class ParallelConfig(VocoderConfig):

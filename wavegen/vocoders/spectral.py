@@ -23,10 +23,9 @@ from wavegen.blocks import (
     masked,
 )
 from wavegen.errors import ConfigError
-from wavegen.mel import MelInverse, MelSpec
-from wavegen.melfamily import MelFamily
-from wavegen.vocoders.base import State, Vocoder, VocoderConfig
-from wavegen.vocoders.speakers import SpeakerCondition
+from wavegen.mel import MelFamily, MelInverse, MelSpec
+from wavegen.vocoders._base import State, Vocoder, VocoderConfig
+from wavegen.vocoders._speakers import SpeakerCondition
 
 # Magnitudes below this are silence to the network; a full-scale sine has about n_fft / 4.
 SMALLEST_MAGNITUDE = 1e-3

@@ -22,8 +22,8 @@ from wavegen.distributions import output_distribution
 from wavegen.engines import Engine, EngineHolder, HeldCondition
 from wavegen.mel import MelSpec
 from wavegen.noise import uniform_noise
-from wavegen.vocoders.base import State, Vocoder, VocoderConfig
-from wavegen.vocoders.speakers import SpeakerCondition
+from wavegen.vocoders._base import State, Vocoder, VocoderConfig
+from wavegen.vocoders._speakers import SpeakerCondition
 
 
 class WaveNetConfig(VocoderConfig):

@@ -27,7 +27,7 @@ from wavegen.evaluation.metrics.spectral import (
     mel_cepstral_distortion,
     multi_resolution_stft_distance,
 )
-from wavegen.melspec import MelSpec
+from wavegen.mel import MelSpec
 
 __all__ = ["COMMON_RATE_HZ", "EXTRA", "METRICS", "SHORT_LIST", "Metric", "Pair", "Scores", "Undefined", "score"]
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from wavegen.audio import resample
-from wavegen.melspec import MelSpec
+from wavegen.mel import MelSpec
 
 COMMON_RATE_HZ = 16000
 """What metrics of speech are computed at, so that they compare between recordings of different rates."""

@@ -1,0 +1,265 @@
+"""Sound while it is made: into a pipe, through a loudspeaker, and states of streams that wait in a file."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from support.vocoders import SPEC, tiny_mel, tiny_vocoder, write_model
+
+from wavegen.audio import WavStream
+from wavegen.checkpoint import load_state, load_vocoder, save_checkpoint, save_state
+from wavegen.commands import synth
+from wavegen.errors import AudioError, CheckpointError, OutputError
+from wavegen.mel import save_mel
+from wavegen.synthesis import synthesize
+from wavegen.vocoders import VOCODERS, Vocoder
+from wavegen.vocoders.spectral import SpectralVocoder
+
+FRAMES = 40
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_mel("a.npz", tiny_mel(FRAMES), SPEC)
+
+
+@pytest.fixture(params=sorted(VOCODERS))
+def model(request: pytest.FixtureRequest) -> str:
+    return str(write_model(Path("model.safetensors"), request.param))
+
+
+def expected(model: str) -> np.ndarray:
+    return synthesize(load_vocoder(model), tiny_mel(FRAMES))
+
+
+# ---- standard output
+
+
+def test_standard_output_is_a_wav(model: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert synth.main(["a.npz", "-", "--model", model, "--float"]) == 0
+    out, err = capfdbinary.readouterr()
+    samples, rate = soundfile.read(io.BytesIO(out), dtype="float32")
+    assert rate == SPEC.sample_rate_hz
+    np.testing.assert_allclose(samples, expected(model), rtol=0, atol=1e-4)
+    assert b"x real time, the first after" in err
+
+
+@pytest.mark.parametrize("float32", [False, True])
+def test_the_stream_is_a_file_of_unknown_length(float32: bool) -> None:
+    file = io.BytesIO()
+    stream = WavStream(file, 8000, float32=float32)
+    soundfile.write("as-file.wav", np.array([0.5, -2.0, 0.25]), 8000, subtype="FLOAT" if float32 else "PCM_16")
+    stream.write(np.array([0.5, -2.0]))
+    stream.write(np.array([0.25]))
+    streamed, rate = soundfile.read(io.BytesIO(file.getvalue()))
+    np.testing.assert_array_equal(streamed, soundfile.read("as-file.wav")[0])
+    assert rate == 8000
+    assert soundfile.info(io.BytesIO(file.getvalue())).subtype == ("FLOAT" if float32 else "PCM_16")
+    with pytest.raises(AudioError, match="NaN or infinite samples"):
+        stream.write(np.array([np.nan]))
+    with pytest.raises(AudioError, match=r"shape \(1, 2\) is not mono"):
+        stream.write(np.zeros((1, 2)))
+
+
+def test_each_block_is_on_its_way_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes out early does not wait for what comes late."""
+    write_model(Path("model.safetensors"), "wavenet")
+    made: list[int] = []
+    real = Vocoder.check_shape
+
+    class Pipe(io.BytesIO):
+        def flush(self) -> None:
+            made.append(self.tell())
+
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=Pipe()))
+    monkeypatch.setattr(Vocoder, "check_shape", lambda self, mel: (made.append(-1), real(self, mel))[1])
+    assert synth.main(["a.npz", "-", "--model", "model.safetensors"]) == 0
+    first_step = made.index(-1)
+    assert made[:first_step] == [44]  # the header, before anything is made
+    assert made[first_step : first_step + 4] == [-1, 44 + 2 * 2 * SPEC.hop_length, -1, 44 + 2 * 4 * SPEC.hop_length]
+
+
+def test_a_reader_that_goes_away_ends_it_with_one_line() -> None:
+    model = write_model(Path("model.safetensors"))
+    save_mel("long.npz", np.tile(tiny_mel(400), (1, 50)), SPEC)
+    command = [sys.executable, "-m", "wavegen.commands.synth", "long.npz", "-", "--model", str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(4)
+        process.stdout.close()
+        complaint = process.stderr.read().decode()
+    assert process.returncode == 2
+    assert complaint == (
+        "wavegen-synth: error: standard output: cannot write: Broken pipe; see why its reader stopped\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.npz"], "give OUT, or --play"),
+        ([".", "-"], ". is a folder: give one mel to play, or for standard output"),
+        ([".", "out", "--play"], ". is a folder: give one mel to play, or for standard output"),
+        ([".", "out.wav"], ". is a folder, and out.wav would be one: give it a folder's name"),
+        (["a.npz", "a.wav", "--batch", "0"], "--batch 0: give at least 1"),
+        (["a.npz", "a.wav", "--jobs", "-1"], "--jobs -1: give at least 1"),
+        (["a.npz", "a.wav", "--temperature", "-1"], "--temperature -1.0: give 0 or more"),
+        (["a.npz", "a.wav", "--iterations", "-1"], "--iterations -1: give 0 or more"),
+    ],
+)
+def test_what_cannot_be_meant(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        synth.main(arguments)
+    assert capsys.readouterr().err.splitlines()[-1] == f"wavegen-synth: error: {message}"
+
+
+def test_a_temperature_sharpens_a_wavenet_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    wavenet, spectral = (str(write_model(Path(f"{name}.safetensors"), name)) for name in ("wavenet", "spectral"))
+    made = []
+    for options in ([], ["--temperature", "1"], ["--temperature", "0", "--seed", "1"], ["--temperature", "0"]):
+        assert synth.main(["a.npz", "a.wav", "--model", wavenet, *options]) == 0
+        made.append(Path("a.wav").read_bytes())
+    assert made[0] == made[1]
+    assert made[1] != made[2] == made[3]  # the mode needs no noise
+    capsys.readouterr()
+    assert synth.main(["a.npz", "a.wav", "--model", spectral, "--temperature", "0.5"]) == 2
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint == "wavegen-synth: error: --temperature: this vocoder draws no samples; leave it out"
+
+
+def test_iterations_are_a_spectral_vocoders_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    wavenet, spectral = (str(write_model(Path(f"{name}.safetensors"), name)) for name in ("wavenet", "spectral"))
+    vocoder = load_vocoder(spectral)
+    assert isinstance(vocoder, SpectralVocoder)
+    usual = vocoder.synthesis_iterations
+    made = {}
+    for options in ([], ["--iterations", str(usual)], ["--iterations", "0"], ["--iterations", "9"]):
+        assert synth.main(["a.npz", "a.wav", "--model", spectral, "--float", *options]) == 0
+        made[" ".join(options)] = soundfile.read("a.wav", dtype="float32")[0]
+    assert np.array_equal(made[""], made[f"--iterations {usual}"])
+    for iterations in (0, 9):
+        vocoder.synthesis_iterations = iterations
+        of_it = made[f"--iterations {iterations}"]
+        np.testing.assert_allclose(of_it, synthesize(vocoder, tiny_mel(FRAMES)), atol=1e-6)
+        assert np.abs(of_it - made[""]).max() > 1e-3
+    capsys.readouterr()
+    assert synth.main(["a.npz", "a.wav", "--model", wavenet, "--iterations", "9"]) == 2
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint == "wavegen-synth: error: --iterations: this vocoder has none; leave it out"
+
+
+# ---- the loudspeaker
+
+
+class Loudspeaker:
+    """Stands for the sounddevice package."""
+
+    class PortAudioError(Exception):
+        pass
+
+    def __init__(self, fault: str = "", late: bool = False) -> None:
+        self.fault, self.late, self.heard, self.calls = fault, late, list[np.ndarray](), list[str]()
+
+    def OutputStream(self, **settings: Any) -> "Loudspeaker":  # noqa: N802
+        self.settings = settings
+        if self.fault == "open":
+            raise self.PortAudioError("Error querying device -1")
+        return self
+
+    def write(self, samples: np.ndarray) -> bool:
+        assert samples.dtype == np.float32
+        assert samples.flags.c_contiguous
+        assert samples.shape[1] == 1
+        if self.fault == "write":
+            raise self.PortAudioError("Device unplugged")
+        self.heard.append(samples[:, 0])
+        return self.late
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda: self.calls.append(name)
+
+
+@pytest.fixture
+def loudspeaker(monkeypatch: pytest.MonkeyPatch) -> Loudspeaker:
+    speaker = Loudspeaker()
+    monkeypatch.setitem(sys.modules, "sounddevice", speaker)
+    return speaker
+
+
+def test_it_is_played_and_written(model: str, loudspeaker: Loudspeaker, capsys: pytest.CaptureFixture[str]) -> None:
+    assert synth.main(["a.npz", "a.wav", "--play", "--model", model, "--float"]) == 0
+    assert loudspeaker.settings == {"samplerate": SPEC.sample_rate_hz, "channels": 1, "dtype": "float32"}
+    np.testing.assert_allclose(np.concatenate(loudspeaker.heard), expected(model).clip(-1, 1), rtol=0, atol=1e-4)
+    assert loudspeaker.calls == ["start", "stop", "close"]
+    np.testing.assert_allclose(soundfile.read("a.wav")[0], expected(model), rtol=0, atol=1e-4)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "gaps" not in captured.err
+
+
+def test_gaps_are_told(loudspeaker: Loudspeaker, capsys: pytest.CaptureFixture[str]) -> None:
+    loudspeaker.late = True
+    model = str(write_model(Path("model.safetensors"), "wavenet"))
+    assert synth.main(["a.npz", "--play", "--model", model]) == 0
+    assert f"{FRAMES // 2 + 1} gaps: this model is slower than it is played here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fault", "message"), [("open", "Error querying device -1"), ("write", "Device unplugged")])
+def test_no_device(fault: str, message: str, loudspeaker: Loudspeaker, capsys: pytest.CaptureFixture[str]) -> None:
+    loudspeaker.fault = fault
+    model = str(write_model(Path("model.safetensors")))
+    assert synth.main(["a.npz", "a.wav", "--play", "--model", model]) == 2
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    remedy = "see that a sound device is there, or write a file instead"
+    assert complaint == f"wavegen-synth: error: cannot play: {message}; {remedy}"
+    assert not Path("a.wav").exists()
+    assert loudspeaker.calls == ([] if fault == "open" else ["start", "abort", "close"])
+
+
+def test_no_package_to_play_with(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    model = str(write_model(Path("model.safetensors")))
+    assert synth.main(["a.npz", "--play", "--model", model]) == 2
+    assert "pip install 'wavegen[play]'; on Linux also install libportaudio2" in capsys.readouterr().err
+
+
+# ---- states in files
+
+
+@pytest.mark.parametrize("changes", [{}, {"padding": "causal", "refinement_iterations": 0, "synthesis_iterations": 0}])
+@pytest.mark.parametrize("name", sorted(VOCODERS))
+def test_a_saved_stream_goes_on(name: str, changes: dict[str, Any]) -> None:
+    changes = changes if set(changes) <= set(VOCODERS[name].Config.model_fields) else {}
+    vocoder = load_vocoder(write_model(Path("model.safetensors"), name, **changes))
+    mel = torch.from_numpy(tiny_mel(FRAMES))[None]
+    _, state = vocoder.step(mel[..., :25], vocoder.initial_state(1, seed=7))
+    save_state(Path("stream.safetensors"), vocoder, state)
+    again = load_vocoder("model.safetensors")
+    continued = load_state(Path("stream.safetensors"), again)
+    for part in (mel[..., 25:30], mel[..., 30:]):
+        (expected, state), (got, continued) = vocoder.step(part, state), again.step(part, continued)
+        assert expected.numel() > 0
+        assert torch.equal(got, expected)
+    assert torch.equal(again.flush(continued), vocoder.flush(state))
+
+
+def test_a_state_that_is_none_or_anothers() -> None:
+    vocoder = tiny_vocoder("spectral").prepared_for_synthesis()
+    save_state(Path("stream.safetensors"), vocoder, vocoder.initial_state(1))
+    vocoder.phase.bias.add_(0.1)
+    with pytest.raises(CheckpointError, match=r"stream\.safetensors: is of another vocoder; load what"):
+        load_state(Path("stream.safetensors"), vocoder)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: holds no state of a stream; give what save_state"):
+        load_state(write_model(Path("model.safetensors")), vocoder)
+    save_checkpoint(Path("folder/there"), {}, {})
+    with pytest.raises(OutputError):
+        save_state(Path("folder/there/stream.safetensors"), vocoder, vocoder.initial_state(1))

@@ -1,0 +1,219 @@
+"""Mels that a TTS predicted, paired with recordings: shifts are found and set right, wrong pairs say why."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.corpus import voice
+
+from wavegen.audio import read_audio, write_audio
+from wavegen.commands import extract as command
+from wavegen.corpora.extraction import extract
+from wavegen.corpora.manifest import Clip, Recording, read_manifest, read_recordings, write_manifest
+from wavegen.corpora.teacher_forced import LEAST_CORRELATION, MOST_SHIFT, TOLERANCE_FRAMES, align
+from wavegen.errors import DataError
+from wavegen.mel import LogMel, load_mel, profile, save_mel
+
+SPEC = profile("bigvgan-24k")
+HOP = SPEC.hop_length
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def mel_of(samples: np.ndarray) -> np.ndarray:
+    return LogMel(SPEC)(torch.from_numpy(samples)[None])[0].numpy()
+
+
+def speech(frames: int = 80, *, seed: int = 0) -> np.ndarray:
+    """Sound that changes all the time, as speech does."""
+    random = np.random.default_rng(seed)
+    noise = random.normal(size=frames * HOP)
+    every = np.arange(0, frames * HOP, 4 * HOP)
+    loudness = np.interp(np.arange(frames * HOP), every, random.uniform(0, 0.2, len(every)))
+    return (noise * loudness).astype(np.float32)
+
+
+def predicted(natural: np.ndarray, shift: int = 0, *, seed: int = 0) -> np.ndarray:
+    """As a TTS does it: smoother, off by a little, and ``shift`` frames late."""
+    smooth = (natural + np.roll(natural, 1, axis=1) + np.roll(natural, -1, axis=1)) / 3
+    noisy = smooth + np.random.default_rng(seed).normal(scale=0.3, size=natural.shape)
+    silence = np.full((len(natural), abs(shift)), np.log(SPEC.floor))
+    late = np.concatenate([silence, noisy], axis=1) if shift > 0 else noisy[:, -shift:]
+    return late.astype(np.float32)
+
+
+# ---- alignment
+
+
+@pytest.mark.parametrize("shift", range(1 - MOST_SHIFT, MOST_SHIFT))
+def test_a_shift_is_found(shift: int) -> None:
+    natural = mel_of(speech())
+    found = align(predicted(natural, shift), natural)
+    assert found.shift == shift
+    assert found.first == max(0, -shift)
+    assert found.first + found.frames == natural.shape[1]
+    assert found.correlation > 0.7
+
+
+def test_of_shifts_that_are_as_good_the_smallest_is_taken() -> None:
+    repeating = np.tile(mel_of(speech(4))[:, :4], 20)
+    assert align(repeating, repeating).shift == 0
+    assert abs(align(repeating[:, 3:], repeating).shift) == 1  # not 3 the other way
+
+
+def test_a_level_and_a_colour_of_its_own_do_not_matter() -> None:
+    natural = mel_of(speech())
+    coloured = predicted(natural, 2) + np.linspace(-2, 3, SPEC.n_mels)[:, None].astype(np.float32)
+    assert align(coloured, natural).shift == 2
+
+
+def test_lengths_within_the_tolerance_are_cut_to_what_both_have() -> None:
+    natural = mel_of(speech())
+    given = predicted(natural)
+    assert align(given[:, :-TOLERANCE_FRAMES], natural).frames == natural.shape[1] - TOLERANCE_FRAMES
+    longer = np.concatenate([given, given[:, :TOLERANCE_FRAMES]], axis=1)
+    assert align(longer, natural).frames == natural.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (predicted(mel_of(speech()))[:, : 79 - TOLERANCE_FRAMES], "the mel has 71 frames and the recording 80; pair"),
+        (predicted(mel_of(speech(seed=1))), "the mel is not that of the recording (a correlation of 0."),
+        (np.full((SPEC.n_mels, 80), -3.0, np.float32), "the mel is not that of the recording (a correlation of 0.00"),
+        (predicted(mel_of(speech()), MOST_SHIFT), f"the mel lies {MOST_SHIFT} frames or more beside the recording"),
+    ],
+    ids=["length", "another", "constant", "far"],
+)
+def test_what_does_not_belong_together_is_refused(given: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        align(given, mel_of(speech()))
+    assert str(error.value).startswith(message)
+
+
+def test_other_utterances_stay_well_below_the_bound_and_own_ones_above() -> None:
+    own, other = [], []
+    for seed in range(6):
+        natural = mel_of(speech(seed=seed))
+        own.append(align(predicted(natural, seed - 3), natural).correlation)
+        with pytest.raises(DataError) as error:
+            align(predicted(mel_of(speech(seed=seed + 50))), natural)
+        other.append(float(str(error.value).split("correlation of ")[1].split(";")[0]))
+    assert min(own) > LEAST_CORRELATION + 0.2
+    assert max(other) < LEAST_CORRELATION - 0.1
+
+
+# ---- in a corpus
+
+
+def pairs(**shifts: int) -> Path:
+    """A list of recordings with mels; returns it."""
+    lines = ["audio\tmel"]
+    for seed, (name, shift) in enumerate(shifts.items()):
+        samples = speech(seed=seed)
+        write_audio(f"audio/{name}.wav", samples, SPEC.sample_rate_hz)
+        save_mel(f"tts/{name}.npz", predicted(mel_of(read_audio(f"audio/{name}.wav")), shift), SPEC)
+        lines.append(f"audio/{name}.wav\ttts/{name}.npz")
+    Path("pairs.tsv").write_text("\n".join(lines) + "\n")
+    return Path("pairs.tsv")
+
+
+def test_pairs_become_clips_in_step() -> None:
+    recordings = read_recordings(pairs(a=0, b=3, c=-2), held_out=0.3)
+    result = extract(recordings, Path("out"), SPEC, progress=False)
+    assert result.left_out == {}
+    assert result.shifted == {"audio/b": 3, "audio/c": -2}
+    assert "2 predicted mels lagged (frames: 1 by +3, 1 by -2) and were set right" in result.remark()
+    assert sum(clip.split == "valid" for clip in result.clips) == 1
+    for clip in result.clips:
+        mel, _ = load_mel(clip.mel)
+        samples = read_audio(clip.audio)
+        assert (clip.frames, clip.samples) == (mel.shape[1], len(samples)) == (clip.frames, clip.frames * HOP)
+        again = align(mel, mel_of(samples))
+        assert (again.shift, again.frames) == (0, clip.frames)
+        assert not np.allclose(mel, mel_of(samples), atol=0.1)  # the predicted one, not the recording's own
+    assert [clip.frames for clip in result.clips] == [80, 80, 78]
+    assert extract(recordings, Path("out"), SPEC, progress=False).was_complete
+    assert read_manifest(Path("out/manifest.tsv").absolute(), Clip) == result.clips
+
+
+def test_a_mel_that_changes_is_read_again() -> None:
+    recordings = read_recordings(pairs(a=0, b=0), held_out=0.3)
+    extract(recordings, Path("out"), SPEC, progress=False)
+    pairs(a=0, b=1)
+    result = extract(recordings, Path("out"), SPEC, progress=False)
+    assert not result.was_complete
+    assert result.shifted == {"audio/b": 1}
+
+
+def test_every_rejected_pair_says_why_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    path = pairs(good=0, other=0, short=0, bare=0, foreign=0)
+    save_mel("tts/other.npz", predicted(mel_of(speech(seed=90))), SPEC)
+    save_mel("tts/short.npz", load_mel(Path("tts/short.npz"))[0][:, :40], SPEC)
+    mel = load_mel(Path("tts/bare.npz"))[0]
+    Path("tts/bare.npz").unlink()
+    foreign = profile("vocos-24k")
+    save_mel("tts/foreign.npz", np.full((foreign.n_mels, 80), -3.0, np.float32), foreign)
+    assert mel.shape[1] == 80
+    assert command.main([str(path), "out"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("1 mels of 0.9 s extracted")
+    complaint = captured.err
+    assert "4 left out:" in complaint
+    assert "tts/other.npz: the mel is not that of the recording (a correlation of" in complaint
+    assert "tts/short.npz: the mel has 40 frames and the recording 80; pair it with its own recording" in complaint
+    assert "tts/bare.npz: no such file; check the path" in complaint
+    assert "tts/foreign.npz: " in complaint
+    assert "floor is 1e-07, not 1e-05" in complaint
+
+
+# ---- lists of recordings that somebody made
+
+
+def test_a_list_with_a_path_alone() -> None:
+    Path("list.tsv").write_text("path\nb/one.wav\n../two.flac\nthree.wav\n")
+    recordings = read_recordings(Path("list.tsv").absolute(), held_out="three")
+    assert [(r.name, r.split) for r in recordings] == [("b/one", "train"), ("two", "train"), ("three", "valid")]
+    assert recordings[0].path == Path("b/one.wav").absolute()
+    assert {(r.mel, r.speaker) for r in recordings} == {(None, "")}
+
+
+def test_a_list_with_all_columns() -> None:
+    Path("list.tsv").write_text("speaker\tname\tpath\tsplit\tmel\nann\tx\ta.wav\tvalid\tm.npy\n\ty\tb.wav\ttrain\t\n")
+    x, y = read_recordings(Path("list.tsv"))
+    assert x == Recording("x", Path("a.wav"), "valid", Path("m.npy"), "ann")
+    assert y == Recording("y", Path("b.wav"), "train")
+    write_manifest(Path("again.tsv"), [x, y])
+    assert read_manifest(Path("again.tsv"), Recording) == [x, y]
+    write_manifest(Path("plain.tsv"), [y])
+    assert Path("plain.tsv").read_text().splitlines()[0] == "name\tpath\tsplit"
+    assert read_manifest(Path("plain.tsv"), Recording) == [replace(y)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path\n", "a manifest without rows"),
+        ("sound\na.wav\n", "line 2 is not a row of a manifest (ValueError('an empty cell'))"),
+        ("path\tsplit\na.wav\ttest\n", "line 2 is not a row of a manifest (KeyError('test'))"),
+        ("name\tpath\nx\ta.wav\nx\tb.wav\n", "two recordings named 'x'; give each a name of its own"),
+        ("name\tpath\n../x\ta.wav\n", "line 2 is not a row of a manifest (ValueError('a name that leads out"),
+        ("name\tpath\n/x\ta.wav\n", "line 2 is not a row of a manifest (ValueError('a name that leads out"),
+    ],
+)
+def test_a_bad_list_is_refused(text: str, message: str) -> None:
+    Path("list.tsv").write_text(text)
+    with pytest.raises(DataError) as error:
+        read_recordings(Path("list.tsv"))
+    assert str(error.value).startswith(f"list.tsv: {message}")
+
+
+def test_a_voice_pairs_with_itself() -> None:
+    """Not noise alone: harmonics that glide."""
+    natural = mel_of(voice(1.0, seed=3))
+    assert align(predicted(natural, 2), natural).shift == 2

@@ -1,0 +1,452 @@
+"""wavegen-evaluate as a user meets it: pairs, scores, files, and one line for every mistake."""
+
+import csv
+import json
+import math
+import os
+import pickle
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import soundfile
+from support.signals import noise_like, speech
+from support.vocoders import write_model
+
+from wavegen.commands import evaluate
+from wavegen.errors import WavegenError
+from wavegen.evaluation import evaluate as evaluation
+from wavegen.evaluation.baseline import BASELINES
+from wavegen.evaluation.metrics import METRICS, available
+from wavegen.evaluation.scoring import Workers
+from wavegen.mel import profile
+
+RATE = 16000
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path: str, samples: np.ndarray, rate: int = RATE) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate)
+
+
+def write_clips(*names: str, rate: int = RATE, seconds: float = 1.2) -> None:
+    """Recordings in ``real``, noisy copies in ``noisy``."""
+    for seed, name in enumerate(names):
+        clean = speech(seconds, pitch_hz=110 + 20 * seed, rate=rate, seed=seed)
+        write(f"real/{name}.wav", clean, rate)
+        write(f"noisy/{name}.wav", clean + 0.02 * noise_like(clean), rate)
+
+
+def run(*arguments: str) -> int:
+    return evaluate.main([*arguments, "--jobs", "1"])
+
+
+def rows(out: str = "evaluation") -> list[dict[str, str]]:
+    return list(csv.DictReader((Path(out) / "scores.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def summary(out: str = "evaluation") -> dict:
+    return json.loads((Path(out) / "summary.json").read_text(encoding="utf-8"))
+
+
+def contents(out: str) -> dict[str, bytes]:
+    return {name: (Path(out) / name).read_bytes() for name in ("scores.csv", "summary.json")}
+
+
+# ---- the command
+
+
+def test_a_folder_is_scored_against_another(capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips("b", "speaker/a")
+    assert run("real", "noisy") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].split() == ["noisy"]
+    assert [line for line in lines if line.startswith("STOI ↑ ")]
+    assert lines[-2:] == ["scored at 16000 Hz, clips aligned at their start", "2 clips: evaluation/index.html"]
+    assert {path.name for path in Path("evaluation").iterdir()} >= {"scores.csv", "summary.json", "index.html"}
+
+    assert [(row["clip"], row["system"]) for row in rows()] == [("b", "noisy"), ("speaker/a", "noisy")]
+    assert list(rows()[0]) == ["clip", "system", *available(), "notes"]
+    found = summary()
+    scored = {key for row in rows() for key in available() if row[key]}
+    assert list(found["systems"]["noisy"]) == [key for key in available() if key in scored]
+    stoi = found["systems"]["noisy"]["stoi"]
+    assert stoi["mean"] == pytest.approx(np.mean([float(row["stoi"]) for row in rows()]), rel=1e-4)
+    assert stoi["low"] <= stoi["mean"] <= stoi["high"] < 1
+    assert stoi["count"] == found["clips"] == 2
+    assert found["metrics"]["mcd"]["unit"] == "dB"
+    assert "10 √2 / ln 10" in found["metrics"]["mcd"]["definition"]
+    assert {"wavegen", "torch", "pystoi"} <= set(found["versions"])
+    assert found["log_mel"]["sample_rate_hz"] == RATE
+    assert found["interval"]["seed"] == 0
+
+
+def test_the_same_twice_and_for_any_order_and_number_of_processes() -> None:
+    write_clips("a", "b", "c")
+    write("other/c.wav", speech(1.0, rate=RATE, seed=9), RATE)
+    for out, arguments in {
+        "1": ["noisy", "other", "--jobs", "1"],
+        "2": ["noisy", "other", "--jobs", "1"],
+        "3": ["other", "noisy", "--jobs", "2"],
+    }.items():
+        extra = ["--baseline", "griffin-lim"]
+        assert evaluate.main(["real", *arguments, *extra, "--out", out]) == 0
+    assert contents("1") == contents("2")
+    by_pair = [{(row["clip"], row["system"]): row for row in rows(out)} for out in ("1", "3")]
+    assert by_pair[0] == by_pair[1]
+    assert summary("1")["systems"] == summary("3")["systems"]
+
+
+def test_baselines_and_models_are_made_of_the_recordings(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = profile("bigvgan-24k").replace(sample_rate_hz=RATE, f_max_hz=8000)
+    write_model(Path("runs/mine/model.safetensors"), spec=spec)
+    write_clips("a", "b")
+    every = [argument for name in BASELINES for argument in ("--baseline", name)]
+    assert run("real", "--model", "runs/mine", *every) == 0
+    systems = summary()["systems"]
+    assert list(systems) == ["mine", *BASELINES]
+    assert systems["pcm16"]["m_stft"]["mean"] == 0  # the recordings have 16 bits
+    assert 0 < systems["mu-law"]["m_stft"]["mean"] < systems["griffin-lim"]["m_stft"]["mean"]
+    assert systems["griffin-lim"]["log_mel"]["mean"] < 0.25 < systems["mine"]["log_mel"]["mean"]
+    levels = np.unique(soundfile.read("evaluation/audio/mu-law/a.wav")[0])
+    assert 50 < len(levels) <= 256
+    frames = soundfile.info("evaluation/audio/mine/b.wav").frames
+    assert frames == spec.frames(soundfile.info("real/b.wav").frames) * spec.hop_length
+    assert summary()["log_mel"] == spec.model_dump(mode="json")
+
+
+def test_rates_may_differ_and_the_lowest_is_scored_at(capsys: pytest.CaptureFixture[str]) -> None:
+    clean = speech(1.2, rate=48000)
+    write("real/a.wav", clean, 48000)
+    write("fine/a.wav", clean[::2], 24000)  # little lies above 8 kHz
+    write("coarse/a.wav", speech(1.2, rate=22050), 22050)
+    assert run("real", "fine", "coarse") == 0
+    note = (
+        "scored at 22050 Hz, clips aligned at their start; resampled to it: the recordings (48000 Hz), fine (24000 Hz)"
+    )
+    assert note in capsys.readouterr().out.splitlines()
+    assert note in summary()["notes"]
+    assert summary()["log_mel"] == profile("bigvgan-22k").model_dump(mode="json")
+    assert float(rows()[0]["stoi"]) > 0.98
+    assert run("real", "fine", "--profile", "hifigan-22k", "--out", "other") == 0
+    assert summary("other")["log_mel"] == profile("hifigan-22k").model_dump(mode="json")
+
+
+def test_different_lengths_are_aligned_at_the_start_and_told() -> None:
+    clean = speech(1.2, rate=RATE)
+    write("real/a.wav", clean)
+    write("longer/a.wav", np.concatenate([clean, np.zeros(RATE // 4)]))
+    assert run("real", "longer") == 0
+    (row,) = rows()
+    assert float(row["length"]) == pytest.approx(250)
+    assert (float(row["stoi"]), float(row["log_mel"])) == (1, 0)
+
+
+def test_two_single_files_are_a_pair(capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips("a")
+    os.rename("noisy/a.wav", "generated.wav")
+    assert run("real/a.wav", "generated.wav") == 0
+    assert [(row["clip"], row["system"]) for row in rows()] == [("a", "generated")]
+
+
+def test_what_has_no_counterpart_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips("a", "b", "c")
+    os.rename("noisy/c.wav", "noisy/d.wav")
+    assert run("real", "noisy") == 0
+    out = capsys.readouterr().out
+    assert "noisy has no output for 1 of 3 recordings\n1 files of noisy have no recording\n" in out
+    assert [row["clip"] for row in rows()] == ["a", "b"]
+
+
+def test_silence_and_ten_milliseconds_leave_empty_cells_and_reasons() -> None:
+    write_clips("a")
+    for side in ("real", "noisy"):
+        write(f"{side}/short.wav", speech(1.0, rate=RATE)[1000:1160])
+        write(f"{side}/silent.wav", np.zeros(RATE))
+    assert run("real", "noisy", "--baseline", "griffin-lim") == 0
+    by_pair = {(row["clip"], row["system"]): row for row in rows()}
+    for clip, empty in (
+        ("short", {"stoi", "estoi", "m_stft", "mcd", "loudness"}),
+        ("silent", {"stoi", "mcd", "loudness"}),
+    ):
+        row = by_pair[clip, "noisy"]
+        assert {key for key in available() if row[key] == ""} >= empty
+        assert all(METRICS[key].label in row["notes"] for key in empty)
+        assert not any(cell in ("nan", "inf", "-inf") for cell in row.values())
+    assert "no STOI, ESTOI, loudness: 160 samples, of which it needs 6400" in by_pair["short", "noisy"]["notes"]
+    assert "STOI" not in by_pair["a", "noisy"]["notes"]
+    assert summary()["systems"]["noisy"]["stoi"]["count"] == 1
+    assert by_pair["short", "griffin-lim"]["notes"] == "no output"
+    assert "griffin-lim has no output for short: 160 samples are too short for a mel frame" in summary()["notes"]
+
+
+def test_a_missing_package_costs_its_columns_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    monkeypatch.setitem(sys.modules, "pyworld", None)
+    write_clips("a")
+    assert run("real", "noisy") == 0
+    line = "no PESQ, F0 RMSE, voicing F1, periodicity: pip install 'wavegen[evaluation]'"
+    out = capsys.readouterr().out
+    assert out.count("pip install") == 1
+    assert line in out.splitlines()
+    assert line in summary()["notes"]
+    assert not {"pesq", "f0_rmse", "voicing_f1", "periodicity_rmse"} & set(rows()[0])
+
+
+def test_an_earlier_evaluation_is_replaced() -> None:
+    write_clips("a", "b")
+    assert run("real", "noisy", "--baseline", "pcm16") == 0
+    assert run("real", "noisy") == 0
+    assert not Path("evaluation/audio").exists()
+    assert {path.name for path in Path().iterdir()} == {"real", "noisy", "evaluation"}
+
+
+def test_ratings_are_summed_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = ModuleType("wavegen.listening.ratings")
+    module.summarize_ratings = lambda paths: f"of {[path.name for path in paths]}"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert evaluate.main(["--ratings", "a.json", "b.json"]) == 0
+    assert capsys.readouterr().out == "of ['a.json', 'b.json']\n"
+
+
+# ---- mistakes
+
+
+def no_audio() -> None:
+    Path("noisy/b.wav").write_text("a text")
+
+
+def cut_short() -> None:
+    os.truncate("noisy/b.wav", 5000)
+
+
+def other_names() -> None:
+    for name in "abcd":
+        write(f"other/{name}_gen.wav", np.zeros(100))
+
+
+def occupied() -> None:
+    Path("taken").mkdir()
+    Path("taken/thesis.txt").touch()
+
+
+def earlier() -> None:
+    run("real", "--baseline", "pcm16", "--out", "earlier")
+
+
+CHECK = "copy or download it again, or leave it out"
+MISTAKES: dict[str, tuple[Callable[[], object], list[str], str]] = {
+    "no pairs": (
+        other_names,
+        ["real", "other"],
+        "other: no file has the name of one in real: 'a_gen', 'b_gen', 'c_gen' and 1 more here, 'a', 'b' there; "
+        "names are compared as paths below each folder, without the suffix; rename one side",
+    ),
+    "no audio": (no_audio, ["real", "noisy"], f"noisy/b.wav: cannot be decoded (Format not recognised.); {CHECK}"),
+    "cut short": (cut_short, ["real", "noisy"], f"noisy/b.wav: cut short: its header promises more samples; {CHECK}"),
+    "no references": (lambda: None, ["none", "noisy"], "none: no such file or folder; check the path"),
+    "no outputs": (lambda: None, ["real", "none"], "none: no such file or folder; check the path"),
+    "empty": (
+        lambda: Path("empty").mkdir(),
+        ["real", "empty"],
+        "empty: no recordings match '**/*'; looked for .aif, .aiff, .flac, .mp3, .ogg, .opus, .wav; "
+        "check the folder and the pattern",
+    ),
+    "baseline": (
+        lambda: None,
+        ["real", "--baseline", "grifin-lim"],
+        "unknown baseline 'grifin-lim'; did you mean 'griffin-lim'?",
+    ),
+    "profile": (
+        lambda: None,
+        ["real", "noisy", "--profile", "bigvgan-24"],
+        "bigvgan-24: no mel profile has this name; try bigvgan-24k, bigvgan-44k, bigvgan-22k",
+    ),
+    "model": (lambda: None, ["real", "--model", "none"], "none: no such file; check the path"),
+    "occupied": (
+        occupied,
+        ["real", "noisy", "--out", "taken"],
+        "{place}/taken: holds other files (thesis.txt); give another folder; nothing there was changed",
+    ),
+    "own output": (
+        earlier,
+        ["real", "earlier/audio/pcm16", "--out", "earlier"],
+        "earlier: holds earlier/audio/pcm16, which is to be scored; give another --out: this one is replaced",
+    ),
+    "out among the recordings": (
+        lambda: None,
+        ["real", "noisy", "--out", "real/evaluation"],
+        "real/evaluation: lies in real, where its sounds would be taken for recordings the next time; "
+        "give another --out",
+    ),
+    "too short for all": (
+        lambda: write("brief/a.wav", np.zeros(100)),
+        ["brief", "--baseline", "griffin-lim"],
+        "brief: griffin-lim has no output for a: 100 samples are too short for a mel frame",
+    ),
+    "out is a file": (
+        lambda: Path("file").touch(),
+        ["real", "noisy", "--out", "file"],
+        "{place}/file: is a file; give a folder",
+    ),
+    "out below a file": (
+        lambda: Path("file").touch(),
+        ["real", "noisy", "--out", "file/out"],
+        "{place}/file/out: cannot write: a file is where its folder should be; "
+        "check the folder's permissions and the free space",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, arguments, message = MISTAKES[name]
+    write_clips("a", "b", seconds=0.5)
+    make()
+    before = sorted(Path().rglob("*"))
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"wavegen-evaluate: error: {message.format(place=folder)}\n")
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give REFERENCES and OUTPUTS, or --ratings"),
+        (["real"], "nothing to compare with: give OUTPUTS, --model or --baseline"),
+        (["real", "noisy", "--jobs", "0"], "--jobs 0: give at least 1"),
+    ],
+)
+def test_bad_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith(f"wavegen-evaluate: error: {message}\n")
+
+
+def test_a_fault_found_late_leaves_the_earlier_evaluation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clips("a", seconds=0.5)
+    assert run("real", "noisy") == 0
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "write_page", interrupted)
+    assert run("real", "noisy", "--baseline", "pcm16") == 130
+    assert capsys.readouterr().err == "wavegen-evaluate: interrupted\n"
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_a_process_that_is_killed_is_one_line() -> None:
+    with (
+        Workers(2, progress=False) as workers,
+        pytest.raises(WavegenError, match=r"working: a process was killed; check the memory, or use --jobs 1"),
+    ):
+        workers.map(os._exit, [1, 1], doing="working")
+
+
+def test_a_users_mistake_crosses_processes_whole() -> None:
+    error = WavegenError("what", where="where", remedy="remedy")
+    assert str(pickle.loads(pickle.dumps(error))) == "where: what; remedy"
+
+
+# ---- parts
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 24000, 44100, 48000])
+def test_every_rate_has_a_definition_that_covers_it(rate: int) -> None:
+    spec = evaluation.definition_for(rate)
+    assert (spec.sample_rate_hz, spec.f_max_hz) == (rate, rate / 2)
+    assert 0.02 < spec.win_length / rate < 0.05
+    assert spec.filterbank().sum(axis=1).astype(bool).mean() > 0.9
+
+
+def test_a_foreign_summary_is_none_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips("a")
+    Path("evaluation").mkdir()
+    Path("evaluation/summary.json").write_text('{"made_by": "me"}')
+    assert run("real", "noisy") == 2
+    assert "evaluation: holds other files (summary.json)" in capsys.readouterr().err
+    assert [path.name for path in Path("evaluation").iterdir()] == ["summary.json"]
+
+
+def test_a_model_within_the_results_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips("a")
+    assert run("real", "noisy") == 0
+    model = write_model(Path("evaluation/audio/m.safetensors"))
+    assert run("real", "--model", str(model)) == 2
+    assert "holds evaluation/audio/m.safetensors, which is to be scored" in capsys.readouterr().err
+    assert model.exists()
+
+
+# ---- outputs with faults
+
+
+def test_a_clip_without_an_output_has_an_empty_row() -> None:
+    write_clips("a", "b", seconds=0.6)
+    Path("noisy/b.wav").unlink()
+    Path("other").mkdir()
+    for name in "ab":
+        Path(f"other/{name}.wav").write_bytes(Path(f"real/{name}.wav").read_bytes())
+    assert run("real", "noisy", "other") == 0
+    found = {(row["clip"], row["system"]): row for row in rows()}
+    assert set(found) == {(clip, system) for clip in "ab" for system in ("noisy", "other")}
+    assert found["b", "noisy"]["notes"] == "no output"
+    assert {found["b", "noisy"][key] for key in available()} == {""}
+
+
+def test_an_output_that_is_no_number_costs_its_own_scores_alone() -> None:
+    write_clips("a", "b")
+    broken, _ = soundfile.read("noisy/a.wav")
+    broken[100] = math.nan
+    soundfile.write("noisy/a.wav", broken, RATE, subtype="FLOAT")
+    assert run("real", "noisy") == 0
+    a, b = rows()
+    assert {a[key] for key in available()} == {""}
+    assert "NaN or infinite samples" in a["notes"]
+    assert all(b[key] for key in ("stoi", "log_mel"))
+
+
+def test_clipping_of_what_was_resampled_is_not_guessed() -> None:
+    write_clips("a", rate=24000)
+    samples, _ = soundfile.read("real/a.wav")
+    write("other/a.wav", np.repeat(samples, 2), 48000)
+    assert run("real", "other") == 0
+    (row,) = rows()
+    assert row["clipping"] == ""
+    assert "no clipping: resampled" in row["notes"]
+    assert run("real", "noisy") == 0
+    assert rows()[0]["clipping"] == "0"
+
+
+def test_names_pair_however_their_accents_are_written() -> None:
+    write_clips("a")
+    for place, form in (("real", "NFC"), ("noisy", "NFD")):
+        Path(place, "a.wav").rename(Path(place, unicodedata.normalize(form, "café") + ".wav"))
+    assert run("real", "noisy") == 0
+    assert rows()[0]["clip"] == unicodedata.normalize("NFC", "café")
+
+
+def test_scores_are_finite_numbers() -> None:
+    write_clips("a")
+    assert run("real", "noisy") == 0
+    assert all(math.isfinite(float(row[key])) for row in rows() for key in available() if row[key])

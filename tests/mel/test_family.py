@@ -1,0 +1,253 @@
+"""One spectral model for every mel definition of its frames."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from support.corpus import voice, write_corpus, write_recipe
+from support.runs import assert_same_checkpoint, checkpoint
+from support.runs import train as run_training
+
+from wavegen.blocks import Context
+from wavegen.checkpoint import load_state, save_state
+from wavegen.commands import evaluate, synth, train
+from wavegen.errors import CheckpointError, MelError
+from wavegen.mel import LogMel, MelFamily, mel_definition, profile, save_mel
+from wavegen.vocoders.spectral import SpectralVocoder
+
+OWN = profile("bigvgan-24k")
+AT_OWN_RATE = {
+    "vocos": profile("vocos-24k"),
+    "hifigan": profile("hifigan-22k").replace(sample_rate_hz=24000),
+    "pwg": profile("pwg-22k").replace(sample_rate_hz=24000, mean=(-3.0,) * 80, std=(1.5,) * 80),
+    "r9y9": profile("r9y9-22k").replace(sample_rate_hz=24000),
+    "diffwave": profile("diffwave-22k").replace(sample_rate_hz=24000),
+}
+
+
+def a_vocoder(**options) -> SpectralVocoder:
+    """Small, with the output layers that start at zero filled."""
+    torch.manual_seed(0)
+    vocoder = SpectralVocoder(OWN, channels=16, layers=2, synthesis_iterations=0, any_mel=True, **options)
+    for layer in (vocoder.magnitude, vocoder.phase):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    return vocoder.eval()
+
+
+FINE = LogMel(OWN.replace(n_fft=512, win_length=512, hop_length=64, n_mels=64, f_max_hz=7000))
+
+
+def lag_samples(found: torch.Tensor, wanted: torch.Tensor) -> int:
+    """By how much ``found`` [1, samples] comes later, in steps of 64 samples."""
+    length = min(found.shape[-1], wanted.shape[-1])
+    found, wanted = FINE(found[:, :length])[..., 32:-32], FINE(wanted[:, :length])
+    distance = [
+        (wanted[..., 32 - lag : wanted.shape[-1] - 32 - lag] - found).abs().mean().item() for lag in range(-8, 9)
+    ]
+    return 64 * (int(np.argmin(distance)) - 8)
+
+
+@pytest.mark.parametrize("spec", AT_OWN_RATE.values(), ids=AT_OWN_RATE)
+def test_the_model_speaks_from_every_profile_in_time_with_the_recording(spec):
+    gate = (np.arange(24000) // 2000 % 3 > 0) + 0.01  # onsets to tell the time by
+    sound = torch.from_numpy(voice(1.0) * gate).float()[None]
+    vocoder = a_vocoder(refinement_iterations=8)
+    for layer in (vocoder.magnitude, vocoder.phase):
+        torch.nn.init.zeros_(layer.weight)  # Griffin-Lim from the magnitude that explains the mel
+    mel = LogMel(spec)(sound)
+    heard = vocoder.for_mel(spec).synthesize(mel)
+    assert heard.shape[-1] == spec.frames(sound.shape[-1]) * spec.hop_length
+    assert lag_samples(heard, sound) == 0
+    # With the other framing it would be half a hop off, and this test would see it.
+    other = spec.replace(center=not spec.center)
+    assert lag_samples(vocoder.for_mel(other).synthesize(mel), sound) == (128 if spec.center else -128)
+
+
+def test_readers_share_the_weights_and_leave_the_vocoder_as_it_was():
+    vocoder = a_vocoder()
+    before = vocoder.synthesize(torch.zeros(1, 100, 8) - 4)
+    reader = vocoder.for_mel(AT_OWN_RATE["vocos"])
+    assert [p.data_ptr() for p in reader.parameters()] == [p.data_ptr() for p in vocoder.parameters()]
+    assert (vocoder.mel, reader.mel) == (OWN, AT_OWN_RATE["vocos"])
+    assert torch.equal(vocoder.synthesize(torch.zeros(1, 100, 8) - 4), before)
+    assert vocoder.for_mel(OWN) is vocoder
+    assert reader.for_mel(OWN).state_dict().keys() == vocoder.state_dict().keys()
+
+
+@pytest.mark.parametrize("padding", ["causal", "same"])
+def test_readers_stream_what_they_synthesise(padding):
+    vocoder = a_vocoder(padding=padding, refinement_iterations=0).double()
+    reader = vocoder.for_mel(AT_OWN_RATE["diffwave"])
+    assert isinstance(reader.context, Context)
+    mel = torch.rand(2, 80, 40, dtype=torch.float64)
+    state, pieces = reader.initial_state(2), []
+    for piece in mel.split([1, 7, 12, 20], dim=-1):
+        samples, state = reader.step(piece, state)
+        pieces.append(samples)
+    pieces.append(reader.flush(state))
+    torch.testing.assert_close(torch.cat(pieces, dim=-1), reader.synthesize(mel), atol=1e-12, rtol=0)
+
+
+def test_a_state_goes_on_with_its_reader_alone(tmp_path):
+    vocoder, path = a_vocoder(), tmp_path / "stream.safetensors"
+    reader = vocoder.for_mel(OWN.replace(center=True))
+    save_state(path, reader, reader.initial_state(1))
+    assert len(load_state(path, reader)) == len(reader.initial_state(1))
+    with pytest.raises(CheckpointError, match="is of a stream of mels of another definition"):
+        load_state(path, vocoder)
+    reader.synthesis_iterations += 1
+    with pytest.raises(CheckpointError, match="is of a stream with more or fewer iterations"):
+        load_state(path, reader)
+    save_state(path, vocoder, vocoder.initial_state(1)[:-1])
+    with pytest.raises(CheckpointError, match="is of another version of wavegen, or of another engine"):
+        load_state(path, vocoder)
+
+
+def test_statistics_and_logarithm_change_nothing_beyond_rounding():
+    vocoder, sound = a_vocoder().double(), torch.from_numpy(voice(0.3))[None]
+    plain = OWN.replace(n_mels=80)
+    dressed = plain.replace(log="log10", gain=20.0, bias=-20.0, mean=tuple(range(80)), std=(3.0,) * 80)
+    heard = [vocoder.for_mel(spec).synthesize(LogMel(spec)(sound)) for spec in (plain, dressed)]
+    torch.testing.assert_close(heard[0], heard[1], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sample_rate_hz": 22050, "f_max_hz": 11025}, "sample_rate_hz is 22050, not 24000"),
+        ({"n_fft": 2048, "win_length": 1200, "hop_length": 300}, "hop_length is 300, not 256"),
+        ({"n_mels": 20}, "n_mels is 20, not 64 to 160"),
+        ({"f_max_hz": 4000}, "f_max_hz is 4000, not 7600 or more"),
+        ({"floor": 0.01}, "floor is 0.01, not up to 0.0001"),
+        ({"magnitude_eps": 1e-4}, "magnitude_eps is 0.0001, not up to 1e-08"),
+        ({"clip": (-5.0, 3.0)}, r"clip is \(-5.0, 3.0\), not one that leaves speech as it is"),
+        ({"clip": (-20.0, -4.0)}, r"clip is \(-20.0, -4.0\), not one that leaves speech as it is"),
+    ],
+)
+def test_what_is_outside_the_family_is_refused_by_name(change, named):
+    with pytest.raises(MelError, match=named):
+        a_vocoder().for_mel(OWN.replace(**change))
+
+
+def test_the_family_is_of_the_vocoders_own_definition_whichever_it_reads():
+    vocoder = a_vocoder()
+    reader = vocoder.for_mel(AT_OWN_RATE["pwg"])
+    assert reader.family == vocoder.family == MelFamily(OWN)
+    assert reader.for_mel(OWN).mel == OWN
+
+
+def test_a_definition_outside_its_own_family_is_refused_before_training(tmp_path, capsys):
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    assert run_training(recipe, tmp_path / "run", "vocoder.any_mel=true", "mel.n_mels=40") == 2
+    assert "cannot have this one: n_mels is 40, not 64 to 160; change the definition" in capsys.readouterr().err
+
+
+def test_segments_can_be_mirrored_by_the_centred_definitions_too(tmp_path, capsys):
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    settings = ["mel=bigvgan-44k", "training.stft_resolutions=[[256,64]]", "training.segment_frames=2"]
+    assert run_training(recipe, tmp_path / "own", *settings) == 0
+    assert run_training(recipe, tmp_path / "all", *settings, "vocoder.any_mel=true") == 2
+    assert "2 frames (1024 samples) are too short" in (error := capsys.readouterr().err)
+    assert "give at least 3" in error
+
+
+def test_a_vocoder_of_one_definition_begins_one_of_all(tmp_path, capsys):
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    assert run_training(recipe, tmp_path / "own") == 0
+    assert run_training(recipe, tmp_path / "all", "vocoder.any_mel=true", f"init={tmp_path / 'own'}") == 0
+    assert run_training(recipe, tmp_path / "own", "vocoder.any_mel=true", "training.steps=9") == 2  # but resumes none
+    assert "begun with other settings (vocoder.any_mel: False -> True)" in capsys.readouterr().err
+
+
+def test_a_vocoder_of_one_definition_refuses_all_others():
+    vocoder = SpectralVocoder(OWN, channels=16, layers=2)
+    assert vocoder.for_mel(OWN) is vocoder
+    with pytest.raises(MelError, match="center is True, not False"):
+        vocoder.for_mel(OWN.replace(center=True))
+
+
+@pytest.mark.parametrize("name", ["bigvgan-24k", "hifigan-22k", "wavegen-16k", "nsf-44k"])
+def test_drawn_definitions_are_of_the_family_depend_on_the_step_alone_and_cover_it(name):
+    family = MelFamily(profile(name))
+    drawn = [family.draw(step) for step in range(200)]
+    for spec in drawn:
+        MelFamily(profile(name)).check(spec, "drawn")
+    assert drawn == [family.draw(step) for step in range(200)]
+    for field in ("n_mels", "scale", "norm", "center", "stft_normalized", "f_min_hz"):
+        assert len({getattr(spec, field) for spec in drawn}) > 1, field
+
+
+def test_training_draws_definitions_and_resumes_bit_for_bit(tmp_path):
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    settings = ["training.decay=constant", "training.adversarial={start_step: 2}", "training.segment_frames=24"]
+    assert run_training(recipe, tmp_path / "own", *settings) == 0
+    settings.append("vocoder.any_mel=true")
+    assert run_training(recipe, tmp_path / "whole", *settings) == 0
+    assert run_training(recipe, tmp_path / "parts", *settings, "training.steps=4") == 0
+    assert run_training(recipe, tmp_path / "parts", *settings) == 0
+    assert_same_checkpoint(checkpoint(tmp_path / "whole", 8), checkpoint(tmp_path / "parts", 8))
+    with pytest.raises(AssertionError, match="not bit for bit"):  # so the definitions were drawn
+        assert_same_checkpoint(checkpoint(tmp_path / "whole", 8), checkpoint(tmp_path / "own", 8))
+
+
+def test_predicted_mels_are_not_passed_over_in_silence(tmp_path, capsys):
+    corpus = write_corpus(tmp_path / "corpus", clips=3)
+    recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
+    (tmp_path / "pairs.tsv").write_text(
+        "audio\tmel\tsplit\ncorpus/a0.wav\ta0.npy\ttrain\ncorpus/a1.wav\ta1.npy\tvalid\n"
+    )
+    overrides = [f"data.manifest={tmp_path / 'pairs.tsv'}", "vocoder.any_mel=true"]
+    assert run_training(recipe, tmp_path / "run", *overrides) == 2
+    assert "vocoder.any_mel: trains on mels of drawn definitions" in capsys.readouterr().err
+
+
+def test_synth_reads_what_the_file_states(tmp_path, capsys):
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    run, spec = tmp_path / "run", AT_OWN_RATE["vocos"]
+    assert train.main([str(recipe), "vocoder.any_mel=true", "training.steps=2", "--out", str(run)]) == 0
+    mel = LogMel(spec)(torch.from_numpy(voice(0.5)).float()[None])[0].numpy()
+    (tmp_path / "mels").mkdir()
+    save_mel(tmp_path / "mels" / "stated.npz", mel, spec)
+    np.save(tmp_path / "bare.npy", mel)
+    assert mel_definition(tmp_path / "mels" / "stated.npz") == spec
+    model = ["--model", str(run)]
+    assert synth.main([str(tmp_path / "mels" / "stated.npz"), str(tmp_path / "a.wav"), *model]) == 0
+    assert synth.main([str(tmp_path / "bare.npy"), str(tmp_path / "b.wav"), "--profile", "vocos-24k", *model]) == 0
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+    ours = LogMel(OWN)(torch.from_numpy(voice(0.5)).float()[None])[0].numpy()
+    save_mel(tmp_path / "other.npz", ours, OWN)
+    np.save(tmp_path / "other.npy", ours)  # states nothing, so it is of the model's own
+    for other in ("other.npz", "other.npy"):
+        beside = tmp_path / "mels" / other
+        (tmp_path / other).rename(beside)
+        capsys.readouterr()
+        assert synth.main([str(tmp_path / "mels"), str(tmp_path / "out"), *model]) == 2
+        error = capsys.readouterr().err
+        assert "give mels of one definition at a time" in error
+        assert "differs from" in error
+        assert not (tmp_path / "out").exists()
+        beside.unlink()
+
+
+def test_evaluate_scores_a_model_by_what_it_reads(tmp_path, capsys):
+    corpus = write_corpus(tmp_path / "corpus", clips=4)
+    recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert train.main([str(recipe), "vocoder.any_mel=true", "training.steps=2", "--out", str(run)]) == 0
+    command = [str(corpus), "--model", str(run), "--out", str(out), "--jobs", "1"]
+    assert evaluate.main([*command, "--reads", "bigvgan-24k", "--reads", "vocos-24k"]) == 0
+    systems = json.loads((out / "summary.json").read_text())["systems"]
+    assert set(systems) == {"run@bigvgan-24k", "run@vocos-24k"}
+    (beside := tmp_path / "run@vocos-24k").mkdir()  # outputs that have a reader's name
+    for sound in corpus.glob("*.wav"):
+        shutil.copy(sound, beside)
+    assert evaluate.main([str(corpus), str(beside), *command[1:], "--reads", "vocos-24k"]) == 0
+    systems = json.loads((out / "summary.json").read_text())["systems"]
+    assert set(systems) == {"run@vocos-24k", "run@vocos-24k'"}
+    assert systems["run@vocos-24k"]["log_mel"]["mean"] == 0 < systems["run@vocos-24k'"]["log_mel"]["mean"]
+    capsys.readouterr()
+    assert evaluate.main([*command, "--reads", "hifigan-22k"]) == 2
+    assert "sample_rate_hz is 22050, not 24000" in capsys.readouterr().err

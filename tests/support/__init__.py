@@ -1,0 +1,1 @@
+"""What tests share: signals, tiny corpora and vocoders, the laws, a browser."""

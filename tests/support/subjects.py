@@ -1,0 +1,212 @@
+"""Every block and vocoder, as subjects of the laws."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from support.contracts import (
+    Subject,
+)
+from wavegen import blocks
+from wavegen.blocks import (
+    DilatedConv1d,
+    DilatedStack,
+    GatedResidualBlock,
+    HoldUpsampler,
+    InverseSTFT,
+    ResidualBlock,
+    SeparableResidualBlock,
+    StagedUpsampler,
+)
+from wavegen.mel import MelSpec
+from wavegen.vocoders import VOCODERS, Vocoder, frame_mask
+
+CHANNELS, CONDITION = 4, 3
+MEL = MelSpec(
+    sample_rate_hz=8000, n_fft=32, win_length=32, hop_length=8, n_mels=6, f_min_hz=0, f_max_hz=4000,
+    scale="slaney", norm="slaney", log="ln", floor=1e-5, center=False, magnitude_eps=1e-9,
+)  # fmt: skip
+CENTRED_SHORT_WINDOW = MEL.replace(n_fft=40, win_length=20, hop_length=6, center=True)
+
+# Every shape that a law should hold for; a vocoder or block without an entry fails `test_everything_is_covered`.
+BLOCKS = {
+    DilatedConv1d: [
+        lambda padding: DilatedConv1d(CHANNELS, 5, 3, dilation=2, padding=padding),
+        lambda padding: DilatedConv1d(CHANNELS, 5, 2, dilation=3, padding=padding),
+        lambda padding: DilatedConv1d(CHANNELS, CHANNELS, 1, padding=padding),
+    ],
+    GatedResidualBlock: [
+        lambda padding: GatedResidualBlock(
+            CHANNELS, dilation=2, padding=padding, skip_channels=5, condition_channels=CONDITION
+        )
+    ],
+    SeparableResidualBlock: [
+        lambda padding: SeparableResidualBlock(
+            CHANNELS, kernel_size=5, dilation=2, padding=padding, condition_channels=CONDITION
+        )
+    ],
+    DilatedStack: [
+        lambda padding: DilatedStack(
+            GatedResidualBlock(CHANNELS, kernel_size=k, dilation=d, padding=padding, condition_channels=CONDITION)
+            for k, d in ((3, 1), (3, 2), (2, 4))
+        ),
+        lambda padding: DilatedStack(
+            SeparableResidualBlock(CHANNELS, kernel_size=3, dilation=d, padding=padding, condition_channels=CONDITION)
+            for d in (1, 2)
+        ),
+    ],
+    HoldUpsampler: [
+        lambda padding: HoldUpsampler(6, padding=padding),
+        lambda padding: HoldUpsampler(5, padding=padding),
+        lambda padding: HoldUpsampler(3, kernel_size=8, padding=padding),
+    ],
+    StagedUpsampler: [
+        lambda padding: StagedUpsampler((2, 3, 2), padding=padding),
+        lambda padding: StagedUpsampler((1,), padding=padding),
+    ],
+}
+VOCODER_OPTIONS = {
+    "wavenet": [
+        {"output": output, "residual_channels": 4, "skip_channels": 16, "hidden_channels": 32,
+         "condition_channels": 16, "cycles": 2, "depth": 3, "kernel_size": kernel_size}
+        for output, kernel_size in (("mu-law", 2), ("logistic-mixture", 3), ("gaussian", 2))
+    ],
+    "spectral": [
+        {"padding": padding, "channels": 5, "layers": 3, "kernel_size": 3, "dilation_depth": 2,
+         "refinement_iterations": refinement, "synthesis_iterations": more}
+        for padding in ("causal", "same") for refinement, more in ((0, 0), (1, 1))
+    ] + [
+        {"padding": "causal", "look_ahead": look_ahead, "channels": 5, "layers": 2, "kernel_size": 5,
+         "refinement_iterations": refinement, "synthesis_iterations": 0}
+        for look_ahead, refinement in ((1, 0), (4, 0), (2, 1))
+    ],
+    "parallel": [
+        {"padding": padding, "residual_channels": 4, "gate_channels": 6, "skip_channels": 5, **shape}
+        for padding in ("causal", "same") for shape in (
+            {"cycles": 2, "depth": 3, "condition_channels": 3, "condition_window": 1},
+            {"cycles": 1, "depth": 4, "kernel_size": 2, "condition_window": 0},
+        )
+    ] + [{"padding": "same", "kernel_size": 1, "residual_channels": 4, "gate_channels": 6, "skip_channels": 5,
+          "cycles": 1, "depth": 2, "condition_channels": 3, "condition_window": 1}],
+}  # fmt: skip
+SPEAKERS = {"speakers": ("ann", "bob", "cy"), "speaker_channels": 2}
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Random values in every parameter, biases and zero-initialised ones included: zeros hide reads."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return module.double().eval()
+
+
+def block_subject(name: str, block: nn.Module) -> Subject:
+    conditioned = isinstance(block, ResidualBlock | DilatedStack)
+
+    def inputs(batch: int, steps: int) -> tuple[Tensor, ...]:
+        x = torch.randn(batch, CHANNELS, steps, dtype=torch.float64)
+        return (x, torch.randn(batch, CONDITION, steps, dtype=torch.float64)) if conditioned else (x,)
+
+    def joined(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        return torch.cat(output, dim=1) if isinstance(output, tuple) else output
+
+    def run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
+        mask = frame_mask(lengths, inputs[0].shape[-1])
+        condition = tuple(blocks.masked(c, mask) for c in inputs[1:])
+        return joined(block(inputs[0], *condition, mask=mask))
+
+    def step(inputs: tuple[Tensor, ...], state: Tensor) -> tuple[Tensor, Tensor]:
+        output, state = block.step(inputs[0], state, *inputs[1:])
+        return joined(output), state
+
+    def initial_state(batch: int) -> Tensor:
+        return block.initial_state(batch, *([CHANNELS] if hasattr(block, "hop_length") else []))
+
+    rate = getattr(block, "hop_length", 1)
+    return Subject(name, block.context, rate, inputs, run, initial_state, step)
+
+
+def istft_subject(spec: MelSpec) -> Subject:
+    layer = InverseSTFT(spec.n_fft, spec.hop_length, spec.window(torch.float64), left_padding=spec.left_padding)
+    bins = spec.n_fft // 2 + 1
+
+    def spectrum(inputs: tuple[Tensor, ...]) -> Tensor:
+        return torch.complex(*inputs[0].chunk(2, dim=1))
+
+    return Subject(
+        f"InverseSTFT-{spec.n_fft}-{spec.win_length}",
+        layer.context,
+        spec.hop_length,
+        inputs=lambda batch, steps: (torch.randn(batch, 2 * bins, steps, dtype=torch.float64),),
+        run=lambda inputs, lengths: layer(spectrum(inputs), frame_mask(lengths, inputs[0].shape[-1])),
+        initial_state=layer.initial_state,
+        step=lambda inputs, state: layer.step(spectrum(inputs), state),
+        flush=layer.flush,
+    )
+
+
+def vocoder_subject(name: str, vocoder: Vocoder, *, teacher_forced: bool = False, first_item: int = 0) -> Subject:
+    """The vocoder as its user sees it, or, for context and causality, with the samples before each one given.
+
+    Where it knows speakers, each item of a batch has the next.
+    """
+    hop = vocoder.mel.hop_length
+
+    def who(batch: int) -> list[str] | None:
+        names = vocoder.speakers
+        return [names[(first_item + i) % len(names)] for i in range(batch)] if names else None
+
+    def indices(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return vocoder.speaker_condition.indices(who(len(inputs[0])), len(inputs[0]))
+
+    def teacher_forced_run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        shape = (len(inputs[0]), inputs[0].shape[-1] * hop)
+        samples = torch.rand(shape, dtype=torch.float64, generator=generator) - 0.5
+        return vocoder(samples, inputs[0], speakers=next(iter(indices(inputs)), None))
+
+    def differentiable_run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
+        mask = frame_mask(lengths, inputs[0].shape[-1])
+        return vocoder.generate(inputs[0], mask, torch.zeros(len(inputs[0])), 0, *indices(inputs))
+
+    def run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
+        return vocoder.synthesize(inputs[0], lengths=lengths, seed=7, speaker=who(len(inputs[0])))
+
+    if inputs_are_given := teacher_forced:
+        run = teacher_forced_run if vocoder.objective == "likelihood" else differentiable_run
+    return Subject(
+        name,
+        vocoder.context,
+        hop,
+        inputs=lambda batch, steps: (torch.randn(batch, vocoder.mel.n_mels, steps, dtype=torch.float64),),
+        run=run,
+        initial_state=None
+        if inputs_are_given
+        else lambda batch: vocoder.initial_state(batch, seed=7, speaker=who(batch)),
+        step=lambda inputs, state: vocoder.step(inputs[0], state),
+        flush=vocoder.flush,
+        for_item=lambda i: vocoder_subject(name, vocoder, teacher_forced=teacher_forced, first_item=i),
+    )
+
+
+def all_blocks() -> list[Subject]:
+    subjects = [istft_subject(MEL), istft_subject(CENTRED_SHORT_WINDOW)]
+    for kind, makers in BLOCKS.items():
+        for i, make in enumerate(makers):
+            for padding in ("causal", "same"):
+                torch.manual_seed(0)
+                subjects.append(block_subject(f"{kind.__name__}-{i}-{padding}", randomised(make(padding))))
+    return subjects
+
+
+def all_vocoders(**speakers: Any) -> list[tuple[str, Vocoder]]:
+    found = []
+    for name, options in VOCODER_OPTIONS.items():
+        for i, option in enumerate(options):
+            for spec in (MEL, CENTRED_SHORT_WINDOW)[: 1 if speakers else 2]:
+                torch.manual_seed(0)
+                tags = [str(v) for k, v in option.items() if k in ("output", "padding")]
+                label = "-".join([name, str(i), *tags, "centred" if spec.center else "uncentred"])
+                label += "-speakers" if speakers else ""
+                found.append((label, randomised(VOCODERS[name](spec, **option, **speakers))))
+    return found

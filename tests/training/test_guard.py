@@ -1,0 +1,416 @@
+"""The loss guard: steps that are no numbers are skipped, the third in a row is undone at a lower learning rate."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.corpus import write_corpus, write_recipe
+from support.runs import assert_same_checkpoint, checkpoint, rows, train
+
+from wavegen.checkpoint import load_checkpoint
+from wavegen.corpora.manifest import Clip, read_manifest
+from wavegen.mel import profile
+from wavegen.training import data
+from wavegen.training.config import TrainingConfig
+from wavegen.training.guard import skip
+from wavegen.training.objectives import AdversarialObjective, Losses, Objective, ReconstructionObjective
+from wavegen.training.state import TrainingState
+from wavegen.vocoders import VOCODERS, Vocoder
+
+CONSTANT = "training.decay=constant"
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, corpus: Path) -> Path:
+    return write_recipe(tmp_path / "r.yaml", corpus)
+
+
+class Poison:
+    """Makes chosen steps of training no numbers, in chosen attempts at them; counts the attempts."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        steps: set[int],
+        *,
+        attempts: int = 1,
+        kind: type[Objective] = ReconstructionObjective,
+    ) -> None:
+        self.attempts: Counter[int] = Counter()
+        original = kind.forward
+
+        def forward(objective: Objective, batch: data.Batch, *, step: int = 0) -> Losses:
+            parts = original(objective, batch, step=step)
+            if torch.is_grad_enabled():  # validation is left alone
+                self.attempts[step + 1] += 1
+                if step + 1 in steps and self.attempts[step + 1] <= attempts:
+                    return self.spoil(objective.vocoder, parts)
+            return parts
+
+        monkeypatch.setattr(kind, "forward", forward)
+
+    def spoil(self, vocoder: Vocoder, parts: Losses) -> Losses:
+        return {**parts, "loss": parts["loss"] * NAN}
+
+
+class PoisonedGradient(Poison):
+    """The loss is a number, its gradient is not."""
+
+    def spoil(self, vocoder: Vocoder, parts: Losses) -> Losses:
+        weight = next(vocoder.parameters()).flatten()[0]
+        return {**parts, "loss": parts["loss"] + (weight - weight.detach()).sqrt()}
+
+
+def clips_of_step(run: Path, step: int) -> list[str]:
+    """What the step after ``step - 1`` others reads, by the segments themselves."""
+    clips = [clip for clip in read_manifest(run / "features/manifest.tsv", Clip) if clip.split == "train"]
+    ends = torch.tensor([clip.frames for clip in clips]).cumsum(0)
+    names = []
+    for place in range(4):
+        random = np.random.Generator(np.random.Philox(key=np.array([0, (step - 1) << 24 | place], dtype=np.uint64)))
+        names.append(clips[int((ends <= int(random.integers(int(ends[-1])))).sum())].name)
+    return names
+
+
+@pytest.mark.parametrize("kind", [Poison, PoisonedGradient])
+def test_a_step_that_is_no_number_is_skipped_and_recorded(
+    tmp_path: Path, recipe: Path, kind: type[Poison], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    kind(monkeypatch, {3, 6})
+    run = tmp_path / "run"
+    assert train(recipe, run) == 0
+    skipped = rows(run, "skipped")
+    assert [row["step"] for row in skipped] == [3, 6]
+    assert skipped[0]["wrong"] == (["loss", "gradient_norm"] if kind is Poison else ["gradient_norm"])
+    assert [row["clips"] for row in skipped] == [clips_of_step(run, 3), clips_of_step(run, 6)]
+    names = ", ".join(clips_of_step(run, 3)[:3])
+    wrong = ", ".join(skipped[0]["wrong"])
+    assert f"step 3: not finite: {wrong}; skipped (clips {names}, …)\n" in capsys.readouterr().out
+    assert [row["step"] for row in rows(run, "train")] == [1, 2, 4, 5, 7, 8]
+    assert not rows(run, "rollback")
+    tensors, header = load_checkpoint(checkpoint(run, 8))
+    assert (header["step"], header["rollbacks"]) == (8, 0)
+    assert tensors["optimizer.0.step"] == 6
+    assert all(value.isfinite().all() for value in tensors.values())
+    # At step 6 a checkpoint was due; one is good where its step was taken.
+    assert not checkpoint(run, 6).exists()
+
+
+def test_a_skip_touches_neither_weights_nor_averages_nor_optimisers() -> None:
+    state = TrainingState(VOCODERS["spectral"](profile("bigvgan-24k"), channels=4, layers=1), TrainingConfig(steps=9))
+    for step in range(2):
+        for parameter in state.vocoder.parameters():
+            parameter.grad = torch.full_like(parameter, NAN if step else 1.0)
+        if step == 0:
+            state.take_step()
+            before = {name: value.clone() for name, value in state.tensors().items()}
+    record = skip(state, {"loss": torch.tensor(NAN), "mel": torch.tensor(1.0)}, ["a"])
+    assert record == (2, ["loss"], ["a"])
+    assert state.step == 2
+    assert all(torch.equal(before[name], value) for name, value in state.tensors().items())
+
+
+def test_the_clip_at_fault_is_among_the_names(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = data.read_crop
+
+    def read_crop(clip: Clip, *arguments: Any) -> data.Batch:
+        crop = original(clip, *arguments)
+        return crop._replace(audio=crop.audio * NAN) if clip.name == "a4" else crop
+
+    monkeypatch.setattr(data, "read_crop", read_crop)
+    run = tmp_path / "run"
+    assert train(recipe, run, "training.batch_size=1", "training.steps=10") == 0
+    skipped = rows(run, "skipped")
+    assert skipped
+    assert {tuple(row["clips"]) for row in skipped} == {("a4",)}
+    assert len(skipped) + len(rows(run, "train")) == 10
+
+
+def test_two_in_a_row_are_not_three(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Poison(monkeypatch, {3, 4, 6, 7})
+    assert train(recipe, tmp_path / "run") == 0
+    assert len(rows(tmp_path / "run", "skipped")) == 4
+    assert not rows(tmp_path / "run", "rollback")
+
+
+def test_the_third_in_a_row_goes_back_to_the_last_good_checkpoint_at_half_the_rate(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    poison, run = Poison(monkeypatch, {5, 6, 7}), tmp_path / "run"
+    assert train(recipe, run, CONSTANT) == 0
+    assert "3 such steps in a row: back to step 4, with the learning rate times 0.5\n" in capsys.readouterr().out
+    assert [poison.attempts[step] for step in range(1, 9)] == [1, 1, 1, 1, 2, 2, 2, 1]
+    (row,) = rows(run, "rollback")
+    assert (row["step"], row["from_step"], row["learning_rate_factor"]) == (4, 7, 0.5)
+    assert [(s["step"], s["clips"]) for s in row["skipped"]] == [(n, clips_of_step(run, n)) for n in (5, 6, 7)]
+    rates = {row["step"]: row["learning_rate"] for row in rows(run, "train")}
+    assert list(rates) == list(range(1, 9))  # each step once: what was undone is not told twice
+    assert [rates[step] / rates[4] for step in (5, 6, 7, 8)] == [0.5] * 4
+    assert load_checkpoint(checkpoint(run, 8))[1]["rollbacks"] == 1
+    assert load_checkpoint(checkpoint(run, 8))[0]["optimizer.0.step"] == 8
+
+
+def test_a_rollback_undoes_the_steps_since_the_checkpoint(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps 5 and 6 were taken before the trouble: undone, they are taken anew from the weights of step 4."""
+    settings = (CONSTANT, "training.checkpoint_every=4", "training.steps=10")
+    Poison(monkeypatch, {7, 8, 9})
+    assert train(recipe, tmp_path / "a", *settings) == 0
+    Poison(monkeypatch, {5, 6, 7})
+    assert train(recipe, tmp_path / "b", *settings) == 0
+    assert rows(tmp_path / "a", "rollback")[0]["step"] == rows(tmp_path / "b", "rollback")[0]["step"] == 4
+    assert_same_checkpoint(checkpoint(tmp_path / "a", 10), checkpoint(tmp_path / "b", 10))
+
+
+@pytest.mark.parametrize("stop", [4, 6])
+def test_a_run_resumed_after_a_rollback_equals_an_uninterrupted_one(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for run, steps in ((whole, ("8",)), (parts, (str(stop), "8"))):
+        Poison(monkeypatch, {3, 4, 5} if stop == 6 else {2, 3, 4})
+        for end in steps:
+            settings = (CONSTANT, f"training.steps={end}", "training.checkpoint_every=1")
+            assert train(recipe, run, *settings) == 0
+        assert len(rows(run, "rollback")) == 1
+    assert_same_checkpoint(checkpoint(whole, 8), checkpoint(parts, 8))
+
+
+def test_a_run_killed_just_after_a_rollback_keeps_the_lower_rate(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = (CONSTANT, "training.checkpoint_every=4")
+    Poison(monkeypatch, {5, 6, 7})
+    assert train(recipe, whole, *settings) == 0
+
+    poison = Poison(monkeypatch, {5, 6, 7})
+    original: Callable[..., None] = TrainingState.take_step
+
+    def dies(state: TrainingState) -> None:
+        if poison.attempts[5] == 2:
+            raise KeyboardInterrupt
+        original(state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "take_step", dies)
+        assert train(recipe, killed, *settings) == 130
+    assert train(recipe, killed, *settings) == 0  # the poison is used up: only the checkpoint knows of it
+    assert_same_checkpoint(checkpoint(whole, 8), checkpoint(killed, 8))
+    assert len(rows(killed, "rollback")) == 1
+
+
+ADVERSARIAL = (
+    "training.adversarial={periods: [2], period_channels: [4], resolutions: [], betas: [0.3, 0.4], weight_decay: 0.5, "
+    "clip_norm: 0.01, learning_rate: 1.0e-3}"
+)
+
+
+def test_a_rollback_lowers_the_rate_of_the_discriminators_too(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[tuple[int, list[float]]] = []
+    original = TrainingState.take_step
+
+    def take_step(state: TrainingState) -> None:
+        assert state.discriminator_optimizer is not None
+        (group,) = state.discriminator_optimizer.param_groups
+        assert (group["betas"], group["weight_decay"]) == ((0.3, 0.4), 0.5)
+        gradients = [p.grad for p in state.discriminators.parameters() if p.grad is not None]
+        assert torch.stack([gradient.norm() for gradient in gradients]).norm() <= 0.01 * 1.001
+        step = state.step
+        original(state)
+        rates.append((step, [state.optimizer.param_groups[0]["lr"], group["lr"]]))
+
+    monkeypatch.setattr(TrainingState, "take_step", take_step)
+    Poison(monkeypatch, {5, 6, 7}, kind=AdversarialObjective)
+    assert train(recipe, tmp_path / "run", CONSTANT, ADVERSARIAL) == 0
+    assert [step for step, _ in rates] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert [[after / before for after, before in zip(of, rates[3][1], strict=True)] for _, of in rates[4:]] == [
+        [0.5, 0.5]
+    ] * 4
+
+
+def test_discriminators_that_are_no_numbers_are_not_saved() -> None:
+    config = TrainingConfig(steps=9, adversarial={"periods": (2,), "period_channels": (4,), "resolutions": ()})
+    state = TrainingState(VOCODERS["spectral"](profile("bigvgan-24k"), channels=4, layers=1), config)
+    assert state.is_finite()
+    assert state.discriminators is not None
+    with torch.no_grad():
+        next(state.discriminators.parameters()).flatten()[0] = NAN
+    assert not state.is_finite()
+
+
+def test_means_in_the_log_begin_anew_after_a_rollback(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps 5 and 6 were taken, undone, and taken again: a mean over both attempts would differ."""
+    settings = (CONSTANT, "training.checkpoint_every=4", "training.log_every=8")
+    Poison(monkeypatch, {7, 8, 9})
+    assert train(recipe, tmp_path / "a", *settings, "training.steps=16") == 0
+    Poison(monkeypatch, {5, 6, 7})
+    assert train(recipe, tmp_path / "b", *settings, "training.steps=16") == 0
+    losses = [[row["loss"] for row in rows(tmp_path / run, "train")] for run in "ab"]
+    assert losses[0] == losses[1]
+
+
+def test_a_validation_after_a_skip_is_never_the_best(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No checkpoint is written then, so there would be no best one to find."""
+    Poison(monkeypatch, {4})
+    run = tmp_path / "run"
+    assert train(recipe, run, "training.steps=5", "training.checkpoint_every=1") == 0
+    first, last = rows(run, "valid")
+    assert load_checkpoint(checkpoint(run, 5))[1]["best"] == pytest.approx(last["loss"])
+    assert (first["step"], last["step"]) == (4, 5)
+    assert load_checkpoint(run / "checkpoints/best.safetensors")[1]["step"] == 5
+
+
+def test_a_run_whose_last_step_was_skipped_can_be_extended(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Poison(monkeypatch, {8})
+    run = tmp_path / "run"
+    assert train(recipe, run, "training.checkpoint_every=100", "training.validate_every=100") == 0
+    assert checkpoint(run, 8).exists()
+    assert train(recipe, run, "training.checkpoint_every=100", "training.validate_every=100", "training.steps=9") == 0
+    assert [row["step"] for row in rows(run, "train")] == [*range(1, 8), 9]
+
+
+def test_a_log_without_a_checkpoint_begins_anew(tmp_path: Path, recipe: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "log.jsonl").write_text('{"step": 3, "kind": "train"}\n')
+    assert train(recipe, run) == 0
+    assert [row["step"] for row in rows(run, "train")] == list(range(1, 9))
+
+
+def test_without_a_checkpoint_to_go_back_to_training_stops(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    Poison(monkeypatch, {1, 2, 3})
+    assert train(recipe, tmp_path / "run") == 2
+    assert capsys.readouterr().err == (
+        "wavegen-train: error: step 3: 3 steps in a row were not finite (gradient_norm, loss), and there is no "
+        f"checkpoint to go back to; look at the clips of the rows 'skipped' in {tmp_path}/run/log.jsonl, or start "
+        "anew with a lower training.learning_rate\n"
+    )
+    assert [row["step"] for row in rows(tmp_path / "run", "skipped")] == [1, 2, 3]
+
+
+def test_the_third_rollback_is_not_made(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    poison, run = Poison(monkeypatch, {5, 6, 7}, attempts=9), tmp_path / "run"
+    assert train(recipe, run) == 2
+    error = capsys.readouterr().err
+    assert "step 7: 3 steps in a row were not finite (gradient_norm, loss), after going back 2 times;" in error
+    assert poison.attempts[7] == 3
+    assert [row["learning_rate_factor"] for row in rows(run, "rollback")] == [0.5, 0.25]
+    assert not (run / "model.safetensors").exists()
+    assert max(path.name for path in (run / "checkpoints").iterdir()) == checkpoint(run, 4).name
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, broken = TrainingState.take_step, []
+
+    def breaks(state: TrainingState) -> None:
+        original(state)
+        if state.step == 3 and not broken:
+            broken.append(True)
+            with torch.no_grad():
+                next(state.vocoder.parameters()).fill_(NAN)
+
+    monkeypatch.setattr(TrainingState, "take_step", breaks)
+    run = tmp_path / "run"
+    assert train(recipe, run, "training.checkpoint_every=1") == 0
+    (row,) = rows(run, "rollback")
+    assert (row["step"], row["from_step"]) == (2, 6)
+    assert all(v.isfinite().all() for v in load_checkpoint(run / "model.safetensors")[0].values())
+
+
+def test_weights_that_are_no_numbers_do_not_become_a_model(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    original = TrainingState.take_step
+
+    def breaks(state: TrainingState) -> None:
+        original(state)
+        if state.step == 8:
+            with torch.no_grad():
+                next(state.vocoder.parameters()).fill_(NAN)
+
+    monkeypatch.setattr(TrainingState, "take_step", breaks)
+    assert train(recipe, tmp_path / "run") == 2
+    assert "step 8: some weights are no numbers; the checkpoint before is kept" in capsys.readouterr().err
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_validation_that_is_no_number_is_never_the_best(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = ReconstructionObjective.forward
+
+    def forward(objective: ReconstructionObjective, batch: data.Batch, *, step: int = 0) -> Losses:
+        parts = original(objective, batch, step=step)
+        wrong = step == 4 and not torch.is_grad_enabled()
+        return {**parts, "loss": parts["loss"] * NAN} if wrong else parts
+
+    monkeypatch.setattr(ReconstructionObjective, "forward", forward)
+    run = tmp_path / "run"
+    assert train(recipe, run) == 0
+    assert load_checkpoint(run / "checkpoints/best.safetensors")[1]["step"] == 8
+
+
+# Poisons one process alone, and there the loss alone, whose gradient stays a number: only talking can tell the other.
+ONE_OF_TWO = """
+import os, sys, torch
+from wavegen.commands.train import main
+from wavegen.training.objectives import ReconstructionObjective
+original, seen = ReconstructionObjective.forward, []
+def forward(self, batch, *, step=0):
+    parts = original(self, batch, step=step)
+    if torch.is_grad_enabled() and os.environ["RANK"] == "1" and step + 1 in (2, 5, 6, 7) and step not in seen:
+        seen.append(step)
+        parts = {**parts, "loss": parts["loss"] + torch.tensor(float("nan"))}
+    return parts
+ReconstructionObjective.forward = forward
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_processes_agree_on_what_is_skipped_and_undone(tmp_path: Path, recipe: Path) -> None:
+    script, run = tmp_path / "one_of_two.py", tmp_path / "run"
+    script.write_text(ONE_OF_TWO)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script),
+        str(recipe), "--out", str(run), "--device", "cpu",
+    ]  # fmt: skip
+    result = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, capture_output=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("step 2: not finite: a loss elsewhere; skipped (clips ") == 1
+    assert result.stdout.count("3 such steps in a row: back to step 4,") == 1
+    assert [row["step"] for row in rows(run, "skipped")] == [2]
+    assert [row["step"] for row in rows(run, "rollback")] == [4]
+    assert [row["step"] for row in rows(run, "train")] == [1, 3, 4, 5, 6, 7, 8]
+    tensors, header = load_checkpoint(checkpoint(run, 8))
+    assert (tensors["optimizer.0.step"], header["rollbacks"]) == (7, 1)

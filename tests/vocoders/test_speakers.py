@@ -1,0 +1,421 @@
+"""Who speaks: told to a vocoder, learned by it, kept with its weights, and asked for by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from support.corpus import RATE, voice, write_recipe
+from support.runs import assert_same_checkpoint, checkpoint, train
+from support.vocoders import SPEC, tiny_mel, tiny_vocoder, vocoder_config, write_model
+
+from wavegen.benchmark import _generate
+from wavegen.checkpoint import load_checkpoint, load_state, load_vocoder, save_checkpoint, save_state
+from wavegen.commands import evaluate, synth
+from wavegen.corpora.manifest import Clip, Recording, read_manifest, speaker_table
+from wavegen.errors import CheckpointError, ConfigError, DataError
+from wavegen.mel import save_mel
+from wavegen.recipe import load_recipe
+from wavegen.synthesis import synthesize, synthesize_files
+from wavegen.training.data import read_crop
+from wavegen.vocoders import VOCODERS, Vocoder
+
+NAMES = ("ann", "bob", "cy")
+pytestmark = pytest.mark.usefixtures("alone")
+ALL = pytest.mark.parametrize("name", sorted(VOCODERS))
+
+
+def speaking(name: str, **changes: Any) -> Vocoder:
+    return tiny_vocoder(name, speakers=NAMES, speaker_channels=3, **changes)
+
+
+def mel_of(frames: int = 12) -> torch.Tensor:
+    return torch.from_numpy(tiny_mel(frames))[None]
+
+
+def loss_of(vocoder: Vocoder, speakers: list[int] | None) -> torch.Tensor:
+    """Something of the output to differentiate."""
+    mel = mel_of().expand(2, -1, -1)
+    who = None if speakers is None else torch.tensor(speakers)
+    if vocoder.objective == "likelihood":
+        return vocoder.log_prob(torch.zeros(2, 12 * SPEC.hop_length), mel, speakers=who).sum()
+    return vocoder(mel, speakers=who).square().sum()
+
+
+# ---- vocoders
+
+
+@ALL
+def test_each_speaker_has_a_voice_of_its_own_whatever_else_is_in_the_batch(name: str) -> None:
+    vocoder, mel = speaking(name).eval(), mel_of()
+    assert vocoder.speakers == NAMES
+    alone = torch.cat([vocoder.synthesize(mel, speaker=who) for who in NAMES])
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert (alone[i] - alone[j]).abs().max() > 5e-3 * alone.abs().max()
+    together = vocoder.synthesize(mel.expand(3, -1, -1), speaker=NAMES)
+    tolerance = 0.0 if name == "wavenet" else 1e-4  # a WaveNet's samples are the same bit for bit
+    torch.testing.assert_close(together, alone, rtol=0, atol=tolerance * float(alone.abs().max()))
+
+
+@ALL
+def test_the_table_learns_from_those_who_speak_alone(name: str) -> None:
+    vocoder = speaking(name)
+    loss_of(vocoder, [0, 2]).backward()
+    gradient = vocoder.speaker_condition.embedding.weight.grad
+    assert (gradient.abs().sum(1) > 0).tolist() == [True, False, True]
+    assert vocoder.speaker_condition.project.weight.grad.abs().sum() > 0
+
+
+@ALL
+def test_without_speakers_there_is_nothing_to_learn(name: str) -> None:
+    plain = tiny_vocoder(name)
+    assert plain.speakers == ()
+    assert not [key for key in plain.state_dict() if "speaker" in key]
+    untold = tiny_vocoder(name, speaker_channels=3)  # a recipe's shape, before anybody has said who speaks
+    assert untold.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_both_engines_speak_as_the_same_speaker() -> None:
+    made = {}
+    for engine in ("numba", "torch"):
+        vocoder = speaking("wavenet").eval()
+        vocoder.use_engine(engine)
+        made[engine] = vocoder.synthesize(mel_of().expand(3, -1, -1), seed=[1, 2, 3], speaker=NAMES)
+    assert torch.equal(made["numba"], made["torch"])
+
+
+def test_only_one_speaker_need_not_be_named() -> None:
+    vocoder = tiny_vocoder("spectral", speakers=["ann"], speaker_channels=3).eval()
+    assert torch.equal(vocoder.synthesize(mel_of()), vocoder.synthesize(mel_of(), speaker="ann"))
+
+
+@pytest.mark.parametrize(
+    ("speaker", "message"),
+    [
+        ("boob", "unknown speaker 'boob'; did you mean 'bob'? known are ann, bob, cy"),
+        ("zed", "unknown speaker 'zed'; known are ann, bob, cy"),
+        (None, "a model of 3 speakers; name one of ann, bob, cy"),
+        (["ann", "bob"], "2 speakers for 1 items; give one for all, or one each"),
+    ],
+)
+@ALL
+def test_a_speaker_who_cannot_be_meant_is_refused(name: str, speaker: Any, message: str) -> None:
+    vocoder = speaking(name)
+    for refusing in (
+        lambda: vocoder.synthesize(mel_of(), speaker=speaker),
+        lambda: vocoder.initial_state(1, speaker=speaker),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            refusing()
+        assert str(caught.value) == message
+
+
+@ALL
+def test_a_speaker_for_a_model_without_any_is_refused(name: str) -> None:
+    plain = tiny_vocoder(name)
+    for refusing in (lambda: plain.synthesize(mel_of(), speaker="ann"), lambda: plain.initial_state(1, speaker="ann")):
+        with pytest.raises(ConfigError, match="speaker 'ann' given to a model without speakers; leave it out"):
+            refusing()
+    with pytest.raises(ConfigError, match="speakers= given to a vocoder without any; leave them out"):
+        loss_of(plain, [0, 0])
+    with pytest.raises(ConfigError, match="a vocoder of several speakers; give speakers=, indices of ann, bob, cy"):
+        loss_of(speaking(name), None)
+
+
+def test_a_table_that_cannot_be_is_refused() -> None:
+    for names, channels in ((NAMES, 0), (("ann", "ann"), 3)):
+        with pytest.raises(ConfigError, match="give each a name of its own, and channels such as 32"):
+            tiny_vocoder("spectral", speakers=names, speaker_channels=channels)
+
+
+# ---- files
+
+
+@ALL
+def test_the_names_are_in_the_model_file(name: str) -> None:
+    path = write_model(Path("model.safetensors"), name, speakers=NAMES, speaker_channels=3)
+    assert load_checkpoint(path)[1]["speakers"] == list(NAMES)
+    vocoder = load_vocoder(path)
+    assert vocoder.speakers == NAMES
+    expected = speaking(name).prepared_for_synthesis().synthesize(mel_of(), speaker="cy")
+    assert torch.equal(vocoder.synthesize(mel_of(), speaker="cy"), expected)
+
+
+@ALL
+def test_a_file_from_before_there_were_speakers_is_read(name: str) -> None:
+    path = write_model(Path("model.safetensors"), name)
+    expected = load_vocoder(path).synthesize(mel_of())
+    tensors, header = load_checkpoint(path)
+    del header["speakers"], header["vocoder"]["speaker_channels"], header["format"]
+    save_checkpoint(path, tensors, header)
+    vocoder = load_vocoder(path)
+    assert vocoder.speakers == ()
+    assert torch.equal(vocoder.synthesize(mel_of()), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("wavenet", {}),
+        ("parallel", {}),
+        ("parallel", {"padding": "causal"}),
+        ("spectral", {}),
+        ("spectral", {"padding": "causal", "refinement_iterations": 0, "synthesis_iterations": 0}),
+    ],
+)
+def test_a_stream_that_waited_in_a_file_goes_on_in_its_voices(name: str, changes: dict[str, Any]) -> None:
+    vocoder, mel = speaking(name, **changes).prepared_for_synthesis(), mel_of(40).expand(2, -1, -1)
+    first, state = vocoder.step(mel[..., :25], vocoder.initial_state(2, speaker=["cy", "ann"]))
+    save_state(Path("stream.safetensors"), vocoder, state)
+    second, state = vocoder.step(mel[..., 25:], load_state(Path("stream.safetensors"), vocoder))
+    whole = vocoder.synthesize(mel, speaker=["cy", "ann"])
+    joined = torch.cat((first, second, vocoder.flush(state)), dim=-1)
+    torch.testing.assert_close(joined, whole, rtol=0, atol=1e-3 * float(whole.abs().max()))
+
+
+# ---- commands
+
+
+def test_synth_speaks_as_who_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(Path("model.safetensors"), "spectral", speakers=NAMES, speaker_channels=3)
+    for i in (1, 2):
+        save_mel(f"mels/{i}.npz", tiny_mel(20 * i), SPEC)
+    arguments = ["--model", "model.safetensors", "--float"]
+    assert synth.main(["mels/1.npz", "one.wav", *arguments, "--speaker", "bob"]) == 0
+    assert synth.main(["mels", "all", *arguments, "--speaker", "bob", "--batch", "2"]) == 0
+    vocoder = load_vocoder("model.safetensors")
+    expected = synthesize(vocoder, tiny_mel(20), speaker="bob")
+    assert np.abs(expected - synthesize(vocoder, tiny_mel(20), speaker="ann")).max() > 1e-2
+    for path in ("one.wav", "all/1.wav"):
+        np.testing.assert_allclose(soundfile.read(path, dtype="float32")[0], expected, rtol=0, atol=1e-5)
+    capsys.readouterr()
+    for extra, message in {
+        (): "a model of 3 speakers; name one of ann, bob, cy",
+        ("--speaker", "anne"): "unknown speaker 'anne'; did you mean 'ann'? known are ann, bob, cy",
+    }.items():
+        assert synth.main(["mels", "none", *arguments, *extra]) == 2
+        assert capsys.readouterr().err == f"wavegen-synth: error: {message}\n"
+    assert not Path("none").exists()
+    with pytest.raises(ConfigError, match="unknown speaker 'dan'"):
+        synthesize_files(vocoder, [(Path("mels/1.npz"), Path("none/1.wav"))], speaker="dan")
+    assert not Path("none").exists()
+
+
+def test_evaluate_lets_the_model_speak_as_the_folder_of_each_recording(capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(Path("model/model.safetensors"), "spectral", speakers=NAMES, speaker_channels=3)
+    write_model(Path("plain/model.safetensors"), "spectral")
+    for path in ("real/ann/x.wav", "real/cy/x.wav"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, voice(0.5, rate=SPEC.sample_rate_hz), SPEC.sample_rate_hz)
+
+    def made(*arguments: str) -> list[np.ndarray]:
+        assert evaluate.main(["real", *arguments, "--jobs", "1"]) == 0
+        return [soundfile.read(f"evaluation/audio/model/{who}/x.wav")[0] for who in ("ann", "cy")]
+
+    both = ["--model", "model", "--model", "plain"]
+    ann, cy = made(*both)
+    assert np.abs(ann - cy).max() > 1e-2  # of the same recording
+    as_cy, also_as_cy = made(*both, "--speaker", "cy")
+    np.testing.assert_array_equal(as_cy, cy)
+    np.testing.assert_array_equal(also_as_cy, cy)
+    capsys.readouterr()
+    for arguments, message in {
+        ("real", *both, "--speaker", "zed"): "unknown speaker 'zed'; known are ann, bob, cy",
+        ("real", *both[2:], "--speaker", "cy"): "speaker 'cy' for no model that knows any; leave it out",
+        ("real/cy/x.wav", "--model", "model"): None,
+    }.items():
+        assert evaluate.main([*arguments, "--jobs", "1", "--out", "other"]) == (2 if message else 0)
+        assert not message or capsys.readouterr().err == f"wavegen-evaluate: error: {message}\n"
+        assert not message or not Path("other").exists()
+    Path("real/ann").rename("real/dan")
+    assert evaluate.main(["real", *both, "--out", "third"]) == 2
+    assert capsys.readouterr().err == (
+        "wavegen-evaluate: error: --speaker: dan/x lies in dan, which is none of the model's speakers; "
+        "give one of ann, bob, cy, or put each recording in a folder of its speaker's name\n"
+    )
+
+
+@ALL
+def test_bench_measures_any_speaker(name: str) -> None:
+    assert _generate(speaking(name).prepared_for_synthesis(), 2, 3) > 0
+
+
+# ---- corpora
+
+
+def recordings(*named: str) -> list[Recording]:
+    """``speaker/name`` in the training split, ``speaker/name!`` held back."""
+    return [
+        Recording(name.rstrip("!"), Path(name), "valid" if name.endswith("!") else "train", None, name.split("/")[0])
+        for name in named
+    ]
+
+
+def test_the_table_is_of_those_who_are_trained_on() -> None:
+    assert speaker_table(recordings("b/2", "a/1", "b/3", "a/2!")) == ("a", "b")
+    for rows, message in (
+        (
+            recordings("a/1", "/2", "/3!"),
+            "data.speakers: 2 of 3 recordings have no speaker: /2, /3; put each in a folder",
+        ),
+        (recordings("a/1", "a/2!"), "data.speakers: all speak as 'a'; set it to false for one speaker"),
+        (
+            recordings("a/1", "b/2", "c/3!"),
+            "data.held_out: 1 of the speakers held back have nothing to train on: c; hold back some recordings of each",
+        ),
+    ):
+        with pytest.raises(DataError) as caught:
+            speaker_table(rows)
+        assert str(caught.value).startswith(message)
+
+
+def test_a_clip_of_a_speaker_who_is_missing_from_the_table_is_refused() -> None:
+    soundfile.write("a.wav", voice(0.5, rate=SPEC.sample_rate_hz), SPEC.sample_rate_hz)
+    save_mel("a.npz", tiny_mel(250), SPEC)
+    clip = Clip("x/a", "train", 4000, 250, Path("a.wav"), Path("a.npz"), "bob")
+    assert read_crop(clip, SPEC, 0, 8, ("ann", "bob")).speakers.tolist() == [1]
+    assert read_crop(clip, SPEC, 0, 8).speakers is None
+    with pytest.raises(ConfigError, match="unknown speaker 'bob'; known are ann, cy"):
+        read_crop(clip, SPEC, 0, 8, ("ann", "cy"))
+
+
+# ---- training
+
+SHORT = ("training.steps=4", "training.checkpoint_every=2", "training.validate_every=2", 'data.held_out="*/0"')
+HEARD = ("training.listen_clips=2", "training.listen_frames=16", "samples={clips: 2, baseline_iterations: 1}")
+
+
+def write_speakers(*names: str, folder: str = "corpus") -> Path:
+    """Three clips of each; 0 is held back."""
+    for index, name in enumerate(names):
+        (Path(folder) / name).mkdir(parents=True)
+        for i in range(3):
+            soundfile.write(Path(folder) / name / f"{i}.wav", voice(0.4, pitch_hz=100 + 80 * index, seed=i), RATE)
+    return Path(folder)
+
+
+def speaker_recipe(vocoder: str = "spectral", corpus: str = "corpus") -> Path:
+    path = write_recipe(Path("tiny.yaml"), Path(corpus).absolute(), vocoder=vocoder)
+    text = path.read_text().replace("vocoder: {", "vocoder: {speaker_channels: 4, ")
+    path.write_text(text.replace("data: {", "data: {speakers: true, "))
+    return path
+
+
+@ALL
+def test_a_training_learns_its_speakers_and_resumes_bit_for_bit(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_speakers("low", "high")
+    recipe = speaker_recipe(name)
+    extra = (
+        ()
+        if name == "wavenet"
+        else ("training.adversarial={periods: [2], period_channels: [4], resolutions: [], start_step: 1}",)
+    )
+    assert train(recipe, Path("whole"), *SHORT, *extra, *HEARD) == 0
+    assert "2 speakers, receptive field" in capsys.readouterr().out
+    tensors, header = load_checkpoint(Path("whole/model.safetensors"))
+    assert header["speakers"] == ["high", "low"]
+    assert {clip.speaker for clip in read_manifest(Path("whole/features/manifest.tsv"), Clip)} == {"high", "low"}
+    late = load_checkpoint(checkpoint(Path("whole"), 4))[0]["model.speaker_condition.embedding.weight"]
+    early = load_checkpoint(checkpoint(Path("whole"), 2))[0]["model.speaker_condition.embedding.weight"]
+    assert ((late - early).abs().sum(1) > 0).all()
+    assert tensors["ema.speaker_condition.embedding.weight"].shape == (2, 4)
+
+    assert train(recipe, Path("part"), *SHORT, *extra, *HEARD) == 0
+    checkpoint(Path("part"), 4).unlink()
+    Path("part/model.safetensors").unlink()
+    assert train(recipe, Path("part"), *SHORT, *extra, *HEARD) == 0
+    assert "resuming at step 2" in capsys.readouterr().out
+    assert_same_checkpoint(checkpoint(Path("whole"), 4), checkpoint(Path("part"), 4))
+
+    spoken = soundfile.read("whole/samples/low/0.wav")[0]
+    vocoder = load_vocoder("whole")
+    mel = np.load("whole/features/mels/low/0.npz")["mel"]
+    expected = {who: synthesize(vocoder, mel, speaker=who).clip(-1, 1) for who in ("high", "low")}
+    assert np.abs(spoken - expected["low"]).max() < 1e-4 < np.abs(expected["high"] - expected["low"]).max()
+
+
+def test_a_run_from_before_there_were_speakers_goes_on() -> None:
+    write_speakers("low", "high")
+    recipe = write_recipe(Path("tiny.yaml"), Path("corpus").absolute())
+    assert train(recipe, Path("run"), *SHORT) == 0
+    tensors, header = load_checkpoint(checkpoint(Path("run"), 4))
+    del header["speakers"], header["vocoder"]["speaker_channels"], header["format"]
+    save_checkpoint(checkpoint(Path("run"), 4), tensors, header)
+    assert train(recipe, Path("run"), *SHORT, "training.steps=5") == 0
+    assert train(recipe, Path("tuned"), *SHORT, "init=run") == 0
+
+
+def test_other_speakers_are_refused_in_a_resumed_run_and_of_an_init(capsys: pytest.CaptureFixture[str]) -> None:
+    write_speakers("ann", "bob")
+    assert train(speaker_recipe(), Path("run"), *SHORT) == 0
+    assert train(speaker_recipe(), Path("tuned"), *SHORT, "init=run") == 0
+    assert train(write_recipe(Path("plain.yaml"), Path("corpus")), Path("plain"), *SHORT) == 0
+    write_speakers("ann", "cy", folder="others")
+    capsys.readouterr()
+
+    assert train(speaker_recipe(corpus="others"), Path("third"), *SHORT, "init=run") == 2
+    found = str(Path("run/checkpoints/step-00000004.safetensors").absolute())
+    assert capsys.readouterr().err == (
+        f"wavegen-train: error: {found}: was trained with other speakers (it has bob, it lacks cy); "
+        "give the init the recipe was made for, or change the recipe\n"
+    )
+    assert train(speaker_recipe(), Path("third"), *SHORT, "init=plain") == 2
+    assert "was trained with another vocoder (vocoder.speaker_channels is 0, not 4); " in capsys.readouterr().err
+    assert not Path("third").exists()
+
+    write_speakers("dan", folder="corpus")
+    Path("run/model.safetensors").unlink()
+    assert train(speaker_recipe(), Path("run"), *SHORT) == 2
+    assert "was trained with other speakers (it lacks dan); give another --out" in capsys.readouterr().err
+
+
+def test_a_corpus_that_cannot_tell_speakers_is_refused_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_speakers("ann")
+    assert train(speaker_recipe(), Path("run"), *SHORT) == 2
+    assert "data.speakers: all speak as 'ann'; " in capsys.readouterr().err
+    assert train(speaker_recipe(corpus="corpus/ann"), Path("run"), *SHORT, "data.held_out=0.5") == 2
+    assert "data.speakers: 3 of 3 recordings have no speaker: 0, 1, 2; " in capsys.readouterr().err
+    assert not list(Path("run").glob("**/*.npz"))
+
+
+def test_a_list_says_who_speaks_where_it_is_asked() -> None:
+    write_speakers("ann", "bob")
+    lines = [
+        f"corpus/{who}/{i}.wav\t{'valid' if i == 0 else 'train'}\t{who}y" for who in ("ann", "bob") for i in range(3)
+    ]
+    Path("list.tsv").write_text("\n".join(["path\tsplit\tspeaker", *lines]) + "\n")
+    assert train(speaker_recipe(), Path("told"), *SHORT, "data.manifest=list.tsv") == 0
+    assert load_vocoder("told").speakers == ("anny", "boby")
+    assert (
+        train(write_recipe(Path("p.yaml"), Path("corpus")), Path("untold"), *SHORT, "data.manifest=list.tsv", *HEARD)
+        == 0
+    )
+    assert load_vocoder("untold").speakers == ()
+
+
+def test_a_recipe_needs_both_the_names_and_their_channels() -> None:
+    path = speaker_recipe()
+    assert load_recipe(path).vocoder.speaker_channels == 4
+    for override, said in {
+        "data.speakers=false": "false, vocoder.speaker_channels 4",
+        "vocoder.speaker_channels=0": "true, vocoder.speaker_channels 0",
+    }.items():
+        with pytest.raises(ConfigError) as caught:
+            load_recipe(path, [override])
+        assert str(caught.value) == (
+            f"tiny.yaml: data.speakers is {said}; a vocoder that is told who speaks needs both: true, and such as 32"
+        )
+
+
+def test_names_that_are_no_list_are_a_damaged_file() -> None:
+    path = write_model(Path("model.safetensors"))
+    tensors, header = load_checkpoint(path)
+    save_checkpoint(path, tensors, {key: value for key, value in header.items() if key != "format"} | {"speakers": 3})
+    with pytest.raises(CheckpointError, match="holds no vocoder"):
+        load_vocoder(path)
+    assert json.loads(json.dumps(vocoder_config("spectral")))["speaker_channels"] == 0

@@ -1,0 +1,1 @@
+"""The compiled engine of an autoregressive vocoder (numba)."""
