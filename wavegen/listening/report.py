@@ -194,7 +194,7 @@ def _inert(text: str) -> str:
 
 
 def _joined(names: Sequence[str]) -> str:
-    folder = files("wavegen.evaluation") / "page"
+    folder = files("wavegen.listening") / "page"
     return "\n".join((folder / name).read_text(encoding="utf-8").replace("\r\n", "\n") for name in names)
 
 
