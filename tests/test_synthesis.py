@@ -14,7 +14,7 @@ from wavegen import synthesis
 from wavegen.errors import AudioError, MelError, OutputError
 from wavegen.mel import save_mel
 from wavegen.synthesis import Timing, find_mels, open_for, stream, synthesize, synthesize_files, synthesize_into
-from wavegen.vocoders import Vocoder
+from wavegen.vocoders import AutoregressiveVocoder, Vocoder
 
 VOCODERS = {
     "spectral-same": ("spectral", {"padding": "same"}),
@@ -200,7 +200,7 @@ def test_files_together_are_the_files_alone(
     for mel, out in mels:
         expected = synthesize(vocoder, open_for(vocoder, mel), seed=5)
         samples, _ = soundfile.read(out, dtype="float32")
-        if vocoder.objective == "likelihood":
+        if isinstance(vocoder, AutoregressiveVocoder):
             np.testing.assert_array_equal(samples, expected)
         else:  # a convolution rounds otherwise in a larger batch
             np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max(initial=0)))

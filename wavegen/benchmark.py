@@ -23,8 +23,8 @@ from wavegen.errors import ConfigError, WavegenError
 from wavegen.mel import profile
 from wavegen.recipe import build, find_recipe, load_recipe, shipped_recipes
 from wavegen.synthesis import LIVE_PIECE_FRAMES
-from wavegen.vocoders import Vocoder
-from wavegen.vocoders.wavenet import WaveNet
+from wavegen.vocoders import AutoregressiveVocoder, Vocoder
+from wavegen.vocoders.wavenet import WaveNet, WaveNetConfig
 
 SHAPES: dict[str, dict[str, Any]] = {
     "wavenet-small": {"residual_channels": 32, "skip_channels": 128, "cycles": 2},
@@ -138,9 +138,16 @@ def default_settings(model: str) -> list[Setting]:
     Raises:
         WavegenError: no such model.
     """
-    if _open(model).objective != "likelihood":
-        return [REFERENCE]
-    return [Setting("numba", precision, batch=batch) for batch in (1, 16) for precision in ("float32", "int16")]
+    vocoder = _open(model)
+    batches = (1, 16) if isinstance(vocoder, AutoregressiveVocoder) else (1,)
+    compiled = [
+        Setting(engine, precision, batch=batch)
+        for engine, precisions in vocoder.engines.items()
+        for batch in batches
+        for precision in precisions
+        if engine != REFERENCE.engine
+    ]
+    return compiled or [REFERENCE]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -233,8 +240,7 @@ def _serve(pipe: Connection, model: str, setting: Setting) -> None:
     started = time.perf_counter()
     try:
         vocoder = _open(model)
-        if vocoder.objective == "likelihood":
-            vocoder.use_engine(setting.engine, setting.precision)
+        vocoder.use_engine(setting.engine, setting.precision)
     except WavegenError as error:
         pipe.send((0, 0.0, str(error)))
         return
@@ -273,7 +279,9 @@ def _open(model: str) -> Vocoder:
     """The vocoder that a user means."""
     torch.manual_seed(0)
     if model in SHAPES:
-        return WaveNet(profile("bigvgan-24k"), depth=10, kernel_size=2, **SHAPES[model]).prepared_for_synthesis()
+        return WaveNet(
+            profile("bigvgan-24k"), WaveNetConfig(depth=10, kernel_size=2, **SHAPES[model])
+        ).prepared_for_synthesis()
     if model in shipped_recipes() or Path(model).suffix in (".yaml", ".yml"):
         return build(load_recipe(find_recipe(model))).prepared_for_synthesis()
     if not Path(model).exists():

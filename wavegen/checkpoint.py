@@ -17,7 +17,7 @@ from wavegen.files import write_beside
 from wavegen.mel import MelSpec
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
 
-Nested = Tensor | tuple["Nested", ...]
+Nested = Tensor | tuple["Nested", ...] | None
 
 FORMAT = 1
 MODEL = "model.safetensors"
@@ -143,7 +143,9 @@ def _streams_of(vocoder: Vocoder) -> dict[str, Any]:
 
 
 def _layout(state: Nested, tensors: dict[str, Tensor]) -> Any:
-    """The nesting of a state, with names in place of its tensors, which are put into ``tensors`` by these names."""
+    """The nesting of a state, with names in place of its tensors; adds the tensors to ``tensors`` by these names."""
+    if state is None:
+        return None
     if isinstance(state, Tensor):
         name = str(len(tensors))
         tensors[name] = state
@@ -178,7 +180,8 @@ def load_state(path: Path, vocoder: Vocoder) -> Nested:
         raise CheckpointError("holds no state of a stream", where=path, remedy="give what save_state wrote")
     ours = _streams_of(vocoder)
     speaker = vocoder.speakers[0] if vocoder.speakers else None
-    ours["layout"] = _layout(vocoder.initial_state(1, speaker=speaker), {})
+    initial = vocoder.initial_state(1, speaker=speaker)
+    ours["layout"] = _layout(initial, {})
     differing = {
         "of": "is of another vocoder",
         "mel": "is of a stream of mels of another definition",
@@ -194,10 +197,15 @@ def load_state(path: Path, vocoder: Vocoder) -> Nested:
         # Counters stay where arithmetic needs no GPU.
         return tensors[name] if tensors[name].dim() == 0 else tensors[name].to(device)
 
-    def build(part: Any) -> Nested:
-        return tensor(part) if isinstance(part, str) else tuple(build(inner) for inner in part)
+    def build(layout: Any, like: Nested) -> Nested:
+        if isinstance(layout, str):
+            return tensor(layout)
+        if like is None:
+            return None
+        parts = [build(part, like_part) for part, like_part in zip(layout, like, strict=True)]
+        return like._make(parts) if hasattr(like, "_make") else tuple(parts)  # a NamedTuple, or a plain one
 
-    return build(header["layout"])
+    return build(header["layout"], initial)
 
 
 def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:

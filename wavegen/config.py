@@ -7,6 +7,7 @@ import json
 import re
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
@@ -20,12 +21,54 @@ from wavegen.errors import ConfigError
 
 _MAX_FAULTS_SHOWN = 5
 _MAX_VALUE_CHARS = 60
+_MAX_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class MayChangeDuringRun:
+    """Marks a field that a resumed run may have with another value than the run began with."""
+
+
+@dataclass(frozen=True)
+class KeepsWeights:
+    """Marks a field of a vocoder that leaves the names and shapes of its weights as they are."""
 
 
 class Config(BaseModel):
-    """Base of every config object: frozen, strict (``"3"`` is no number), unknown keys refused."""
+    """Base of every config object: frozen, strict (``"3"`` is not a number), unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    def differences(self, other: "Config", *, without: type | None = None) -> dict[str, tuple[Any, Any]]:
+        """Compare two configs field by field.
+
+        Args:
+            other: the config to compare with, of any class.
+            without: a marker, such as ``MayChangeDuringRun``; the fields that carry it are left out.
+
+        Returns:
+            for each field that differs, by its dotted path, this config's value and the other's, as JSON has them; None
+            for a field that one of them does not have.
+        """
+        ours = _flat(self, without)
+        theirs = _flat(other, without)
+        paths = [*ours, *(path for path in theirs if path not in ours)]
+        return {path: (ours.get(path), theirs.get(path)) for path in paths if ours.get(path) != theirs.get(path)}
+
+
+def _flat(config: BaseModel, without: type | None, prefix: str = "") -> dict[str, Any]:
+    """The values of a config by dotted path, without the fields that carry a marker."""
+    values: dict[str, Any] = {}
+    plain = config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if without is not None and any(isinstance(marker, without) for marker in field.metadata):
+            continue
+        if isinstance(value, BaseModel):
+            values |= _flat(value, without, f"{prefix}{name}.")
+        else:
+            values[prefix + name] = plain[name]
+    return values
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -122,6 +165,12 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     candidates = sorted(candidates)
     near = nearest(name, candidates)
     return f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(candidates)}"
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names for a message; of a long list only the first ones, with the number of the others."""
+    more = len(names) - _MAX_NAMES_SHOWN
+    return ", ".join(names[:_MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Representer(SafeRepresenter):

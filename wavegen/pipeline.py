@@ -32,7 +32,6 @@ from wavegen.synthesis import synthesize
 from wavegen.training import distributed
 from wavegen.training.loop import train
 from wavegen.training.state import RunFolder
-from wavegen.vocoders import VOCODERS
 
 Say = Callable[[str], None]
 
@@ -122,7 +121,7 @@ def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
             where=recipe.data.manifest or recipe.data.corpus,
             remedy="there must be some to train on and some held back: two recordings at least",
         )
-    if getattr(recipe.vocoder, "any_mel", False) and any(recording.mel is not None for recording in recordings):
+    if recipe.vocoder.draws_mel_definitions and any(recording.mel is not None for recording in recordings):
         raise ConfigError(
             "trains on mels of drawn definitions, made of the recordings, and these come with predicted ones",
             where="vocoder.any_mel",
@@ -218,9 +217,9 @@ def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device,
         say(f"samples are finished: {folder}")
         say((folder / "scores.txt").read_text().rstrip())
         return
-    if VOCODERS[recipe.vocoder.name].objective == "likelihood":
-        device = torch.device("cpu")  # sample by sample, compiled code there outruns a GPU
-    vocoder = load_vocoder(model, device)
+    vocoder = load_vocoder(model)
+    device = vocoder.preferred_device(device)
+    vocoder = vocoder.to(device)
     scored = write_samples(
         [SampleClip(clip.name, clip.audio, clip.mel, clip.speaker) for clip in chosen],
         lambda mel, speaker: synthesize(vocoder, mel, speaker=speaker or None),
@@ -243,7 +242,7 @@ def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) ->
     """The vocoder as training found it; None for one that is noise then, and slow at it."""
     torch.manual_seed(recipe.seed)
     vocoder = build(recipe, speakers=speakers)
-    if vocoder.objective == "likelihood":
+    if not vocoder.speaks_untrained:
         return None
     if recipe.init is not None:
         try:

@@ -104,7 +104,7 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _segment_fits(self) -> "Recipe":
         vocoder = build(self, device="meta")
-        if self.training.adversarial is not None and vocoder.objective == "likelihood":
+        if self.training.adversarial is not None and not vocoder.accepts_discriminators:
             raise ValueError(
                 f"training.adversarial: the {self.vocoder.name} vocoder makes one sample after the other, which "
                 "discriminators cannot train; leave it out"

@@ -11,7 +11,7 @@ import torch
 
 from wavegen.mel import profile
 from wavegen.noise import normal_noise
-from wavegen.vocoders.parallel import ParallelWaveNet
+from wavegen.vocoders.parallel import ParallelConfig, ParallelWaveNet
 
 RUNS = 3
 MEL = profile("bigvgan-24k").replace(n_mels=80)
@@ -25,7 +25,7 @@ def main() -> None:
     print("|---|---|---|---|")
     for padding in ("causal", "same"):
         torch.manual_seed(0)
-        model = ParallelWaveNet(MEL, padding=padding).eval()
+        model = ParallelWaveNet(MEL, ParallelConfig(padding=padding)).eval()
         mel = torch.randn(1, MEL.n_mels, FRAMES) - 5
         noise = normal_noise(torch.tensor([0]), 0, FRAMES * MEL.hop_length, 1)[:, 0]
         expected, made = model(mel, noise=noise), model.synthesize(mel)

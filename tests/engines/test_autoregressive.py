@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.vocoders import SPEC, tiny_mel, write_model
+from support.vocoders import SPEC, new_vocoder, tiny_mel, write_model
 from torch import Tensor, nn
 
 from wavegen.commands import synth
@@ -55,8 +55,8 @@ def _one_thread() -> Iterator[None]:
 def network(name: str) -> WaveNet:
     output, residual, skip, hidden, cycles, depth, kernel = SHAPES[name]
     torch.manual_seed(0)
-    model = WaveNet(
-        MEL, output=output, residual_channels=residual, skip_channels=skip, hidden_channels=hidden,
+    model = new_vocoder(
+        "wavenet", MEL, output=output, residual_channels=residual, skip_channels=skip, hidden_channels=hidden,
         condition_channels=CONDITION, cycles=cycles, depth=depth, kernel_size=kernel,
     )  # fmt: skip
     for parameter_name, parameter in model.named_parameters():
@@ -306,7 +306,9 @@ def test_what_is_no_number_does_no_harm(name: str) -> None:
 
 def test_weight_norm_is_folded_into_the_engine() -> None:
     torch.manual_seed(0)
-    model = WaveNet(MEL, residual_channels=8, skip_channels=8, hidden_channels=8, depth=3, weight_norm=True).eval()
+    model = new_vocoder(
+        "wavenet", MEL, residual_channels=8, skip_channels=8, hidden_channels=8, depth=3, weight_norm=True
+    ).eval()
     mel = torch.randn(1, MEL.n_mels, 10)
     unfolded = model.synthesize(mel)
     assert torch.equal(model.prepared_for_synthesis().synthesize(mel), unfolded)

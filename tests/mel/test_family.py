@@ -9,6 +9,7 @@ import torch
 from support.corpus import voice, write_corpus, write_recipe
 from support.runs import assert_same_checkpoint, checkpoint
 from support.runs import train as run_training
+from support.vocoders import new_vocoder
 
 from wavegen.blocks import Context
 from wavegen.checkpoint import load_state, save_state
@@ -30,7 +31,7 @@ AT_OWN_RATE = {
 def a_vocoder(**options) -> SpectralVocoder:
     """Small, with the output layers that start at zero filled."""
     torch.manual_seed(0)
-    vocoder = SpectralVocoder(OWN, channels=16, layers=2, synthesis_iterations=0, any_mel=True, **options)
+    vocoder = new_vocoder("spectral", OWN, channels=16, layers=2, synthesis_iterations=0, any_mel=True, **options)
     for layer in (vocoder.magnitude, vocoder.phase):
         torch.nn.init.normal_(layer.weight, std=0.1)
     return vocoder.eval()
@@ -162,7 +163,7 @@ def test_a_vocoder_of_one_definition_begins_one_of_all(tmp_path, capsys):
 
 
 def test_a_vocoder_of_one_definition_refuses_all_others():
-    vocoder = SpectralVocoder(OWN, channels=16, layers=2)
+    vocoder = new_vocoder("spectral", OWN, channels=16, layers=2)
     assert vocoder.for_mel(OWN) is vocoder
     with pytest.raises(MelError, match="center is True, not False"):
         vocoder.for_mel(OWN.replace(center=True))

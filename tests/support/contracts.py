@@ -178,7 +178,9 @@ def check_purity(subject: Subject) -> None:
 
 
 def tensors(state: Any) -> list[Tensor]:
-    """All tensors of a nested tuple, and nothing else may be in it: state is plain values."""
+    """All tensors of a state, which holds nothing else but None and further tuples."""
+    if state is None:
+        return []
     if isinstance(state, Tensor):
         return [state]
     assert isinstance(state, tuple), f"a state holds a {type(state).__name__}"

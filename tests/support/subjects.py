@@ -1,6 +1,6 @@
 """Every block and vocoder, as subjects of the laws."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from wavegen.blocks import (
     StagedUpsampler,
 )
 from wavegen.mel import MelSpec
-from wavegen.vocoders import VOCODERS, Vocoder, frame_mask
+from wavegen.vocoders import VOCODERS, AutoregressiveVocoder, Vocoder, build_vocoder, frame_mask
 
 CHANNELS, CONDITION = 4, 3
 MEL = MelSpec(
@@ -66,31 +66,7 @@ BLOCKS = {
         lambda padding: StagedUpsampler((1,), padding=padding),
     ],
 }
-VOCODER_OPTIONS = {
-    "wavenet": [
-        {"output": output, "residual_channels": 4, "skip_channels": 16, "hidden_channels": 32,
-         "condition_channels": 16, "cycles": 2, "depth": 3, "kernel_size": kernel_size}
-        for output, kernel_size in (("mu-law", 2), ("logistic-mixture", 3), ("gaussian", 2))
-    ],
-    "spectral": [
-        {"padding": padding, "channels": 5, "layers": 3, "kernel_size": 3, "dilation_depth": 2,
-         "refinement_iterations": refinement, "synthesis_iterations": more}
-        for padding in ("causal", "same") for refinement, more in ((0, 0), (1, 1))
-    ] + [
-        {"padding": "causal", "look_ahead": look_ahead, "channels": 5, "layers": 2, "kernel_size": 5,
-         "refinement_iterations": refinement, "synthesis_iterations": 0}
-        for look_ahead, refinement in ((1, 0), (4, 0), (2, 1))
-    ],
-    "parallel": [
-        {"padding": padding, "residual_channels": 4, "gate_channels": 6, "skip_channels": 5, **shape}
-        for padding in ("causal", "same") for shape in (
-            {"cycles": 2, "depth": 3, "condition_channels": 3, "condition_window": 1},
-            {"cycles": 1, "depth": 4, "kernel_size": 2, "condition_window": 0},
-        )
-    ] + [{"padding": "same", "kernel_size": 1, "residual_channels": 4, "gate_channels": 6, "skip_channels": 5,
-          "cycles": 1, "depth": 2, "condition_channels": 3, "condition_window": 1}],
-}  # fmt: skip
-SPEAKERS = {"speakers": ("ann", "bob", "cy"), "speaker_channels": 2}
+SPEAKERS = ("ann", "bob", "cy")
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -152,28 +128,28 @@ def vocoder_subject(name: str, vocoder: Vocoder, *, teacher_forced: bool = False
     """
     hop = vocoder.mel.hop_length
 
-    def who(batch: int) -> list[str] | None:
+    def speaker_names(batch: int) -> list[str] | None:
         names = vocoder.speakers
         return [names[(first_item + i) % len(names)] for i in range(batch)] if names else None
 
-    def indices(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return vocoder.speaker_condition.indices(who(len(inputs[0])), len(inputs[0]))
+    def indices(inputs: tuple[Tensor, ...]) -> Tensor | None:
+        return vocoder.speaker_condition.indices(speaker_names(len(inputs[0])), len(inputs[0]))
 
     def teacher_forced_run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         shape = (len(inputs[0]), inputs[0].shape[-1] * hop)
         samples = torch.rand(shape, dtype=torch.float64, generator=generator) - 0.5
-        return vocoder(samples, inputs[0], speakers=next(iter(indices(inputs)), None))
+        return vocoder(samples, inputs[0], speakers=indices(inputs))
 
     def differentiable_run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
         mask = frame_mask(lengths, inputs[0].shape[-1])
-        return vocoder.generate(inputs[0], mask, torch.zeros(len(inputs[0])), 0, *indices(inputs))
+        return vocoder.generate(inputs[0], mask, torch.zeros(len(inputs[0])), 0, indices(inputs))
 
     def run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
-        return vocoder.synthesize(inputs[0], lengths=lengths, seed=7, speaker=who(len(inputs[0])))
+        return vocoder.synthesize(inputs[0], lengths=lengths, seed=7, speaker=speaker_names(len(inputs[0])))
 
     if inputs_are_given := teacher_forced:
-        run = teacher_forced_run if vocoder.objective == "likelihood" else differentiable_run
+        run = teacher_forced_run if isinstance(vocoder, AutoregressiveVocoder) else differentiable_run
     return Subject(
         name,
         vocoder.context,
@@ -182,7 +158,7 @@ def vocoder_subject(name: str, vocoder: Vocoder, *, teacher_forced: bool = False
         run=run,
         initial_state=None
         if inputs_are_given
-        else lambda batch: vocoder.initial_state(batch, seed=7, speaker=who(batch)),
+        else lambda batch: vocoder.initial_state(batch, seed=7, speaker=speaker_names(batch)),
         step=lambda inputs, state: vocoder.step(inputs[0], state),
         flush=vocoder.flush,
         for_item=lambda i: vocoder_subject(name, vocoder, teacher_forced=teacher_forced, first_item=i),
@@ -199,14 +175,15 @@ def all_blocks() -> list[Subject]:
     return subjects
 
 
-def all_vocoders(**speakers: Any) -> list[tuple[str, Vocoder]]:
+def all_vocoders(speakers: Sequence[str] = ()) -> list[tuple[str, Vocoder]]:
+    """Every example of every vocoder's config, for two mel definitions (for one with speakers)."""
     found = []
-    for name, options in VOCODER_OPTIONS.items():
-        for i, option in enumerate(options):
+    for name, vocoder in VOCODERS.items():
+        for i, example in enumerate(vocoder.Config.examples()):
+            config = example.model_copy(update={"speaker_channels": 2}) if speakers else example
             for spec in (MEL, CENTRED_SHORT_WINDOW)[: 1 if speakers else 2]:
                 torch.manual_seed(0)
-                tags = [str(v) for k, v in option.items() if k in ("output", "padding")]
-                label = "-".join([name, str(i), *tags, "centred" if spec.center else "uncentred"])
-                label += "-speakers" if speakers else ""
-                found.append((label, randomised(VOCODERS[name](spec, **option, **speakers))))
+                framing = "centred" if spec.center else "uncentred"
+                label = f"{name}-{i}-{framing}" + ("-speakers" if speakers else "")
+                found.append((label, randomised(build_vocoder(config, spec, speakers))))
     return found

@@ -15,37 +15,23 @@ SPEC = MelSpec(
     sample_rate_hz=8000, n_fft=64, win_length=64, hop_length=16, n_mels=8, f_min_hz=0, f_max_hz=4000,
     scale="slaney", norm="slaney", log="ln", floor=1e-5, center=False, magnitude_eps=1e-9,
 )  # fmt: skip
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "spectral": {"channels": 8, "layers": 2, "kernel_size": 3, "refinement_iterations": 1, "synthesis_iterations": 1},
-    "wavenet": {
-        "residual_channels": 4,
-        "skip_channels": 8,
-        "hidden_channels": 8,
-        "condition_channels": 4,
-        "cycles": 1,
-        "depth": 3,
-    },
-    "parallel": {
-        "residual_channels": 4,
-        "gate_channels": 8,
-        "skip_channels": 16,
-        "condition_channels": 4,
-        "condition_window": 1,
-        "cycles": 1,
-        "depth": 3,
-    },
-}
+SHAPES = {name: vocoder.Config.examples()[0] for name, vocoder in VOCODERS.items()}
 
 
 def vocoder_config(name: str, **changes: Any) -> dict[str, Any]:
-    return VOCODERS[name].Config(**{**SHAPES[name], **changes}).model_dump(mode="json")
+    """The first example of a vocoder's config, with changes, as a model file has it."""
+    return VOCODERS[name].Config(**(SHAPES[name].model_dump() | changes)).model_dump(mode="json")
+
+
+def new_vocoder(name: str, mel: MelSpec = SPEC, speakers: Sequence[str] = (), **options: Any) -> Vocoder:
+    """A vocoder as it is built for training, with some options of its config."""
+    return build_vocoder(VOCODERS[name].Config(**options), mel, speakers)
 
 
 def tiny_vocoder(name: str, *, spec: MelSpec = SPEC, speakers: Sequence[str] = (), **changes: Any) -> Vocoder:
     """In training mode, every parameter random: zeros would hide what a weight does."""
     torch.manual_seed(0)
-    vocoder = build_vocoder(VOCODERS[name].Config(**vocoder_config(name, **changes)), spec, speakers)
+    vocoder = build_vocoder(VOCODERS[name].Config(**(SHAPES[name].model_dump() | changes)), spec, speakers)
     for key, parameter in vocoder.named_parameters():
         torch.nn.init.normal_(parameter, std=3.0 if key == "speaker_condition.embedding.weight" else 0.3)
     return vocoder

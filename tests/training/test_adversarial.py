@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.corpus import voice, write_corpus, write_recipe
 from support.runs import SMALL, assert_same_checkpoint, checkpoint, rows, train
+from support.vocoders import new_vocoder
 from torch import Tensor, nn
 
 from wavegen.checkpoint import load_checkpoint
@@ -31,7 +32,6 @@ from wavegen.training.losses import (
 from wavegen.training.objectives import AdversarialObjective, build_objective
 from wavegen.training.schedule import discriminator_learning_rate, learning_rate
 from wavegen.training.state import TrainingState
-from wavegen.vocoders import VOCODERS
 
 MEL = profile("bigvgan-24k")
 IN_A_RECIPE = (
@@ -57,7 +57,7 @@ def objective(**changes: Any) -> AdversarialObjective:
     torch.manual_seed(0)
     adversarial = SMALL.model_copy(update=changes)
     config = TrainingConfig(steps=9, adversarial=adversarial)
-    built = build_objective(VOCODERS["spectral"](MEL, channels=4, layers=1), config, Discriminators(adversarial))
+    built = build_objective(new_vocoder("spectral", MEL, channels=4, layers=1), config, Discriminators(adversarial))
     assert isinstance(built, AdversarialObjective)
     return built
 
@@ -138,7 +138,7 @@ def test_discriminators_learn_to_tell_recordings_from_fakes() -> None:
     config = TrainingConfig(
         steps=60, warmup_steps=1, decay="constant", learning_rate=5e-3, adversarial=SMALL, ema_decay=0.0
     )
-    state = TrainingState(VOCODERS["spectral"](MEL, channels=4, layers=1), config)
+    state = TrainingState(new_vocoder("spectral", MEL, channels=4, layers=1), config)
     state.vocoder.requires_grad_(False)
     tested, given = build_objective(state.vocoder, config, state.discriminators), batch()
     losses = []

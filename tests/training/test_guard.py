@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.corpus import write_corpus, write_recipe
 from support.runs import assert_same_checkpoint, checkpoint, rows, train
+from support.vocoders import new_vocoder
 
 from wavegen.checkpoint import load_checkpoint
 from wavegen.corpora.manifest import Clip, read_manifest
@@ -22,7 +23,7 @@ from wavegen.training.config import TrainingConfig
 from wavegen.training.guard import skip
 from wavegen.training.objectives import AdversarialObjective, Losses, Objective, ReconstructionObjective
 from wavegen.training.state import TrainingState
-from wavegen.vocoders import VOCODERS, Vocoder
+from wavegen.vocoders import Vocoder
 
 CONSTANT = "training.decay=constant"
 NAN = float("nan")
@@ -110,7 +111,9 @@ def test_a_step_that_is_no_number_is_skipped_and_recorded(
 
 
 def test_a_skip_touches_neither_weights_nor_averages_nor_optimisers() -> None:
-    state = TrainingState(VOCODERS["spectral"](profile("bigvgan-24k"), channels=4, layers=1), TrainingConfig(steps=9))
+    state = TrainingState(
+        new_vocoder("spectral", profile("bigvgan-24k"), channels=4, layers=1), TrainingConfig(steps=9)
+    )
     for step in range(2):
         for parameter in state.vocoder.parameters():
             parameter.grad = torch.full_like(parameter, NAN if step else 1.0)
@@ -247,7 +250,7 @@ def test_a_rollback_lowers_the_rate_of_the_discriminators_too(
 
 def test_discriminators_that_are_no_numbers_are_not_saved() -> None:
     config = TrainingConfig(steps=9, adversarial={"periods": (2,), "period_channels": (4,), "resolutions": ()})
-    state = TrainingState(VOCODERS["spectral"](profile("bigvgan-24k"), channels=4, layers=1), config)
+    state = TrainingState(new_vocoder("spectral", profile("bigvgan-24k"), channels=4, layers=1), config)
     assert state.is_finite()
     assert state.discriminators is not None
     with torch.no_grad():

@@ -12,6 +12,7 @@ import soundfile
 import torch
 from support.corpus import RATE, voice, write_corpus, write_recipe
 from support.runs import assert_same_checkpoint, rows, train
+from support.vocoders import new_vocoder
 
 from wavegen.checkpoint import load_checkpoint
 from wavegen.commands.train import main
@@ -269,7 +270,7 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
 def test_a_run_without_held_back_clips_is_refused(tmp_path: Path, corpus: Path) -> None:
     from wavegen.training.loop import train as loop
 
-    vocoder = VOCODERS["spectral"](MEL, channels=8, layers=1)
+    vocoder = new_vocoder("spectral", MEL, channels=8, layers=1)
     with pytest.raises(ConfigError, match=r"data\.held_out: 0 clips to train on and 0 held back"):
         loop(
             vocoder, [], TrainingConfig(steps=1), RunFolder(tmp_path, {}, {}),
@@ -292,7 +293,7 @@ def test_resuming_on_a_gpu_is_bit_for_bit_too(tmp_path: Path, corpus: Path, gpu:
 
 
 def test_averaged_weights_follow_at_the_decay(tmp_path: Path) -> None:
-    state = TrainingState(VOCODERS["spectral"](MEL, channels=4, layers=1), TrainingConfig(steps=1, ema_decay=0.9))
+    state = TrainingState(new_vocoder("spectral", MEL, channels=4, layers=1), TrainingConfig(steps=1, ema_decay=0.9))
     before = state.average.output_norm.weight.clone()
     with torch.no_grad():
         state.vocoder.output_norm.weight.add_(1)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from support.runs import SMALL
+from support.vocoders import new_vocoder
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wavegen.errors import TrainingError
@@ -103,7 +104,7 @@ class _NothingForTheHost(TorchDispatchMode):
     [(name, adversarial) for name in sorted(VOCODERS) for adversarial in (False, True)[: 1 + (name != "wavenet")]],
 )
 def test_a_step_asks_the_host_for_nothing(name: str, adversarial: bool, statistics: bool) -> None:
-    vocoder = VOCODERS[name](WITH_STATISTICS if statistics else MEL, **SIZES[name])
+    vocoder = new_vocoder(name, WITH_STATISTICS if statistics else MEL, **SIZES[name])
     config = TrainingConfig(steps=8, adversarial=SMALL if adversarial else None)
     state = TrainingState(vocoder, config)
     objective = build_objective(vocoder, config, state.discriminators)
@@ -123,13 +124,13 @@ def test_a_step_asks_the_host_for_nothing(name: str, adversarial: bool, statisti
 
 def test_the_kind_of_a_step() -> None:
     """Discriminators begin at a step; drawn definitions differ at every step."""
-    state = TrainingState(VOCODERS["spectral"](MEL, channels=4, layers=1), config := TrainingConfig(steps=1))
+    state = TrainingState(new_vocoder("spectral", MEL, channels=4, layers=1), config := TrainingConfig(steps=1))
     assert build_objective(state.vocoder, config).kind(0) == build_objective(state.vocoder, config).kind(9)
     config = TrainingConfig(steps=9, adversarial=SMALL.model_copy(update={"start_step": 3}))
-    state = TrainingState(VOCODERS["spectral"](MEL, channels=4, layers=1), config)
+    state = TrainingState(new_vocoder("spectral", MEL, channels=4, layers=1), config)
     objective = build_objective(state.vocoder, config, state.discriminators)
     assert objective.kind(0) == objective.kind(2) != objective.kind(3) == objective.kind(8)
-    family = VOCODERS["spectral"](MEL, channels=4, layers=1, any_mel=True)
+    family = new_vocoder("spectral", MEL, channels=4, layers=1, any_mel=True)
     drawn = build_objective(family.train(), config, state.discriminators)
     assert len({drawn.kind(step) for step in range(9)}) == 9
     assert len({build_objective(family.eval(), config, state.discriminators).kind(step) for step in range(3)}) == 1

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from support.contracts import check_streaming
 from support.subjects import vocoder_subject
-from support.vocoders import SPEC, tiny_vocoder
+from support.vocoders import SPEC, new_vocoder, tiny_vocoder
 from torch import Tensor, nn
 
 from wavegen.blocks import Context
@@ -106,8 +106,8 @@ def load_published(model: ParallelWaveNet, w: Weights) -> None:
 @torch.no_grad()
 def test_the_output_is_that_of_the_published_equations(padding: str, factors: tuple[int, ...]) -> None:
     causal = padding == "causal"
-    model = ParallelWaveNet(
-        SPEC, padding=padding, residual_channels=RESIDUAL, gate_channels=GATE, skip_channels=SKIP,
+    model = new_vocoder(
+        "parallel", SPEC, padding=padding, residual_channels=RESIDUAL, gate_channels=GATE, skip_channels=SKIP,
         cycles=CYCLES, depth=DEPTH, condition_window=WINDOW, upsample_factors=factors,
     ).double()  # fmt: skip
     weights = published_weights(factors, causal=causal)
@@ -212,12 +212,12 @@ def test_folding_weight_norm_changes_nothing() -> None:
     ("build", "message"),
     [
         (
-            lambda: ParallelWaveNet(SPEC, upsample_factors=(4, 3)),
+            lambda: new_vocoder("parallel", SPEC, upsample_factors=(4, 3)),
             "vocoder.upsample_factors: 4 · 3 make 12 samples of a frame, the mel's hop is 16; leave it out to get "
             "[4, 4], or give some of that product",
         ),
         (
-            lambda: ParallelWaveNet(SPEC, gate_channels=5),
+            lambda: new_vocoder("parallel", SPEC, gate_channels=5),
             "gate_channels is 5; the gate halves it: give an even number",
         ),
     ],
@@ -256,7 +256,7 @@ def test_tiles_of_any_size_make_what_the_network_makes(
 @torch.no_grad()
 def test_in_float32_tiles_stay_within_3e_5_of_the_largest_sample(padding: str) -> None:
     torch.manual_seed(0)
-    model = ParallelWaveNet(SPEC, padding=padding, cycles=2, depth=6)
+    model = new_vocoder("parallel", SPEC, padding=padding, cycles=2, depth=6)
     tiled, whole = engine_alone(model, torch.randn(1, BINS, 40), 3)
     assert 0 < (tiled - whole).abs().max() < 3e-5 * whole.abs().max()
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.vocoders import new_vocoder
 from torch import nn
 
 from wavegen.mel import MelSpec
@@ -16,8 +17,8 @@ OUTPUTS = ("mu-law", "logistic-mixture", "gaussian")
 
 def small(output: str, *, kernel_size: int = 2, dtype: torch.dtype = torch.float64, **options: object) -> WaveNet:
     torch.manual_seed(0)
-    model = WaveNet(
-        MEL, output=output, residual_channels=8, skip_channels=16, hidden_channels=16, condition_channels=8,
+    model = new_vocoder(
+        "wavenet", MEL, output=output, residual_channels=8, skip_channels=16, hidden_channels=16, condition_channels=8,
         cycles=2, depth=4, kernel_size=kernel_size, **options,
     )  # fmt: skip
     for parameter in model.parameters():

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +93,7 @@ def _synth(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from wavegen.checkpoint import MODEL, find_model, load_vocoder
-    from wavegen.errors import ConfigError, MelError
+    from wavegen.errors import MelError
     from wavegen.mel import profile
     from wavegen.progress import pace
     from wavegen.synthesis import find_mels, open_for, reader_of, synthesize_files
@@ -117,20 +116,10 @@ def _synth(arguments: argparse.Namespace) -> int:
         vocoder = vocoder.for_mel(profile(arguments.profile), f"--profile {arguments.profile}")
     elif vocoder.family is not None:
         vocoder = reader_of(vocoder, [path for path, _ in files])
-    # Sample by sample, compiled code on a CPU outruns a GPU; who names a device gets it.
-    by_sample = vocoder.objective == "likelihood"
-    if arguments.device != "auto" or not by_sample:
-        vocoder = vocoder.to(device)
-    if arguments.temperature is not None:
-        if not hasattr(vocoder, "temperature"):
-            raise ConfigError("this vocoder draws no samples", where="--temperature", remedy="leave it out")
-        vocoder.temperature = arguments.temperature
-    if arguments.iterations is not None:
-        if not hasattr(vocoder, "synthesis_iterations"):
-            raise ConfigError("this vocoder has none", where="--iterations", remedy="leave it out")
-        vocoder.synthesis_iterations = arguments.iterations
+    vocoder = vocoder.to(device if arguments.device != "auto" else vocoder.preferred_device(device))
+    vocoder.set_synthesis_options(temperature=arguments.temperature, iterations=arguments.iterations)
     engine = vocoder.use_engine(arguments.engine, arguments.precision)
-    if engine is not None:
+    if len(vocoder.engines) > 1:
         _note(f"engine {engine}")
     frames = sum(open_for(vocoder, path).shape[1] for path, _ in files)  # all checked before any is synthesised
     with tqdm(total=frames, desc="synthesising", unit="frame", **pace()) as bar:
@@ -141,7 +130,7 @@ def _synth(arguments: argparse.Namespace) -> int:
                 vocoder,
                 files,
                 batch=arguments.batch or vocoder.items_at_once,
-                jobs=arguments.jobs or ((os.cpu_count() or 1) if by_sample else 1),
+                jobs=arguments.jobs or vocoder.jobs_at_once,
                 seed=arguments.seed,
                 speaker=arguments.speaker,
                 float32=arguments.float,

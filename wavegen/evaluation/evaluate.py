@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from wavegen.audio import audio_info, read_audio, write_audio
 from wavegen.checkpoint import MODEL, find_model, load_vocoder
-from wavegen.config import did_you_mean
+from wavegen.config import did_you_mean, join_names
 from wavegen.errors import ConfigError, DataError, MelError, OutputError
 from wavegen.evaluation.baseline import BASELINES, log_mel_of
 from wavegen.evaluation.metrics import METRICS, available, missing_note
@@ -31,7 +31,6 @@ from wavegen.mel import PROFILES, MelSpec, profile
 from wavegen.progress import pace
 from wavegen.synthesis import synthesize
 from wavegen.vocoders import Vocoder
-from wavegen.vocoders._speakers import listed
 
 REFERENCE = "reference"
 SCORES, SUMMARY = "scores.csv", "summary.json"
@@ -241,7 +240,7 @@ def _voices(vocoder: Vocoder, references: Mapping[str, Path], speaker: str | Non
             raise ConfigError(
                 f"{name} lies in {folder}, which is none of the model's speakers",
                 where="--speaker",
-                remedy=f"give one of {listed(known)}, or put each recording in a folder of its speaker's name",
+                remedy=f"give one of {join_names(known)}, or put each recording in a folder of its speaker's name",
             )
     return voices
 
@@ -258,7 +257,7 @@ def _readers(name: str, vocoder: Vocoder, reads: Sequence[str], taken: Collectio
 
 def _prepared(vocoder: Vocoder, device: torch.device | str) -> Vocoder:
     # Sample by sample, compiled code on a CPU outruns a GPU.
-    return vocoder if vocoder.objective == "likelihood" else vocoder.to(device)
+    return vocoder.to(vocoder.preferred_device(torch.device(device)))
 
 
 def _refuse_inside(places: Sequence[Path], out: Path) -> None:

@@ -131,7 +131,7 @@ class MelSpec(Config):
         """The same frames and filters as a natural logarithm and no more: values that compare between definitions."""
         return self.replace(log="ln", gain=1.0, bias=0.0, clip=None, mean=None, std=None)
 
-    def differences(self, other: "MelSpec") -> dict[str, tuple[Any, Any]]:
+    def differences(self, other: "MelSpec") -> dict[str, tuple[Any, Any]]:  # type: ignore[override]
         """The fields that differ, each with the value here and the value in ``other``."""
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in type(self).model_fields}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -46,9 +46,8 @@ class Board:
         rate = vocoder.mel.sample_rate_hz
         wanted = available()
         scores: dict[str, list[float]] = {}
-        if vocoder.objective == "likelihood" and device.type != "cpu":
-            # Sample by sample, compiled code on a CPU outruns a GPU.
-            vocoder, device = copy.deepcopy(vocoder).cpu(), torch.device("cpu")
+        if (preferred := vocoder.preferred_device(device)) != device:
+            vocoder, device = copy.deepcopy(vocoder).to(preferred), preferred
         # Listening changes nothing in training, and some of its kernels on a GPU have no deterministic form.
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(False)

@@ -28,7 +28,7 @@ from wavegen.training.guard import SKIPS_IN_A_ROW, Skip, all_finite, refuse_brok
 from wavegen.training.objectives import Losses, Objective, build_objective, shortest_segment
 from wavegen.training.replay import Gradients, Replayed
 from wavegen.training.state import RunFolder, TrainingState
-from wavegen.vocoders import Vocoder
+from wavegen.vocoders import AutoregressiveVocoder, Vocoder
 
 Say = Callable[[str], None]
 
@@ -215,7 +215,7 @@ def validate(
     """Mean losses after ``step`` steps over the beginnings of the held-back clips, shared among the processes."""
     rank, world = distributed.rank_and_world()
     # Shorter clips are padded as in training; the likelihood is defined for any length and would be diluted.
-    least = 1 if vocoder.objective == "likelihood" else shortest_segment(vocoder, config)
+    least = 1 if isinstance(vocoder, AutoregressiveVocoder) else shortest_segment(vocoder, config)
     sums: dict[str, float] = {}
     for clip in clips[rank::world]:
         frames = max(least, min(config.valid_frames, clip.frames))

@@ -21,7 +21,7 @@ from wavegen.training.losses import (
     discriminator_loss,
     feature_matching_loss,
 )
-from wavegen.vocoders import Vocoder, frame_mask
+from wavegen.vocoders import AutoregressiveVocoder, Vocoder, frame_mask
 
 Losses = dict[str, Tensor]
 
@@ -208,7 +208,7 @@ def shortest_segment(vocoder: Vocoder, config: TrainingConfig) -> int:
     normalises over channels.
     """
     mel = vocoder.mel
-    if vocoder.objective == "likelihood":
+    if isinstance(vocoder, AutoregressiveVocoder):
         samples = past_samples(vocoder) + 1
     else:
         mirrored = [(n_fft - hop) // 2 + 1 for n_fft, hop in config.stft_resolutions]
@@ -232,7 +232,7 @@ def build_objective(
     vocoder: Vocoder, config: TrainingConfig, discriminators: Discriminators | None = None
 ) -> Objective:
     """The objective that suits the vocoder; an adversarial one where there are discriminators."""
-    if vocoder.objective == "likelihood":
+    if isinstance(vocoder, AutoregressiveVocoder):
         return LikelihoodObjective(vocoder)
     reconstruction = ReconstructionObjective(vocoder, vocoder.mel, config)
     if discriminators is None or config.adversarial is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wavegen.checkpoint import find_model, load_checkpoint, load_weights, save_checkpoint, vocoder_header
+from wavegen.config import join_names
 from wavegen.errors import CheckpointError, OutputError
 from wavegen.files import write_beside
 from wavegen.mel import MelSpec
@@ -18,7 +19,6 @@ from wavegen.training.config import TrainingConfig
 from wavegen.training.discriminators import Discriminators
 from wavegen.training.schedule import discriminator_learning_rate, learning_rate
 from wavegen.vocoders import VOCODERS, Vocoder
-from wavegen.vocoders._speakers import listed
 
 BEST = "best.safetensors"
 # The settings of adversarial training that say what the discriminators are; shapes alone tell no period from another.
@@ -276,7 +276,7 @@ class RunFolder:
         theirs, ours = tuple(header.get("speakers", ())), tuple(speakers)
         if theirs != ours:
             gone, new = sorted({*theirs} - {*ours}), sorted({*ours} - {*theirs})
-            differ = [f"it has {listed(gone)}"] * bool(gone) + [f"it lacks {listed(new)}"] * bool(new)
+            differ = [f"it has {join_names(gone)}"] * bool(gone) + [f"it lacks {join_names(new)}"] * bool(new)
             raise CheckpointError(f"was trained with other speakers ({', '.join(differ)})", where=where, remedy=remedy)
 
     def append(self, row: Mapping[str, Any]) -> None:

@@ -1,51 +1,108 @@
-"""What every vocoder is: mel frames in, ``hop_length`` samples per frame out, whole or streamed."""
+"""The contract that every vocoder keeps: mel frames in, ``hop_length`` samples per frame out, whole or streamed."""
 
+import inspect
+import os
+import typing
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from wavegen.blocks import Context, fold_weight_norm, masked
-from wavegen.config import Config
+from wavegen.config import Config, did_you_mean
 from wavegen.errors import ConfigError, MelError
 from wavegen.mel import MelFamily, MelSpec, check_compatible
 from wavegen.vocoders._speakers import SpeakerCondition
 
-State = tuple  # of tensors, nested where a part has a state of its own
+State = tuple[Any, ...]  # a NamedTuple of tensors, None and further such tuples
+_GUIDE = ".github/CONTRIBUTING.md describes how to add a vocoder"
 
 
 class VocoderConfig(Config):
-    """A vocoder's shape in a recipe; every field but ``name`` is a keyword of the vocoder's constructor.
+    """The ``vocoder`` section of a recipe: a vocoder's shape.
 
-    ``speaker_channels`` are those of the vector that is learned for each speaker; 0 for a vocoder that is not told who
-    speaks.
+    Attributes:
+        name: the vocoder's name, equal to the name of the file that defines it.
+        speaker_channels: channels of the vector that is learned for each speaker; 0 for a vocoder without speakers.
     """
 
     name: str
     speaker_channels: NonNegativeInt = 0
 
+    @property
+    def draws_mel_definitions(self) -> bool:
+        """Whether training computes mels to definitions that it draws, and so cannot use mels from files."""
+        return False
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Tiny shapes that together use every option: all laws are tested on each of them."""
+        raise NotImplementedError
+
+
+class WindowState(NamedTuple):
+    """State of a stream that recomputes the context of every chunk.
+
+    Attributes:
+        frames: mel frames that later samples still read, ``[batch, n_mels, kept frames]``.
+        first_frame: index in the utterance of ``frames[..., 0]``.
+        frames_done: number of frames whose samples have been returned.
+        seeds: int64 ``[batch]``.
+        speakers: int64 ``[batch]``; None for a vocoder without speakers.
+    """
+
+    frames: Tensor
+    first_frame: Tensor
+    frames_done: Tensor
+    seeds: Tensor
+    speakers: Tensor | None
+
 
 class Vocoder(nn.Module, ABC):
-    """Base of all vocoders.
+    """Base of all vocoders; derive from ``WaveformVocoder`` or ``AutoregressiveVocoder``.
 
-    A subclass implements ``generate``, and has a ``speaker_condition`` somewhere on the way from the mel. Streaming
-    comes with it: pieces of mel are put together into windows with the declared context on both sides, which is exact
-    for causal and same-padded models alike and costs ``1 + context / piece`` times the work. A causal subclass
-    overrides ``initial_state``, ``step`` and ``flush`` to carry its own state and recompute nothing.
+    A subclass defines ``Config``, ``context`` and ``generate``, and in its constructor a ``speaker_condition``
+    somewhere between the mel and the samples. It inherits synthesis, batches, checks and exact streaming: chunks are
+    put together to windows with the declared context on both sides, which costs ``1 + context / chunk`` times the
+    work. A causal subclass overrides ``initial_state``, ``step`` and ``flush`` to carry a state of its own instead.
 
     Args:
-        mel: the definition of the mel spectrograms this vocoder understands.
+        mel: the definition of the mel spectrograms that this vocoder reads.
+
+    Raises:
+        ConfigError: when a class is defined that lacks a part of this contract.
+
+    Attributes:
+        Config: the class of its recipe section.
+        speaker_condition: adds the speaker to features at frame rate.
+        family: the mel definitions that ``for_mel`` accepts; None if the vocoder reads its own definition only.
+        normalised_over_channels: True if the stack normalises its features, so that training segments may be
+            shorter than its context.
+        trains_in_bfloat16: whether ``training.precision=auto`` chooses bfloat16.
+        accepts_discriminators: whether adversarial training is possible.
+        speaks_untrained: whether its sound before training is worth comparing with.
+        engines: the engines that can compute its samples, each with the precisions of its weights.
+        synthesis_options: options that may be set at synthesis, by name, with the attribute that holds each.
     """
 
     Config: ClassVar[type[VocoderConfig]]
-    objective: ClassVar[Literal["likelihood", "reconstruction"]]
     normalised_over_channels: ClassVar[bool] = False
-    trains_in_bfloat16: ClassVar[bool] = True  # where ``training.precision`` is left to wavegen
+    trains_in_bfloat16: ClassVar[bool] = True
+    accepts_discriminators: ClassVar[bool] = False
+    speaks_untrained: ClassVar[bool] = True
+    engines: ClassVar[Mapping[str, tuple[str, ...]]] = {"torch": ("float32",)}
+    synthesis_options: ClassVar[Mapping[str, str]] = {}
     speaker_condition: SpeakerCondition
-    family: MelFamily | None = None  # the mel definitions that ``for_mel`` takes; None for the vocoder's own alone
+    family: MelFamily | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if ABC not in cls.__bases__:  # otherwise it is a kind of vocoder, not a vocoder
+            _check_definition(cls)
 
     def __init__(self, mel: MelSpec) -> None:
         super().__init__()
@@ -53,18 +110,18 @@ class Vocoder(nn.Module, ABC):
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Names of those who may speak, in the order of their indices; saved with the weights."""
+        """Names of the speakers in the order of their indices; saved with the weights."""
         return self.speaker_condition.names
 
     def for_mel(self, mel: MelSpec, where: object = "mel") -> "Vocoder":
-        """This vocoder as a reader of mels of another definition: the same weights, not a copy of them.
+        """This vocoder as a reader of mels of another definition; it shares its weights.
 
         Args:
             mel: the definition.
-            where: what to blame where it does not suit, such as a file.
+            where: what the error message names, such as a file.
 
         Raises:
-            MelError: it is neither ``self.mel`` nor of ``self.family``; with what differs.
+            MelError: the definition differs from ``self.mel`` and is not in ``self.family``; names the fields.
         """
         check_compatible(mel, self.mel, where)
         return self
@@ -72,41 +129,50 @@ class Vocoder(nn.Module, ABC):
     @property
     @abstractmethod
     def context(self) -> Context:
-        """Mel frames read around the frame whose samples are made."""
+        """Mel frames read around the frame whose samples are computed."""
 
     @property
     def receptive_field_samples(self) -> int:
-        """Samples of mel context and output that one output sample depends on; training crops are compared to it."""
+        """Samples of mel context and output that one output sample depends on; training compares segments to it."""
         return self.context.receptive_field * self.mel.hop_length
 
     @property
     def latency_samples(self) -> int:
-        """How far streamed output lags behind the mel that has been fed in."""
+        """How far streamed output lags behind its input."""
         return self.context.right * self.mel.hop_length
 
     @property
     def steps_natively(self) -> bool:
-        """Whether ``step`` carries its own state; if not, it recomputes the context of every piece."""
+        """Whether ``step`` carries a state of its own; otherwise it recomputes the context of every chunk."""
         return False
 
     @property
     def items_at_once(self) -> int:
-        """Utterances that are best synthesised as one batch: faster than one by one, and the same, bit for bit."""
+        """Batch size at which synthesis is fastest, with the same samples as one by one, bit for bit."""
         return 1
+
+    @property
+    def jobs_at_once(self) -> int:
+        """Threads at which the synthesis of many files is fastest."""
+        return 1
+
+    def preferred_device(self, device: torch.device) -> torch.device:
+        """The device on which synthesis is fastest where ``device`` is available."""
+        return device
 
     @abstractmethod
     def generate(
         self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
     ) -> Tensor:
-        """Make the samples of a piece of mel with nothing known around it.
+        """Compute the samples of a part of an utterance, with silence before and after it.
 
         Args:
             mel: ``[batch, n_mels, frames]``.
-            mask: ``[batch, 1, frames]``, True where a frame is real; None for all.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
             seeds: int64 ``[batch]``.
-            first_frame: index of ``mel[..., 0]`` in the whole utterance: noise is a function of
-                (seed, position), never of how the utterance was cut.
-            speakers: int64 ``[batch]``, indices of ``self.speakers``; None where there are none.
+            first_frame: index of ``mel[..., 0]`` in the utterance. Noise is a function of (seed, position), so it
+                does not depend on how the utterance was cut.
+            speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
 
         Returns:
             ``[batch, frames * hop_length]``.
@@ -125,69 +191,68 @@ class Vocoder(nn.Module, ABC):
 
         Args:
             mel: ``[batch, n_mels, frames]``, made to ``self.mel``.
-            lengths: int ``[batch]``, real frames of each item; what lies beyond is ignored, NaN included.
-            seed: one for all items, or one each; an item's output depends on its own seed only.
-            speaker: of ``self.speakers``, one for all items, or one each; needed where there are several.
+            lengths: int ``[batch]``, number of real frames of each item; frames beyond are ignored, NaN included.
+            seed: seeds the noise, one for all items or one each; an item's output depends on its own seed only.
+            speaker: a name in ``self.speakers``, one for all items or one each; required if there are several.
 
         Returns:
             ``[batch, frames * hop_length]`` in -1…1 or slightly beyond; zeros after each item's end.
 
         Raises:
             MelError: ``mel`` has the wrong shape.
-            ConfigError: ``speaker`` is unknown, missing, or one too many; with the names that are known.
+            ConfigError: ``speaker`` is unknown, missing, or given to a vocoder without speakers.
         """
         self.check_shape(mel)
-        who = self.speaker_condition.indices(speaker, len(mel))
+        speakers = self.speaker_condition.indices(speaker, len(mel))
         mask = frame_mask(None if lengths is None else lengths.to(mel.device), mel.shape[-1])
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0)
-        samples = self.generate(masked(mel, mask), mask, self._seeds(seed, mel), 0, *who)
+        samples = self.generate(masked(mel, mask), mask, self._seeds(seed, mel), 0, speakers)
         return samples if mask is None else masked(samples, _per_sample(mask, self.mel.hop_length))
 
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
     ) -> State:
-        """State before the first frame: frames kept for context, index of the first of them, frames done, seeds.
-
-        Where there are speakers, their indices come last. Raises ConfigError as ``synthesize`` does.
-        """
-        like = next(self.parameters())
-        kept = like.new_zeros(batch, self.mel.n_mels, 0)
-        who = self.speaker_condition.indices(speaker, batch)
-        return kept, torch.tensor(0), torch.tensor(0), self._seeds(seed, kept), *who
+        """State before the first frame; arguments and errors as in ``synthesize``."""
+        frames = next(self.parameters()).new_zeros(batch, self.mel.n_mels, 0)
+        speakers = self.speaker_condition.indices(speaker, batch)
+        return WindowState(frames, torch.tensor(0), torch.tensor(0), self._seeds(seed, frames), speakers)
 
     @torch.no_grad()
-    def step(self, mel: Tensor, state: State) -> tuple[Tensor, State]:
-        """Take the next frames; give the samples that are ready.
+    def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
+        """Take the next frames and return the samples that are ready.
 
         Args:
-            mel: ``[batch, n_mels, frames]`` for any number of frames.
-            state: what ``initial_state`` or the step before returned; it is not changed.
+            mel: ``[batch, n_mels, frames]``, any number of frames.
+            state: the state that ``initial_state`` or the previous ``step`` returned; it is left unchanged.
 
         Returns:
-            ``[batch, samples]`` (none where more look-ahead is needed) and the next state.
+            ``[batch, samples]`` (none while more look-ahead is needed) and the next state.
         """
         self.check_shape(mel)
-        kept, first, done, *items = state
-        kept = torch.cat((kept, mel), dim=-1)
-        ready = int(first) + kept.shape[-1] - self.context.right
-        if ready <= int(done):
-            return kept.new_zeros(len(kept), 0), (kept, first, done, *items)
-        samples = self._window(kept, int(first), int(done), ready, *items)
-        unneeded = max(0, ready - self.context.left - int(first))
-        return samples, (kept[..., unneeded:], first + unneeded, torch.tensor(ready), *items)
+        frames = torch.cat((state.frames, mel), dim=-1)
+        first = int(state.first_frame)
+        ready = first + frames.shape[-1] - self.context.right
+        if ready <= int(state.frames_done):
+            return frames.new_zeros(len(frames), 0), state._replace(frames=frames)
+        samples = self._window(frames, state, ready)
+        unneeded = max(0, ready - self.context.left - first)
+        return samples, state._replace(
+            frames=frames[..., unneeded:],
+            first_frame=state.first_frame + unneeded,
+            frames_done=torch.tensor(ready),
+        )
 
     @torch.no_grad()
-    def flush(self, state: State) -> Tensor:
-        """The samples that waited for look-ahead which will not come, ``[batch, samples]``."""
-        kept, first, done, *items = state
-        end = int(first) + kept.shape[-1]
-        if end == int(done):
-            return kept.new_zeros(len(kept), 0)
-        return self._window(kept, int(first), int(done), end, *items)
+    def flush(self, state: Any) -> Tensor:
+        """The samples ``[batch, samples]`` that waited for look-ahead when the utterance ended."""
+        end = int(state.first_frame) + state.frames.shape[-1]
+        if end == int(state.frames_done):
+            return state.frames.new_zeros(len(state.frames), 0)
+        return self._window(state.frames, state, end)
 
     def streaming_overhead(self, frames: int) -> float:
-        """Times the work of offline synthesis that streaming in pieces of ``frames`` takes."""
+        """Work of streaming in chunks of ``frames`` as a multiple of offline synthesis."""
         if self.steps_natively:
             return 1.0
         return (frames + self.context.left + self.context.right) / frames
@@ -196,38 +261,120 @@ class Vocoder(nn.Module, ABC):
         """This vocoder in evaluation mode with its weight normalisation folded; changes the module itself."""
         return fold_weight_norm(self).eval().requires_grad_(False)
 
-    def use_engine(self, name: str = "auto", precision: str = "float32") -> str | None:
-        """Choose the engine of a vocoder that has some; returns its description, or None for one that needs none.
+    def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
+        """Choose the engine that computes samples from now on; returns its description.
+
+        Args:
+            name: one of ``engines``, or ``"auto"`` for the fastest that works here.
+            precision: precision of the engine's weights.
 
         Raises:
-            ConfigError: an engine or precision that cannot be had.
+            ConfigError: the vocoder has no such engine or precision.
         """
-        if (name, precision) != ("auto", "float32"):
+        self.check_engine(name, precision)
+        return "torch"
+
+    def check_engine(self, name: str, precision: str) -> None:
+        """Raise ConfigError unless this vocoder has the engine, in the precision."""
+        if name != "auto" and name not in self.engines:
             raise ConfigError(
-                f"no engine {name!r} in {precision} for a vocoder that does not go sample by sample",
-                remedy="leave the engine and its precision out",
+                f"this vocoder has no engine {name!r}",
+                where="engine",
+                remedy=did_you_mean(name, ["auto", *self.engines]),
             )
-        return None
+        precisions = {p for engine in self.engines for p in self.engines[engine] if name in ("auto", engine)}
+        if precision not in precisions:
+            which = "this vocoder" if name == "auto" else f"its engine {name}"
+            raise ConfigError(
+                f"{which} has no precision {precision!r}", where="precision", remedy=did_you_mean(precision, precisions)
+            )
+
+    def set_synthesis_options(self, **options: float | None) -> None:
+        """Set options such as ``temperature``; None leaves an option as it is.
+
+        Raises:
+            ConfigError: this vocoder does not have the option.
+        """
+        for name, value in options.items():
+            if value is None:
+                continue
+            if name not in self.synthesis_options:
+                known = f"use {' or '.join(self.synthesis_options)}" if self.synthesis_options else "leave it out"
+                raise ConfigError(f"this vocoder does not have the option {name}", where=f"--{name}", remedy=known)
+            setattr(self, self.synthesis_options[name], value)
 
     def check_shape(self, mel: Tensor) -> None:
-        """Raise MelError where ``mel`` is not ``[batch, n_mels, frames]``."""
+        """Raise MelError unless ``mel`` is ``[batch, n_mels, frames]``."""
         if mel.dim() != 3 or mel.shape[1] != self.mel.n_mels:
             raise MelError(
-                f"a mel of shape {list(mel.shape)}",
-                remedy=f"give [batch, {self.mel.n_mels}, frames]; a single one is mel[None]",
+                f"the mel has shape {list(mel.shape)}, not [batch, {self.mel.n_mels}, frames]",
+                remedy="a single mel needs a batch dimension: mel[None]",
             )
 
     def normalised(self, mel: Tensor) -> Tensor:
-        """Natural-log mel scaled to about -2…2 for speech, whatever the contract's own log and statistics are."""
+        """Natural-log mel scaled to about -2…2 for speech, whatever the definition's own log and statistics are."""
         return (self.mel.to_linear(mel).clamp(min=self.mel.floor).log() + 5) / 2.5
 
-    def _window(self, kept: Tensor, first: int, start: int, end: int, seeds: Tensor, *who: Tensor) -> Tensor:
+    def _window(self, frames: Tensor, state: WindowState, end: int) -> Tensor:
+        """Samples of the frames from ``state.frames_done`` to ``end``."""
         hop = self.mel.hop_length
-        return self.generate(kept, None, seeds, first, *who)[:, (start - first) * hop : (end - first) * hop]
+        first, start = int(state.first_frame), int(state.frames_done)
+        samples = self.generate(frames, None, state.seeds, first, state.speakers)
+        return samples[:, (start - first) * hop : (end - first) * hop]
 
     def _seeds(self, seed: int | Sequence[int], like: Tensor) -> Tensor:
         seeds = [seed] * len(like) if isinstance(seed, int) else list(seed)
         return torch.tensor(seeds, dtype=torch.int64, device=like.device)
+
+
+class WaveformVocoder(Vocoder, ABC):
+    """A vocoder that computes all samples at once and is trained on the distance between waveforms."""
+
+    accepts_discriminators = True
+
+    @abstractmethod
+    def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
+        """Differentiable synthesis, as trained.
+
+        Args:
+            mel: ``[batch, n_mels, frames]``.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+            speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
+
+        Returns:
+            ``[batch, frames * hop_length]``.
+        """
+
+
+class AutoregressiveVocoder(Vocoder, ABC):
+    """A vocoder that draws one sample after another and is trained on their likelihood."""
+
+    speaks_untrained = False  # untrained, it is slow noise
+
+    @abstractmethod
+    def log_prob(
+        self, samples: Tensor, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None
+    ) -> Tensor:
+        """Log-likelihood in nats of each sample, given all samples before it.
+
+        Args:
+            samples: waveform ``[batch, frames * hop_length]`` in -1…1.
+            mel: ``[batch, n_mels, frames]``.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+            speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
+
+        Returns:
+            ``[batch, frames * hop_length]``.
+        """
+
+    @property
+    def jobs_at_once(self) -> int:
+        """One thread per core: the sample loop keeps one core busy and needs no other."""
+        return os.cpu_count() or 1
+
+    def preferred_device(self, device: torch.device) -> torch.device:
+        """The CPU: sample by sample, compiled code there is faster than a GPU."""
+        return torch.device("cpu")
 
 
 def frame_mask(lengths: Tensor | None, frames: int) -> Tensor | None:
@@ -239,3 +386,30 @@ def frame_mask(lengths: Tensor | None, frames: int) -> Tensor | None:
 
 def _per_sample(mask: Tensor, hop_length: int) -> Tensor:
     return mask[:, 0].repeat_interleave(hop_length, dim=-1)
+
+
+def _check_definition(vocoder: type[Vocoder]) -> None:
+    """Raise ConfigError where a vocoder's class lacks a part of the contract; names all that is missing."""
+    faults = []
+    if not issubclass(vocoder, WaveformVocoder | AutoregressiveVocoder):
+        faults.append("derive from WaveformVocoder or AutoregressiveVocoder")
+    missing = [name for name in dir(vocoder) if getattr(getattr(vocoder, name, None), "__isabstractmethod__", False)]
+    if missing:
+        faults.append(f"define {', '.join(missing)}")
+    if not {"mel", "config", "speakers"} <= inspect.signature(vocoder.__init__).parameters.keys():
+        faults.append("take __init__(self, mel, config=None, *, speakers=())")
+
+    config = vars(vocoder).get("Config")
+    if not (isinstance(config, type) and issubclass(config, VocoderConfig)):
+        faults.append("set Config to a subclass of VocoderConfig")
+    else:
+        module = vocoder.__module__.rpartition(".")[2]
+        names = typing.get_args(config.model_fields["name"].annotation)
+        if names != (config.model_fields["name"].default,):
+            faults.append(f'declare name: Literal["{module}"] = "{module}" in {config.__name__}')
+        elif names != (module,) and vocoder.__module__.startswith(__package__ or ""):
+            faults.append(f"rename the file to {names[0]}.py, or the vocoder to {module!r}")
+        if config.examples.__func__ is VocoderConfig.examples.__func__:  # type: ignore[attr-defined]
+            faults.append(f"define {config.__name__}.examples")
+    if faults:
+        raise ConfigError("; ".join(faults), where=f"{vocoder.__module__}.{vocoder.__qualname__}", remedy=_GUIDE)

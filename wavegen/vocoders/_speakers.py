@@ -1,4 +1,4 @@
-"""Who speaks: names to indices, and a learned vector for each that is added to what the mel has become."""
+"""Speakers: their names and indices, and a learned vector for each, added to features at frame rate."""
 
 import math
 from collections.abc import Sequence
@@ -7,22 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavegen.config import nearest
+from wavegen.config import join_names, nearest
 from wavegen.errors import ConfigError
-
-_MOST_SHOWN = 20
 
 
 class SpeakerCondition(nn.Module):
-    """A constant over time, added to features at frame rate; nothing, and no weights, where there are no speakers.
+    """Adds a speaker's learned vector, projected, to every frame. Without speakers it has no weights and adds nothing.
 
     Args:
-        names: of the speakers, in the order of their indices.
-        channels: of the vector that is learned for each.
-        out_channels: of the features that it is projected to.
+        names: the speakers' names, in the order of their indices.
+        channels: channels of the vector that is learned for each speaker.
+        out_channels: channels of the features that it is added to.
 
     Raises:
-        ConfigError: speakers without channels, or two of one name.
+        ConfigError: there are speakers but no channels, or two speakers share a name.
     """
 
     def __init__(self, names: Sequence[str], channels: int, out_channels: int) -> None:
@@ -32,9 +30,9 @@ class SpeakerCondition(nn.Module):
             return
         if not channels or len(set(self.names)) < len(self.names):
             raise ConfigError(
-                f"speakers {listed(self.names)} with {channels} channels",
+                f"{channels} channels for the speakers {join_names(self.names)}",
                 where="vocoder.speaker_channels",
-                remedy="give each a name of its own, and channels such as 32",
+                remedy="speakers need different names and more than 0 channels, such as 32",
             )
         self.embedding = nn.Embedding(len(self.names), channels)
         self.project = nn.Linear(channels, out_channels, bias=False)
@@ -45,57 +43,55 @@ class SpeakerCondition(nn.Module):
 
         Args:
             x: ``[batch, out_channels, frames]``.
-            speakers: int64 ``[batch]``, indices of ``names``; None where there are none.
+            speakers: int64 ``[batch]``, indices of ``names``; None without speakers.
 
         Raises:
-            ConfigError: one is missing or superfluous.
+            ConfigError: ``speakers`` is missing, or given to a vocoder without speakers.
         """
-        if (speakers is None) != (not self.names):
+        if speakers is None and self.names:
             raise ConfigError(
-                "speakers= given to a vocoder without any" if speakers is not None else "a vocoder of several speakers",
-                remedy="leave them out" if speakers is not None else f"give speakers=, indices of {listed(self.names)}",
+                f"this vocoder has {len(self.names)} speakers",
+                remedy=f"pass speakers=, indices of {join_names(self.names)}",
             )
+        if speakers is not None and not self.names:
+            raise ConfigError("speakers= given to a vocoder without speakers", remedy="leave it out")
         if speakers is None:
             return x
-        # Of the whole table, whatever the batch: a product of other rows would round otherwise.
+        # Project the whole table for any batch: a product with other rows would round differently.
         vectors = F.embedding(speakers, self.project(self.embedding.weight))
         return x + vectors[:, :, None]
 
-    def indices(self, given: str | Sequence[str] | None, batch: int) -> tuple[Tensor, ...]:
-        """The part of a state that says who speaks: indices ``[batch]`` in a tuple, or an empty one without speakers.
+    def indices(self, given: str | Sequence[str] | None, batch: int) -> Tensor | None:
+        """Turn names into indices ``[batch]``; None for a vocoder without speakers.
 
         Args:
-            given: one name for all items, or one each; it may be left out where only one speaker is known.
-            batch: items.
+            given: one name for all items or one each; may be None if there is only one speaker.
+            batch: number of items.
 
         Raises:
-            ConfigError: a name that is not known, none where several are, one where none is, or too few.
+            ConfigError: a name is unknown, missing, or given to a vocoder without speakers, or their number is wrong.
         """
         if not self.names:
             if given is None:
-                return ()
+                return None
             raise ConfigError(f"speaker {given!r} given to a model without speakers", remedy="leave it out")
         if given is None:
             if len(self.names) > 1:
-                raise ConfigError(f"a model of {len(self.names)} speakers", remedy=f"name one of {listed(self.names)}")
+                raise ConfigError(
+                    f"this model has {len(self.names)} speakers", remedy=f"name one of {join_names(self.names)}"
+                )
             given = self.names[0]
         names = [given] * batch if isinstance(given, str) else list(given)
         if len(names) != batch:
-            raise ConfigError(f"{len(names)} speakers for {batch} items", remedy="give one for all, or one each")
-        return (speaker_indices(names, self.names).to(self.embedding.weight.device),)
+            raise ConfigError(f"{len(names)} speakers for {batch} items", remedy="give one for all items or one each")
+        return speaker_indices(names, self.names).to(self.embedding.weight.device)
 
 
 def speaker_indices(names: Sequence[str], known: Sequence[str]) -> Tensor:
-    """Names to their places among ``known``, int64 ``[len(names)]``. Raises ConfigError for one that is not there."""
+    """Positions of names among ``known``, int64 ``[len(names)]``. Raises ConfigError for an unknown name."""
     for name in names:
         if name not in known:
             near = nearest(name, known)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"unknown speaker {name!r}", remedy=f"{hint}known are {listed(known)}")
+            raise ConfigError(f"unknown speaker {name!r}", remedy=f"{hint}this model has {join_names(known)}")
     return torch.tensor([known.index(name) for name in names], dtype=torch.int64)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a message; of very many the first."""
-    more = len(names) - _MOST_SHOWN
-    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")

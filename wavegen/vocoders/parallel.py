@@ -1,8 +1,8 @@
-"""A WaveNet that makes all samples at once: noise and upsampled mel in, waveform out."""
+"""A WaveNet that computes all samples at once: noise and upsampled mel in, waveform out."""
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -24,12 +24,27 @@ from wavegen.engines.parallel import run_tiled
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.noise import normal_noise
-from wavegen.vocoders._base import State, Vocoder, VocoderConfig
+from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 
 
 class ParallelConfig(VocoderConfig):
-    """Shape of a parallel WaveNet in a recipe."""
+    """Shape of a parallel WaveNet in a recipe. The defaults are the shape of Parallel WaveGAN's first version.
+
+    Attributes:
+        padding: ``"same"``, or ``"causal"``, which streams without latency and recomputes nothing.
+        residual_channels: channels between blocks.
+        gate_channels: channels before the gates halve them.
+        skip_channels: channels of the skips and of the layer before the last.
+        condition_channels: channels of the upsampled mel; by default as many as the mel has bins.
+        condition_window: mel frames before, and with ``"same"`` padding after, that are mixed into each frame.
+        upsample_factors: stages from frames to samples; their product is the hop length. By default its
+            ``small_factors``.
+        cycles: number of times that the dilations start over.
+        depth: blocks per cycle, with dilations 1, 2, … 2^(depth - 1).
+        kernel_size: taps of the dilated convolutions.
+        weight_norm: normalise the weights in training; folded before synthesis.
+    """
 
     name: Literal["parallel"] = "parallel"
     padding: Padding = "same"
@@ -44,8 +59,43 @@ class ParallelConfig(VocoderConfig):
     kernel_size: PositiveInt = 3
     weight_norm: bool = False
 
+    @classmethod
+    def examples(cls) -> tuple["ParallelConfig", ...]:
+        """Both paddings, with and without a window over frames, and a kernel of one tap."""
+        tiny = cls(residual_channels=4, gate_channels=6, skip_channels=5, condition_channels=3, condition_window=1)
+        shapes: tuple[dict[str, Any], ...] = (
+            {"cycles": 2, "depth": 3},
+            {"cycles": 1, "depth": 4, "kernel_size": 2, "condition_window": 0, "condition_channels": None},
+        )
+        paddings = ("causal", "same")
+        both = [tiny.model_copy(update={"padding": padding, **shape}) for padding in paddings for shape in shapes]
+        wide = tiny.model_copy(
+            update={"gate_channels": 8, "skip_channels": 16, "condition_channels": 4, "cycles": 1, "depth": 3}
+        )
+        return (wide, *both, tiny.model_copy(update={"kernel_size": 1, "cycles": 1, "depth": 2}))
 
-class ParallelWaveNet(Vocoder):
+
+class ParallelState(NamedTuple):
+    """State of a causal parallel WaveNet's stream.
+
+    Attributes:
+        frame_conv: state of the frame-rate convolution.
+        frames: the last frames of the condition, which the upsampler still reads.
+        stack: state of the dilated stack.
+        frames_done: number of frames whose samples have been returned.
+        seeds: int64 ``[batch]``.
+        speakers: int64 ``[batch]``; None for a vocoder without speakers.
+    """
+
+    frame_conv: Tensor
+    frames: Tensor
+    stack: Any
+    frames_done: Tensor
+    seeds: Tensor
+    speakers: Tensor | None
+
+
+class ParallelWaveNet(WaveformVocoder):
     """Non-autoregressive WaveNet at sample rate: the generator of Parallel WaveGAN (arXiv:1910.11480, section 3).
 
     ::
@@ -53,92 +103,64 @@ class ParallelWaveNet(Vocoder):
         mel ─ conv ─ + speaker ─ hold and smooth, in stages ─┐ condition
         noise ─ 1×1 ─ gated dilated blocks ──────────────────┴─ sum of skips ─ ReLU ─ 1×1 ─ ReLU ─ 1×1 ─ samples
 
-    The defaults are the published first version's shape. What its public implementation calls what::
+    The names in its public implementation and here::
 
         first_conv · conv_layers · last_conv_layers    input · stack · hidden, output
         upsample_net.conv_in, aux_context_window       frame_conv (its bias 0), condition_window
         upsample_net.upsample, upsample_scales         upsample (kernels from right to left), upsample_factors
         layers, stacks, aux_channels                   cycles * depth, cycles, condition_channels
 
-    There, whoever calls the network pads the mel by ``aux_context_window`` frames; here, frames beyond the ends count
-    as zeros on the scale of ``normalised``.
+    There, the caller pads the mel by ``aux_context_window`` frames; here, frames beyond the ends are zeros on the scale
+    of ``normalised``.
 
     Args:
-        mel: the mel contract.
-        padding: ``"same"``, or ``"causal"``, which streams without latency and recomputes nothing.
-        residual_channels: channels between blocks.
-        gate_channels: channels before the gates halve them.
-        skip_channels: channels of the skips and of the layer before the last.
-        condition_channels: channels of the upsampled mel; the mel's bins by default.
-        condition_window: mel frames before, and where same-padded after, that are mixed into each frame.
-        upsample_factors: stages from frames to samples; their product is the hop length, whose ``small_factors`` they
-            are by default.
-        cycles: times that the dilations start over.
-        depth: blocks per cycle; dilations 1, 2, … 2^(depth - 1).
-        kernel_size: taps of the dilated convolutions.
-        weight_norm: normalise weights in training; folded before synthesis.
-        speakers: names of those who may speak; none for a vocoder that is not told who does.
-        speaker_channels: channels of the vector that is learned for each.
+        mel: the mel definition.
+        config: the shape; by default that of the config's defaults.
+        speakers: names of the speakers; empty for a vocoder without speakers.
 
     Raises:
-        ConfigError: factors whose product is not the hop length.
+        ConfigError: the product of the upsampling factors is not the hop length.
     """
 
     Config = ParallelConfig
-    objective = "reconstruction"
-    trains_in_bfloat16 = False  # its samples would have 8 bits, and its sum of many skips hardly more
+    trains_in_bfloat16 = False  # the samples would have 8 bits, and the sum of many skips hardly more
 
-    def __init__(
-        self,
-        mel: MelSpec,
-        *,
-        padding: Padding = "same",
-        residual_channels: int = 64,
-        gate_channels: int = 128,
-        skip_channels: int = 64,
-        condition_channels: int | None = None,
-        condition_window: int = 2,
-        upsample_factors: Sequence[int] | None = None,
-        cycles: int = 3,
-        depth: int = 10,
-        kernel_size: int = 3,
-        weight_norm: bool = False,
-        speakers: Sequence[str] = (),
-        speaker_channels: int = 0,
-    ) -> None:
+    def __init__(self, mel: MelSpec, config: ParallelConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
         super().__init__(mel)
-        condition_channels = condition_channels or mel.n_mels
-        window = condition_window + 1 if padding == "causal" else 2 * condition_window + 1
+        config = config or ParallelConfig()
+        padding = config.padding
+        condition_channels = config.condition_channels or mel.n_mels
+        window = config.condition_window + 1 if padding == "causal" else 2 * config.condition_window + 1
         self.frame_conv = DilatedConv1d(mel.n_mels, condition_channels, window, padding=padding)
-        factors = tuple(upsample_factors or small_factors(mel.hop_length))
+        factors = config.upsample_factors or small_factors(mel.hop_length)
         if math.prod(factors) != mel.hop_length:
             raise ConfigError(
-                f"{' · '.join(map(str, factors))} make {math.prod(factors)} samples of a frame, the mel's hop is "
+                f"{' · '.join(map(str, factors))} = {math.prod(factors)}, which must be the mel's hop length "
                 f"{mel.hop_length}",
                 where="vocoder.upsample_factors",
-                remedy=f"leave it out to get {list(small_factors(mel.hop_length))}, or give some of that product",
+                remedy=f"leave it out to get {list(small_factors(mel.hop_length))}",
             )
         self.upsample = StagedUpsampler(factors, padding=padding)
-        self.input = DilatedConv1d(1, residual_channels, 1)
+        self.input = DilatedConv1d(1, config.residual_channels, 1)
         self.stack = DilatedStack(
             GatedResidualBlock(
-                residual_channels,
-                kernel_size=kernel_size,
+                config.residual_channels,
+                kernel_size=config.kernel_size,
                 dilation=dilation,
                 padding=padding,
-                gate_channels=gate_channels,
-                skip_channels=skip_channels,
+                gate_channels=config.gate_channels,
+                skip_channels=config.skip_channels,
                 condition_channels=condition_channels,
             )
-            for dilation in exponential_dilations(cycles, depth)
+            for dilation in exponential_dilations(config.cycles, config.depth)
         )
-        self.skip_scale = math.sqrt(1 / (cycles * depth))  # keeps the variance of the sum
-        self.hidden = DilatedConv1d(skip_channels, skip_channels, 1)
-        self.output = DilatedConv1d(skip_channels, 1, 1)
+        self.skip_scale = math.sqrt(1 / (config.cycles * config.depth))  # keeps the variance of the sum
+        self.hidden = DilatedConv1d(config.skip_channels, config.skip_channels, 1)
+        self.output = DilatedConv1d(config.skip_channels, 1, 1)
         self._initialise()
-        if weight_norm:
+        if config.weight_norm:
             apply_weight_norm(self)
-        self.speaker_condition = SpeakerCondition(speakers, speaker_channels, condition_channels)
+        self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, condition_channels)
 
     @property
     def context(self) -> Context:
@@ -166,10 +188,10 @@ class ParallelWaveNet(Vocoder):
         Args:
             mel: ``[batch, n_mels, frames]``.
             mask: ``[batch, 1, frames]``, True where a frame is real.
-            noise: ``[batch, frames * hop_length]``, standard normal. By default seeded by each item's own mel: what is
-                trained on then depends neither on the other items, nor on how many processes share a batch, nor on the
-                stops in between.
-            speakers: int64 ``[batch]``, indices of ``self.speakers``; None where there are none.
+            noise: ``[batch, frames * hop_length]``, standard normal. By default it is seeded by each item's own mel, so
+                that training depends neither on the other items, nor on the number of processes that share a batch,
+                nor on interruptions.
+            speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
 
         Returns:
             ``[batch, frames * hop_length]``, zeros outside the mask.
@@ -178,7 +200,7 @@ class ParallelWaveNet(Vocoder):
             noise = self._noise(_content_seeds(masked(mel, mask)), 0, mel)
         condition = self.upsample(self._frames(mel, mask, speakers), mask)
         real = None if mask is None else mask.repeat_interleave(self.mel.hop_length, dim=-1)
-        # What follows an item's end cannot reach it in a causal stack, which is quicker without a mask.
+        # A causal stack needs no mask, because nothing after an item's end can reach it; without one it is faster.
         _, skips = self.stack(self.input(noise[:, None]), condition, None if self.steps_natively else real)
         return masked(self._waveform(skips), None if real is None else real[:, 0])
 
@@ -200,37 +222,46 @@ class ParallelWaveNet(Vocoder):
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
     ) -> State:
-        """State before the first frame: of the layers in turn, frames done, seeds and any speakers."""
+        """State before the first frame; arguments and errors as in ``synthesize``."""
         if not self.steps_natively:
             return super().initial_state(batch, seed=seed, speaker=speaker)
-        who = self.speaker_condition.indices(speaker, batch)
         frame_state = self.frame_conv.initial_state(batch)
-        frames_before = frame_state.new_zeros(batch, self.frame_conv.out_channels, self.upsample.context.left)
-        stack_state = self.stack.initial_state(batch)
-        return frame_state, frames_before, stack_state, torch.tensor(0), self._seeds(seed, frame_state), *who
+        return ParallelState(
+            frame_conv=frame_state,
+            frames=frame_state.new_zeros(batch, self.frame_conv.out_channels, self.upsample.context.left),
+            stack=self.stack.initial_state(batch),
+            frames_done=torch.tensor(0),
+            seeds=self._seeds(seed, frame_state),
+            speakers=self.speaker_condition.indices(speaker, batch),
+        )
 
     @torch.no_grad()
-    def step(self, mel: Tensor, state: State) -> tuple[Tensor, State]:
-        """Take the next frames; give the samples that are ready."""
+    def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
+        """Take the next frames and return the samples that are ready."""
         if not self.steps_natively:
             return super().step(mel, state)
         self.check_shape(mel)
-        frame_state, frames, stack_state, frames_done, seeds, *who = state
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0), state
-        noise = self._noise(seeds, int(frames_done), mel)
-        h, frame_state = self.frame_conv.step(self.normalised(mel), frame_state)
-        h = self.speaker_condition(h, *who)
-        # Frames are kept instead of the upsampler's own state: zeros before the first are the same to a causal one.
-        frames = torch.cat((frames, h), dim=-1)
-        samples, stack_state = self._continue(noise, frames, stack_state)
-        kept = frames[..., frames.shape[-1] - self.upsample.context.left :]
-        return samples, (frame_state, kept, stack_state, frames_done + mel.shape[-1], seeds, *who)
+        noise = self._noise(state.seeds, int(state.frames_done), mel)
+        h, frame_state = self.frame_conv.step(self.normalised(mel), state.frame_conv)
+        h = self.speaker_condition(h, state.speakers)
+        # Frames are kept instead of the upsampler's own state: a causal one takes zeros for what precedes the first.
+        frames = torch.cat((state.frames, h), dim=-1)
+        samples, stack_state = self._continue(noise, frames, state.stack)
+        return samples, state._replace(
+            frame_conv=frame_state,
+            frames=frames[..., frames.shape[-1] - self.upsample.context.left :],
+            stack=stack_state,
+            frames_done=state.frames_done + mel.shape[-1],
+        )
 
     @torch.no_grad()
-    def flush(self, state: State) -> Tensor:
+    def flush(self, state: Any) -> Tensor:
         """The samples that waited for look-ahead; none in a causal model."""
-        return state[0].new_zeros(len(state[0]), 0) if self.steps_natively else super().flush(state)
+        if not self.steps_natively:
+            return super().flush(state)
+        return state.frames.new_zeros(len(state.frames), 0)
 
     def _frames(self, mel: Tensor, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
         """The condition before upsampling, ``[batch, condition_channels, frames]``."""
@@ -263,7 +294,7 @@ class ParallelWaveNet(Vocoder):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        # As loud as quiet speech: at full scale, silent segments would rule the first steps by their relative error.
+        # Start as loud as quiet speech: at full scale, silent segments would dominate the first steps.
         nn.init.normal_(self.output.weight, std=0.02 / math.sqrt(self.output.in_channels))
 
 
@@ -272,5 +303,5 @@ def _suits_tiles(like: Tensor) -> bool:
 
 
 def _content_seeds(mel: Tensor) -> Tensor:
-    """A seed ``[batch]`` made of each item's bits, whose sum is the same in any order and with zeros after it."""
+    """A seed ``[batch]`` from the sum of each item's bits, which no order and no trailing zeros change."""
     return mel.detach().double().contiguous().view(torch.int64).sum(dim=(1, 2))

@@ -1,9 +1,9 @@
-"""A dilated stack at frame rate with an inverse STFT head: quick to train, hundreds of times real time."""
+"""A dilated stack at frame rate with an inverse STFT head: quick to train, and fast on a CPU."""
 
 import copy
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,19 +22,34 @@ from wavegen.blocks import (
     griffin_lim_context,
     masked,
 )
+from wavegen.config import KeepsWeights
 from wavegen.errors import ConfigError
 from wavegen.mel import MelFamily, MelInverse, MelSpec
-from wavegen.vocoders._base import State, Vocoder, VocoderConfig
+from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 
-# Magnitudes below this are silence to the network; a full-scale sine has about n_fft / 4.
-SMALLEST_MAGNITUDE = 1e-3
-# Of the Griffin-Lim iterations (Perraudin et al., 2013).
-MOMENTUM = 0.99
+SMALLEST_MAGNITUDE = 1e-3  # the network sees smaller ones as silence; a full-scale sine has about n_fft / 4
+MOMENTUM = 0.99  # of the Griffin-Lim iterations (Perraudin et al., 2013)
 
 
 class SpectralConfig(VocoderConfig):
-    """Shape of a spectral vocoder in a recipe."""
+    """Shape of a spectral vocoder in a recipe.
+
+    Attributes:
+        padding: ``"same"``, or ``"causal"`` for the lowest latency (the inverse STFT and the iterations still look
+            ahead, by what ``context`` says).
+        channels: channels of the stack.
+        layers: number of blocks.
+        kernel_size: taps of the blocks' depthwise convolutions and of the input layer.
+        dilation_depth: dilations grow 1, 2, … 2^(depth - 1) and start over; 1 for no dilation.
+        expansion: hidden channels of each block as a multiple of ``channels``.
+        refinement_iterations: Griffin-Lim iterations within the model; training backpropagates through them.
+        synthesis_iterations: further iterations at synthesis only: more of them sound better and take longer.
+        any_mel: read every definition of ``MelFamily(mel)``: each training step draws one. The network reads the
+            spectrum that explains a mel, so its weights have the same shapes for all of them.
+        look_ahead: frames that a causal model reads beyond the one it computes, up to ``kernel_size - 1``. It gains
+            much of what ``"same"`` does, for a latency that you choose.
+    """
 
     name: Literal["spectral"] = "spectral"
     padding: Padding = "same"
@@ -43,14 +58,56 @@ class SpectralConfig(VocoderConfig):
     kernel_size: PositiveInt = 7
     dilation_depth: PositiveInt = 1
     expansion: PositiveInt = 3
-    refinement_iterations: NonNegativeInt = 2
-    synthesis_iterations: NonNegativeInt = 6
-    any_mel: bool = False
+    refinement_iterations: Annotated[NonNegativeInt, KeepsWeights()] = 2
+    synthesis_iterations: Annotated[NonNegativeInt, KeepsWeights()] = 6
+    any_mel: Annotated[bool, KeepsWeights()] = False
     look_ahead: NonNegativeInt = 0
 
+    @property
+    def draws_mel_definitions(self) -> bool:
+        """True with ``any_mel``."""
+        return self.any_mel
 
-class SpectralVocoder(Vocoder):
-    """Predicts each frame's spectrum as a correction of what the mel already tells, then inverts it.
+    @classmethod
+    def examples(cls) -> tuple["SpectralConfig", ...]:
+        """Both paddings with and without iterations, and causal models with look-ahead."""
+        dilated = cls(channels=5, layers=3, kernel_size=3, dilation_depth=2)
+        plain = [
+            dilated.model_copy(update={"padding": padding, "refinement_iterations": n, "synthesis_iterations": n})
+            for padding in ("causal", "same")
+            for n in (0, 1)
+        ]
+        causal = cls(padding="causal", channels=5, layers=2, kernel_size=5, synthesis_iterations=0)
+        ahead = [
+            causal.model_copy(update={"look_ahead": look_ahead, "refinement_iterations": n})
+            for look_ahead, n in ((1, 0), (4, 0), (2, 1))
+        ]
+        tiny = cls(channels=8, layers=2, kernel_size=3, refinement_iterations=1, synthesis_iterations=1)
+        return (tiny, *plain, *ahead)
+
+
+class SpectralState(NamedTuple):
+    """State of a natively streaming spectral vocoder.
+
+    Attributes:
+        waiting: log-magnitudes of the frames that wait for the look-ahead, ``[batch, bins, frames]``.
+        early: outputs of the input layer that are still to be dropped because they precede the first frame.
+        input: state of the input layer.
+        stack: state of the dilated stack.
+        istft: state of the inverse STFT.
+        speakers: int64 ``[batch]``; None for a vocoder without speakers.
+    """
+
+    waiting: Tensor
+    early: Tensor
+    input: Tensor
+    stack: Any
+    istft: Any
+    speakers: Tensor | None
+
+
+class SpectralVocoder(WaveformVocoder):
+    """Predicts each frame's spectrum as a correction of the one that the mel implies, and inverts it.
 
     ::
 
@@ -58,64 +115,37 @@ class SpectralVocoder(Vocoder):
                                      └───────────────────────────────────────────────────────────────── + ── magnitude
         spectrum ─ a few Griffin-Lim iterations, trained through ─ inverse STFT ─ samples
 
-    The magnitude that explains the mel is a better start than any first minutes of training (as FreeV,
+    The magnitude that explains the mel is a better start than the first minutes of any training (as FreeV,
     arXiv:2406.08196, shows with the pseudo-inverse). Phase is referenced to the frame's centre: bin ``k`` times
     ``(-1)^k``.
 
     Args:
-        mel: the mel contract.
-        padding: ``"same"``, or ``"causal"`` for the lowest latency (the inverse STFT and the iterations still look
-            ahead by what ``context`` says).
-        channels: channels of the stack.
-        layers: blocks.
-        kernel_size: taps of the blocks' depthwise convolutions and of the input's.
-        dilation_depth: dilations grow 1, 2, … 2^(depth - 1) and start over; 1 for none.
-        expansion: hidden channels of each block as a multiple of ``channels``.
-        refinement_iterations: Griffin-Lim iterations within the model, trained through.
-        synthesis_iterations: further fast iterations at synthesis only: a dial between quality and speed.
-        any_mel: whether it reads every definition of ``MelFamily(mel)``: in training each step draws one. The network
-            reads the spectrum that explains a mel, so its weights are of the same shape for them all.
-        look_ahead: frames that a causal model reads beyond the one it makes, up to ``kernel_size - 1``: much of what
-            ``"same"`` gains, for a latency that is chosen.
-        speakers: names of those who may speak; none for a vocoder that is not told who does.
-        speaker_channels: channels of the vector that is learned for each.
+        mel: the mel definition.
+        config: the shape; by default that of the config's defaults.
+        speakers: names of the speakers; empty for a vocoder without speakers.
 
     Raises:
-        ConfigError: a look-ahead that is not for this padding or kernel.
-        MelError: ``any_mel`` with a definition that is none of its family.
+        ConfigError: the padding or the kernel does not allow the look-ahead.
+        MelError: ``any_mel`` with a definition that is outside its family.
     """
 
     Config = SpectralConfig
-    objective = "reconstruction"
     normalised_over_channels = True
+    synthesis_options: ClassVar[Mapping[str, str]] = {"iterations": "synthesis_iterations"}
 
-    def __init__(
-        self,
-        mel: MelSpec,
-        *,
-        padding: Padding = "same",
-        channels: int = 160,
-        layers: int = 6,
-        kernel_size: int = 7,
-        dilation_depth: int = 1,
-        expansion: int = 3,
-        refinement_iterations: int = 2,
-        synthesis_iterations: int = 6,
-        any_mel: bool = False,
-        look_ahead: int = 0,
-        speakers: Sequence[str] = (),
-        speaker_channels: int = 0,
-    ) -> None:
+    def __init__(self, mel: MelSpec, config: SpectralConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
         super().__init__(mel)
-        if look_ahead and (padding != "causal" or look_ahead >= kernel_size):
+        config = config or SpectralConfig()
+        padding, channels, kernel_size = config.padding, config.channels, config.kernel_size
+        if config.look_ahead and (padding != "causal" or config.look_ahead >= kernel_size):
             raise ConfigError(
-                f"look_ahead {look_ahead} with padding {padding} and kernel_size {kernel_size}",
-                remedy="it is for padding causal, and must be less than kernel_size",
+                f"look_ahead {config.look_ahead} needs padding causal and a larger kernel_size; they are {padding} and "
+                f"{kernel_size}",
+                remedy="change one of the three",
             )
         bins = mel.n_fft // 2 + 1
-        self.refinement_iterations, self.synthesis_iterations = refinement_iterations, synthesis_iterations
-        cycles = math.ceil(layers / dilation_depth)
-        dilations = exponential_dilations(cycles, dilation_depth)[:layers]
+        cycles = math.ceil(config.layers / config.dilation_depth)
+        dilations = exponential_dilations(cycles, config.dilation_depth)[: config.layers]
         self.reduce = DilatedConv1d(bins, mel.n_mels, 1)
         self.input = DilatedConv1d(mel.n_mels, channels, kernel_size, padding=padding)
         self.input_norm = nn.LayerNorm(channels)
@@ -125,25 +155,27 @@ class SpectralVocoder(Vocoder):
                 kernel_size=kernel_size,
                 dilation=dilation,
                 padding=padding,
-                expansion=expansion,
-                initial_scale=1 / layers,
+                expansion=config.expansion,
+                initial_scale=1 / config.layers,
             )
             for dilation in dilations
         )
         self.output_norm = nn.LayerNorm(channels)
         self.magnitude = DilatedConv1d(channels, bins, 1)
         self.phase = DilatedConv1d(channels, bins, 1)
-        self.any_mel, self.look_ahead = any_mel, look_ahead
-        self.family = MelFamily(mel) if any_mel else None  # readers of other definitions keep it as it is
+        self.refinement_iterations = config.refinement_iterations
+        self.synthesis_iterations = config.synthesis_iterations
+        self.look_ahead = config.look_ahead
+        self.family = MelFamily(mel) if config.any_mel else None  # the same in the readers of other definitions
         self._read(mel)
         self.register_buffer("centre_sign", 1.0 - 2.0 * (torch.arange(bins)[:, None] % 2), persistent=False)
         self.centre_sign: Tensor
         self.largest_log_magnitude = math.log(float(mel.window().sum()))
         self._initialise()
-        self.speaker_condition = SpeakerCondition(speakers, speaker_channels, channels)
+        self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, channels)
 
     def for_mel(self, mel: MelSpec, where: object = "mel") -> "SpectralVocoder":
-        """A vocoder of the same weights for another definition; training one trains the other."""
+        """This vocoder as a reader of another definition. It shares its weights: training one trains the other."""
         if self.family is None:
             super().for_mel(mel, where)
             return self
@@ -151,7 +183,7 @@ class SpectralVocoder(Vocoder):
         if mel == self.mel:
             return self
         other = copy.copy(self)
-        other._modules = dict(self._modules)  # the same layers, but for what follows from the definition
+        other._modules = dict(self._modules)  # shares all layers except those that follow from the definition
         other._read(mel)
         like = next(self.parameters())
         other.istft.to(like)
@@ -159,14 +191,14 @@ class SpectralVocoder(Vocoder):
         return other
 
     def _read(self, mel: MelSpec) -> None:
-        """Make the parts that follow from the definition of the mels; they have no weights."""
+        """Make the parts that follow from the mel definition; they have no weights."""
         self.mel = mel
         self.istft = InverseSTFT(mel.n_fft, mel.hop_length, mel.window(), left_padding=mel.left_padding)
         self.mel_inverse = MelInverse(mel)
 
     @property
     def context(self) -> Context:
-        """Frames read by the stack, by the iterations at synthesis and by the inverse STFT."""
+        """Mel frames read by the stack, by all iterations of synthesis and by the inverse STFT."""
         reads = self.input.context
         total = Context(reads.left - self.look_ahead, reads.right + self.look_ahead)
         total = total + self.stack.context + self.istft.context
@@ -177,18 +209,18 @@ class SpectralVocoder(Vocoder):
 
     @property
     def latency_samples(self) -> int:
-        """A causal stack without iterations waits for its look-ahead and the inverse STFT's overlap alone."""
+        """Look-ahead plus the overlap of the inverse STFT for a natively streaming model; otherwise the context."""
         if not self.steps_natively:
             return super().latency_samples
         return self.look_ahead * self.mel.hop_length + self.istft.latency_samples
 
     def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
-        """Differentiable synthesis as trained: without the iterations that synthesis adds.
+        """Differentiable synthesis, as trained: without ``synthesis_iterations``.
 
         Args:
             mel: ``[batch, n_mels, frames]``.
             mask: ``[batch, 1, frames]``, True where a frame is real.
-            speakers: int64 ``[batch]``, indices of ``self.speakers``; None where there are none.
+            speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
 
         Returns:
             ``[batch, frames * hop_length]``.
@@ -198,62 +230,63 @@ class SpectralVocoder(Vocoder):
     def generate(
         self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
     ) -> Tensor:
-        """Synthesis with all iterations; there is no noise, so seeds and position do not matter."""
+        """Synthesis with all iterations. It uses no noise, so seeds and position do not matter."""
         return self._synthesize(mel, mask, speakers, synthesis_iterations=self.synthesis_iterations)
 
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
     ) -> State:
-        """State before the first frame.
-
-        That is: priors of the frames that wait for the look-ahead, outputs of the input layer still to drop because
-        they belong before the first frame, the states of the layers in turn, and any speakers.
-        """
+        """State before the first frame; arguments and errors as in ``synthesize``."""
         if not self.steps_natively:
             return super().initial_state(batch, seed=seed, speaker=speaker)
-        return (
-            next(self.parameters()).new_zeros(batch, self.magnitude.out_channels, 0),
-            torch.tensor(self.look_ahead),
-            self.input.initial_state(batch),
-            self.stack.initial_state(batch),
-            self.istft.initial_state(batch),
-            *self.speaker_condition.indices(speaker, batch),
+        return SpectralState(
+            waiting=next(self.parameters()).new_zeros(batch, self.magnitude.out_channels, 0),
+            early=torch.tensor(self.look_ahead),
+            input=self.input.initial_state(batch),
+            stack=self.stack.initial_state(batch),
+            istft=self.istft.initial_state(batch),
+            speakers=self.speaker_condition.indices(speaker, batch),
         )
 
     @torch.no_grad()
-    def step(self, mel: Tensor, state: State) -> tuple[Tensor, State]:
-        """Take the next frames; give the samples that are ready."""
+    def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
+        """Take the next frames and return the samples that are ready."""
         if not self.steps_natively:
             return super().step(mel, state)
         self.check_shape(mel)
         return self._step(*self._prior(mel), state)
 
     @torch.no_grad()
-    def flush(self, state: State) -> Tensor:
-        """The samples that waited for frames which will not come."""
+    def flush(self, state: Any) -> Tensor:
+        """The samples that waited for look-ahead when the utterance ended."""
         if not self.steps_natively:
             return super().flush(state)
-        batch = len(state[0])
+        batch = len(state.waiting)
         like = next(self.parameters())  # after the last frame the input layer reads zeros, as it does offline
         after = like.new_zeros(batch, self.input.in_channels, self.look_ahead)
         samples, state = self._step(like.new_zeros(batch, self.magnitude.out_channels, 0), after, state)
-        return torch.cat((samples, self.istft.flush(state[4])), dim=-1)
+        return torch.cat((samples, self.istft.flush(state.istft)), dim=-1)
 
-    def _step(self, prior: Tensor, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Take the next priors and inputs of the network; give the samples that are ready."""
-        waiting, early, input_state, stack_state, istft_state, *who = state
-        waiting = torch.cat((waiting, prior), dim=-1)
-        h, input_state = self.input.step(x, input_state)
-        dropped = min(int(early), h.shape[-1])
+    def _step(self, prior: Tensor, x: Tensor, state: SpectralState) -> tuple[Tensor, SpectralState]:
+        """Take the next log-magnitudes and inputs of the network and return the samples that are ready."""
+        waiting = torch.cat((state.waiting, prior), dim=-1)
+        h, input_state = self.input.step(x, state.input)
+        dropped = min(int(state.early), h.shape[-1])
         h = h[..., dropped:]
         ready = h.shape[-1]
-        (h, _), stack_state = self.stack.step(self._stack_input(h, *who), stack_state)
-        samples, istft_state = self.istft.step(self._spectrum(waiting[..., :ready], h)[1], istft_state)
-        return samples, (waiting[..., ready:], early - dropped, input_state, stack_state, istft_state, *who)
+        (h, _), stack_state = self.stack.step(self._stack_input(h, state.speakers), state.stack)
+        samples, istft_state = self.istft.step(self._spectrum(waiting[..., :ready], h)[1], state.istft)
+        return samples, state._replace(
+            waiting=waiting[..., ready:],
+            early=state.early - dropped,
+            input=input_state,
+            stack=stack_state,
+            istft=istft_state,
+        )
 
     @property
     def steps_natively(self) -> bool:
-        """True for a causal stack without iterations, which reread what came before."""
+        """True for a causal stack without iterations; these reread earlier frames."""
         iterations = self.refinement_iterations + self.synthesis_iterations
         return self.input.context.right == self.stack.context.right == iterations == 0
 
@@ -261,19 +294,19 @@ class SpectralVocoder(Vocoder):
         self, mel: Tensor, mask: Tensor | None, speakers: Tensor | None, *, synthesis_iterations: int
     ) -> Tensor:
         prior, x = self._prior(mel)
-        # What the causal layer says of a frame, it has said ``look_ahead`` frames later.
+        # A causal layer's output at t + look_ahead belongs to frame t, so drop the first look_ahead frames.
         h = self.input(F.pad(masked(x, mask), (0, self.look_ahead)))[..., self.look_ahead :]
         h, _ = self.stack(self._stack_input(h, speakers), None, mask)
         magnitude, spectrum = self._spectrum(prior, h)
-        with torch.autocast(mel.device.type, enabled=False):  # transforms have no half precision
+        with torch.autocast(mel.device.type, enabled=False):  # FFTs need float32
             iterations = self.refinement_iterations + synthesis_iterations
             spectrum = griffin_lim(self.istft, magnitude, spectrum, iterations=iterations, momentum=MOMENTUM, mask=mask)
             return self.istft(spectrum, mask)
 
     def _prior(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-magnitude that explains the mel ``[batch, bins, frames]``, and the network's input made of it."""
+        """The log-magnitude that explains the mel ``[batch, bins, frames]``, and the network's input made of it."""
         prior = self.mel_inverse(mel).clamp(min=SMALLEST_MAGNITUDE).log()
-        return prior, self.reduce((prior + 3) / 2)  # speech averages about -3
+        return prior, self.reduce((prior + 3) / 2)  # the mean over speech is about -3
 
     def _stack_input(self, h: Tensor, speakers: Tensor | None = None) -> Tensor:
         return self._norm(self.input_norm, self.speaker_condition(h, speakers))
@@ -298,6 +331,6 @@ class SpectralVocoder(Vocoder):
                 nn.init.trunc_normal_(layer.weight, std=std)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
-        # Start where Griffin-Lim would: the magnitude that explains the mel, and phase 0 at each frame's centre.
+        # Start where Griffin-Lim starts: with the magnitude that explains the mel, and phase 0 at each frame's centre.
         nn.init.zeros_(self.magnitude.weight)
         nn.init.zeros_(self.phase.weight)

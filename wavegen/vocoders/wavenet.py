@@ -1,8 +1,8 @@
-"""WaveNet: one sample after another, each a draw from a distribution over the next."""
+"""WaveNet: one sample after another, each drawn from a predicted distribution."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,25 @@ from wavegen.distributions import output_distribution
 from wavegen.engines import Engine, EngineHolder, HeldCondition
 from wavegen.mel import MelSpec
 from wavegen.noise import uniform_noise
-from wavegen.vocoders._base import State, Vocoder, VocoderConfig
+from wavegen.vocoders._base import AutoregressiveVocoder, VocoderConfig
 from wavegen.vocoders._speakers import SpeakerCondition
 
 
 class WaveNetConfig(VocoderConfig):
-    """Shape of a WaveNet in a recipe."""
+    """Shape of a WaveNet in a recipe.
+
+    Attributes:
+        output: the distribution of a sample: ``"mu-law"`` (256 classes), ``"logistic-mixture"`` (10 components) or
+            ``"gaussian"``.
+        residual_channels: channels between blocks; the gates have twice as many.
+        skip_channels: channels of the skips.
+        hidden_channels: channels of the layer before the last.
+        condition_channels: channels of the upsampled mel.
+        cycles: number of times that the dilations start over.
+        depth: blocks per cycle, with dilations 1, 2, … 2^(depth - 1).
+        kernel_size: taps of the dilated convolutions and of the input layer.
+        weight_norm: normalise the weights in training; folded before synthesis.
+    """
 
     name: Literal["wavenet"] = "wavenet"
     output: Literal["mu-law", "logistic-mixture", "gaussian"] = "mu-law"
@@ -40,97 +53,110 @@ class WaveNetConfig(VocoderConfig):
     kernel_size: PositiveInt = 2
     weight_norm: bool = False
 
+    @classmethod
+    def examples(cls) -> tuple["WaveNetConfig", ...]:
+        """Every distribution, and kernels of two and three taps."""
+        tiny = cls(residual_channels=4, skip_channels=8, hidden_channels=8, condition_channels=4, cycles=1, depth=3)
+        wide = tiny.model_copy(
+            update={"skip_channels": 16, "hidden_channels": 32, "condition_channels": 16, "cycles": 2}
+        )
+        return (
+            tiny,
+            wide,
+            wide.model_copy(update={"output": "logistic-mixture", "kernel_size": 3}),
+            wide.model_copy(update={"output": "gaussian"}),
+        )
 
-class WaveNet(Vocoder):
+
+class WaveNetState(NamedTuple):
+    """State of a WaveNet's stream.
+
+    Attributes:
+        frame_conv: state of the frame-rate convolution.
+        upsample: state of the upsampler.
+        engine: state of the engine, such as the histories of the dilated layers.
+        last_sample: ``[batch]``.
+        frames_done: number of frames whose samples have been generated.
+        seeds: int64 ``[batch]``.
+        speakers: int64 ``[batch]``; None for a vocoder without speakers.
+    """
+
+    frame_conv: Tensor
+    upsample: Any
+    engine: Any
+    last_sample: Tensor
+    frames_done: Tensor
+    seeds: Tensor
+    speakers: Tensor | None
+
+
+class WaveNet(AutoregressiveVocoder):
     """Autoregressive WaveNet (arXiv:1609.03499) conditioned on mel frames; causal throughout.
 
     ::
 
-        mel ─ conv ─ ReLU ─ + speaker ─ hold and smooth ─┐ condition, one step a sample
+        mel ─ conv ─ ReLU ─ + speaker ─ hold and smooth ─┐ condition, one step per sample
         sample n-1 ─ embed ─ conv ─ gated dilated blocks ┴─ sum of skips ─ ReLU ─ 1×1 ─ ReLU ─ 1×1 ─ distribution of n
 
     Args:
-        mel: the mel contract.
-        output: the distribution of a sample: ``"mu-law"`` (256 classes), ``"logistic-mixture"`` (10 components) or
-            ``"gaussian"``.
-        residual_channels: channels between blocks; the gates have twice as many.
-        skip_channels: channels of the skips.
-        hidden_channels: channels of the layer before the last.
-        condition_channels: channels of the upsampled mel.
-        cycles: times that the dilations start over.
-        depth: blocks per cycle; dilations 1, 2, … 2^(depth - 1).
-        kernel_size: taps of the dilated convolutions and of the input's.
-        weight_norm: normalise weights in training; folded before synthesis.
-        speakers: names of those who may speak; none for a vocoder that is not told who does.
-        speaker_channels: channels of the vector that is learned for each.
+        mel: the mel definition.
+        config: the shape; by default that of the config's defaults.
+        speakers: names of the speakers; empty for a vocoder without speakers.
 
     Attributes:
-        temperature: of sampling: 1 for the distribution that was learnt, less for one more certain, 0 for its mode.
+        temperature: scales the randomness of sampling: 1 samples the learned distribution, 0 takes its mode.
     """
 
     Config = WaveNetConfig
-    objective = "likelihood"
+    engines: ClassVar[Mapping[str, tuple[str, ...]]] = {"torch": ("float32",), "numba": ("float32", "int16")}
+    synthesis_options: ClassVar[Mapping[str, str]] = {"temperature": "temperature"}
 
-    def __init__(
-        self,
-        mel: MelSpec,
-        *,
-        output: str = "mu-law",
-        residual_channels: int = 64,
-        skip_channels: int = 128,
-        hidden_channels: int = 256,
-        condition_channels: int = 64,
-        cycles: int = 2,
-        depth: int = 10,
-        kernel_size: int = 2,
-        weight_norm: bool = False,
-        speakers: Sequence[str] = (),
-        speaker_channels: int = 0,
-    ) -> None:
+    def __init__(self, mel: MelSpec, config: WaveNetConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
         super().__init__(mel)
-        self.distribution = output_distribution(output)
-        self.frame_conv = DilatedConv1d(mel.n_mels, condition_channels, 3)
+        config = config or WaveNetConfig()
+        self.distribution = output_distribution(config.output)
+        self.frame_conv = DilatedConv1d(mel.n_mels, config.condition_channels, 3)
         self.upsample = HoldUpsampler(mel.hop_length)
-        self.input = DilatedConv1d(self.distribution.input_channels, residual_channels, kernel_size)
+        self.input = DilatedConv1d(self.distribution.input_channels, config.residual_channels, config.kernel_size)
         self.stack = DilatedStack(
             GatedResidualBlock(
-                residual_channels,
-                kernel_size=kernel_size,
+                config.residual_channels,
+                kernel_size=config.kernel_size,
                 dilation=dilation,
-                skip_channels=skip_channels,
-                condition_channels=condition_channels,
+                skip_channels=config.skip_channels,
+                condition_channels=config.condition_channels,
             )
-            for dilation in exponential_dilations(cycles, depth)
+            for dilation in exponential_dilations(config.cycles, config.depth)
         )
-        self.skip_scale = math.sqrt(1 / (cycles * depth))  # keeps the variance of the sum
-        self.hidden = DilatedConv1d(skip_channels, hidden_channels, 1)
-        self.output = DilatedConv1d(hidden_channels, self.distribution.channels, 1)
-        if weight_norm:
+        self.skip_scale = math.sqrt(1 / (config.cycles * config.depth))  # keeps the variance of the sum
+        self.hidden = DilatedConv1d(config.skip_channels, config.hidden_channels, 1)
+        self.output = DilatedConv1d(config.hidden_channels, self.distribution.channels, 1)
+        if config.weight_norm:
             apply_weight_norm(self)
-        self.speaker_condition = SpeakerCondition(speakers, speaker_channels, condition_channels)
+        self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, config.condition_channels)
         self.temperature = 1.0
         self._engines = EngineHolder()
 
     @property
     def receptive_field_samples(self) -> int:
-        """Past samples that the distribution of the next one is read from."""
+        """Past samples that the distribution of the next sample depends on."""
         return (self.input.context + self.stack.context).receptive_field
 
     @property
     def context(self) -> Context:
-        """Mel frames that the distributions of a frame's samples depend on, all samples being given."""
+        """Mel frames that the distributions of a frame's samples depend on, given all samples."""
         # The smoothing reads hop_length - 1 held samples further back than the stack.
         samples_back = self.stack.condition_context.left + self.mel.hop_length - 1
         return self.frame_conv.context + Context(math.ceil(samples_back / self.mel.hop_length))
 
     @property
     def steps_natively(self) -> bool:
-        """Always: the model is causal."""
+        """True: the model is causal."""
         return True
 
     @property
     def items_at_once(self) -> int:
-        """As the engine says."""
+        """The engine's best batch size."""
         return self.engine().items_at_once
 
     def forward(
@@ -141,13 +167,13 @@ class WaveNet(Vocoder):
         Args:
             samples: waveform ``[batch, frames * hop_length]`` in -1…1.
             mel: ``[batch, n_mels, frames]``.
-            mask: ``[batch, 1, frames]``, True where a frame is real.
-            speakers: int64 ``[batch]``, indices of ``self.speakers``; None where there are none.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+            speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
 
         Returns:
             parameters of each sample's distribution, ``[batch, distribution.channels, frames * hop_length]``.
         """
-        before = F.pad(samples, (1, 0))[:, :-1]  # before the first sample was silence
+        before = F.pad(samples, (1, 0))[:, :-1]  # the sample before the first is silence
         frames = torch.relu(self.frame_conv(self.normalised(mel), mask))
         condition = self.upsample(self.speaker_condition(frames, speakers), mask)
         x = self.input(self.distribution.embed(before).to(condition.dtype))
@@ -161,78 +187,90 @@ class WaveNet(Vocoder):
         return self.distribution.log_prob(self(samples, mel, mask, speakers=speakers), samples)
 
     def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
-        """Choose what generates from now on; see ``wavegen.engines.make_engine``. Returns its description."""
+        """Choose the engine that generates samples from now on, see ``wavegen.engines.make_engine``."""
         self._engines = EngineHolder(name, precision)
         return self.engine().description
 
     def engine(self) -> Engine:
-        """This model's weights as they are now, folded into the engine that generates."""
+        """The engine that generates, with this model's current weights folded into it."""
         return self._engines.engine(self)
 
     def generate(
         self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
     ) -> Tensor:
-        """Generate from silence. What follows an item's end cannot reach it, so the mask changes nothing."""
-        who = () if speakers is None else (speakers,)
-        return self.step(mel, self._initial_state(seeds, *who))[0]
+        """Generate from silence. Frames after an item's end cannot reach it, so the mask changes nothing."""
+        return self.step(mel, self._initial_state(seeds, speakers))[0]
 
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
-    ) -> State:
-        """State of the condition's layers and of the engine, the last sample, frames done, seeds and any speakers."""
-        who = self.speaker_condition.indices(speaker, batch)
-        return self._initial_state(self._seeds(seed, self.upsample.kernel.new_zeros(batch)), *who)
+    ) -> WaveNetState:
+        """State before the first frame; arguments and errors as in ``synthesize``."""
+        seeds = self._seeds(seed, self.upsample.kernel.new_zeros(batch))
+        return self._initial_state(seeds, self.speaker_condition.indices(speaker, batch))
 
-    def _initial_state(self, seeds: Tensor, *who: Tensor) -> State:
+    def _initial_state(self, seeds: Tensor, speakers: Tensor | None) -> WaveNetState:
         batch = len(seeds)
-        return (
-            self.frame_conv.initial_state(batch),
-            self.upsample.initial_state(batch, self.frame_conv.out_channels),
-            self.engine().initial_state(batch),
-            self.upsample.kernel.new_zeros(batch),
-            torch.tensor(0),
-            seeds,
-            *who,
+        return WaveNetState(
+            frame_conv=self.frame_conv.initial_state(batch),
+            upsample=self.upsample.initial_state(batch, self.frame_conv.out_channels),
+            engine=self.engine().initial_state(batch),
+            last_sample=self.upsample.kernel.new_zeros(batch),
+            frames_done=torch.tensor(0),
+            seeds=seeds,
+            speakers=speakers,
         )
 
     @torch.no_grad()
-    def step(self, mel: Tensor, state: State, *, temperature: float | None = None) -> tuple[Tensor, State]:
-        """Generate the samples of the next frames, ``[batch, frames * hop_length]``; none is held back.
+    def step(
+        self, mel: Tensor, state: WaveNetState, *, temperature: float | None = None
+    ) -> tuple[Tensor, WaveNetState]:
+        """Generate the samples of the next frames, ``[batch, frames * hop_length]``, without any delay.
 
-        ``temperature`` is as in ``Engine.generate``, by default the attribute of that name.
+        ``temperature`` is as in ``Engine.generate``; it defaults to the attribute of that name.
         """
         self.check_shape(mel)
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0), state
-        frame_state, upsample_state, engine_state, last, frames_done, seeds, *who = state
-        h, frame_state = self._step_frames(mel, frame_state)
-        h = self.speaker_condition(torch.relu(h), *who)
-        frames, upsample_state = self.upsample.frames_read(h, upsample_state)
+
+        # The condition, at frame rate; the engine holds and smooths it.
+        h, frame_state = self._step_frames(mel, state.frame_conv)
+        h = self.speaker_condition(torch.relu(h), state.speakers)
+        frames, upsample_state = self.upsample.frames_read(h, state.upsample)
         condition = HeldCondition(frames, self.upsample.weights())
-        start = int(frames_done) * self.mel.hop_length
-        noise = uniform_noise(seeds, start, condition.samples, self.distribution.draws, mel.device)
+
+        # Sample by sample, with noise that is addressed by its position in the utterance.
+        start = int(state.frames_done) * self.mel.hop_length
+        noise = uniform_noise(state.seeds, start, condition.samples, self.distribution.draws, mel.device)
         temperature = self.temperature if temperature is None else temperature
-        samples, engine_state = self.engine().generate(last, condition, noise, engine_state, temperature=temperature)
-        done = frames_done + mel.shape[-1]
-        return samples, (frame_state, upsample_state, engine_state, samples[:, -1], done, seeds, *who)
+        samples, engine_state = self.engine().generate(
+            state.last_sample, condition, noise, state.engine, temperature=temperature
+        )
+        return samples, state._replace(
+            frame_conv=frame_state,
+            upsample=upsample_state,
+            engine=engine_state,
+            last_sample=samples[:, -1],
+            frames_done=state.frames_done + mel.shape[-1],
+        )
 
     def _step_frames(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The frame-rate convolution of each item and frame on its own.
+        """Run the frame-rate convolution for each item and frame on its own.
 
-        A convolution of more frames or items rounds otherwise, and a draw that falls otherwise changes all samples
-        after it. So an utterance is the same, bit for bit, however it is cut and whatever else is in the batch.
+        A convolution rounds differently for other numbers of frames or items, and one sample that is drawn differently
+        changes all samples after it. This way an utterance is the same, bit for bit, in any chunks and any batch.
         """
-        items, states = [], []
+        items = []
+        states = []
         for item, item_state in zip(self.normalised(mel).split(1), state.split(1), strict=True):
-            made = []
+            frames = []
             for frame in item.split(1, dim=-1):
                 h, item_state = self.frame_conv.step(frame, item_state)
-                made.append(h)
-            items.append(torch.cat(made, dim=-1))
+                frames.append(h)
+            items.append(torch.cat(frames, dim=-1))
             states.append(item_state)
         return torch.cat(items), torch.cat(states)
 
     @torch.no_grad()
-    def flush(self, state: State) -> Tensor:
-        """Nothing: no sample waits for look-ahead."""
-        return state[3].new_zeros(len(state[3]), 0)
+    def flush(self, state: WaveNetState) -> Tensor:
+        """No samples ``[batch, 0]``: none wait for look-ahead."""
+        return state.last_sample.new_zeros(len(state.last_sample), 0)
