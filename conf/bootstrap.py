@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-# ruff: noqa: UP006, UP035 - old Pythons must get far enough into this file to be told that they are too old
-"""Set wavegen up on a machine that has only Python, then run one of its commands.
+# ruff: noqa: UP006, UP035 - Pythons that are too old must be able to run this file, which tells them so
+"""Set up wavegen on a machine that has only Python, then run one of its commands.
 
     python3 conf/bootstrap.py COMMAND [ARGS…]
 
-The first call makes ``.venv`` in the checkout and installs the project there, editable, with the versions in
-``conf/constraints.txt``. Later calls find the stamp that was written last, and start COMMAND at once. COMMAND is
-a program of that environment (``wavegen-train``, ``pytest``, ``python``). It runs **in the checkout's folder**, so
-relative paths in ARGS start there, and its exit code is passed on. Without one: 1, set-up failed; 2, wrong usage.
+The first call creates ``.venv`` in the checkout and installs the project there, editable, with the versions in
+``conf/constraints.txt``. It writes a stamp last; later calls find the stamp and start COMMAND at once. COMMAND is a
+program of that environment (``wavegen-train``, ``pytest``, ``python``). It runs **in the checkout's folder**, so
+relative paths in ARGS start there. The exit code is COMMAND's, or 1 if set-up failed, or 2 for wrong usage.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ STAMP = VENV / "bootstrap.stamp"
 
 
 class SetUpError(Exception):
-    """This machine cannot be set up; the message is one line with the remedy."""
+    """The set-up cannot run on this machine; the message is one line with the remedy."""
 
 
 def main(argv: List[str]) -> int:
-    """Set up if needed and run ``argv``, which on POSIX takes the place of this process."""
+    """Set up if needed and run ``argv``, which replaces this process on POSIX."""
     if not argv:
-        say("usage: python3 conf/bootstrap.py COMMAND [ARGS…], such as: wavegen-train demo, or: pytest")
+        say("usage: python3 conf/bootstrap.py COMMAND [ARGS…], for example wavegen-train demo, or pytest")
         return 2
     try:
         check_python()
@@ -46,48 +46,49 @@ def main(argv: List[str]) -> int:
         return 1
     except subprocess.CalledProcessError as error:
         sys.stderr.write(error.output)
-        say("set-up failed, see above; check the network and that 10 GB are free, then run this again")
+        say("set-up failed, see the output above; check the network and that 10 GB are free, then run this again")
         return 1
     except KeyboardInterrupt:
-        say("interrupted; the next call starts the set-up again")
+        say("interrupted; the next call restarts the set-up")
         return 130
     return run(argv)
 
 
 def say(message: str) -> None:
-    """Print to stderr, because stdout belongs to the command."""
+    """Print to stderr; stdout belongs to the command."""
     print("bootstrap: " + message, file=sys.stderr, flush=True)
 
 
 def check_python() -> None:
-    """Refuse a Python that is too old or cannot make virtual environments."""
+    """Refuse a Python that is too old or cannot create virtual environments."""
     if sys.version_info[:2] < OLDEST_PYTHON:
         raise SetUpError(
             f"Python {platform.python_version()} is too old, wavegen needs 3.10 or newer;"
-            " install one and run this with it: python3.12 conf/bootstrap.py …"
+            " install a newer one and use it, for example: python3.12 conf/bootstrap.py …"
         )
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         package = "python{}.{}-venv".format(*sys.version_info)
-        raise SetUpError(f"this Python came without venv; on Debian and Ubuntu: sudo apt install {package}")
+        raise SetUpError(f"this Python has no venv; on Debian and Ubuntu, install it with: sudo apt install {package}")
 
 
 def wanted_stamp() -> str:
-    """Return what the environment depends on: one line for interpreter and place, one for the versions."""
+    """Return what the environment depends on: a line for the interpreter and the folder, one for the versions."""
     inputs = (CHECKOUT / "pyproject.toml").read_bytes() + CONSTRAINTS.read_bytes()
     return f"{platform.python_version()} {CHECKOUT}\n{hashlib.sha256(inputs).hexdigest()}\n"
 
 
 def recorded_stamp() -> str:
-    """Return the stamp that the last set-up left, or "" where there is none."""
+    """Return the stamp of the last set-up, or "" if there is none."""
     return STAMP.read_text(encoding="utf-8") if STAMP.exists() else ""
 
 
 def set_up() -> None:
-    """Make the environment and install the project; the stamp comes last, so half a set-up is never used."""
-    recorded, wanted = recorded_stamp(), wanted_stamp()
+    """Create the environment and install the project; the stamp is written last, so half a set-up is never used."""
+    recorded = recorded_stamp()
+    wanted = wanted_stamp()
     if recorded.partition("\n")[0] != wanted.partition("\n")[0]:
-        # Another interpreter or place, or a set-up cut short: start afresh. Without any stamp, though, somebody
-        # made .venv by hand, and it is not ours to empty.
+        # The interpreter or the folder has changed, or a set-up was interrupted: start from an empty environment. But
+        # without a stamp somebody made .venv by hand, so keep its contents.
         say("creating .venv")
         quietly([sys.executable, "-m", "venv", *(["--clear"] if recorded else []), str(VENV)])
     STAMP.write_text("unfinished\n", encoding="utf-8")
@@ -98,12 +99,12 @@ def set_up() -> None:
     try:
         quietly([*pip, ".[evaluation]"])
     except subprocess.CalledProcessError:
-        say("could not build pesq and pyworld, which needs a C compiler: evaluations lack PESQ and pitch")
+        say("could not build pesq and pyworld, which need a C compiler; evaluations will lack PESQ and pitch")
     STAMP.write_text(wanted, encoding="utf-8")
 
 
 def quietly(command: List[str]) -> None:
-    """Run ``command`` in the checkout; what it prints is kept for the error, should it fail."""
+    """Run ``command`` in the checkout; its output is shown only if it fails."""
     subprocess.run(
         command,
         cwd=str(CHECKOUT),
@@ -119,14 +120,14 @@ def run(argv: List[str]) -> int:
     program = shutil.which(argv[0], path=str(BIN))
     if program is None:
         ours = ", ".join(sorted(path.stem for path in BIN.glob("wavegen-*")))
-        say(f"there is no {argv[0]!r} in {BIN}; the project's own commands: {ours}")
+        say(f"{argv[0]!r} is not in {BIN}; wavegen's commands are {ours}")
         return 2
     say("ready; running " + " ".join(argv))
     os.chdir(str(CHECKOUT))
-    # As an activated environment would, so that a command finds its neighbours (torchrun finds wavegen-train).
+    # Set what activating the environment sets, so that a command finds other programs (torchrun finds wavegen-train).
     os.environ["VIRTUAL_ENV"] = str(VENV)
     os.environ["PATH"] = str(BIN) + os.pathsep + os.environ.get("PATH", "")
-    if os.name != "nt":  # there, execv returns to the shell before the command has ended
+    if os.name != "nt":  # on Windows, execv returns to the shell before the command has ended
         os.execv(program, [program, *argv[1:]])
     return subprocess.run([program, *argv[1:]]).returncode
 

@@ -10,7 +10,9 @@ import pytest
 import wavegen.commands  # noqa: F401  (before torch: says how its threads wait)
 
 import torch  # isort: skip
+from wavegen.progress import one_torch_thread  # isort: skip
 from support.browser import browser, opened, small_page  # noqa: F401  isort: skip  (fixtures)
+from support.commands import folder, refused  # noqa: F401  isort: skip  (fixtures)
 from support.messages import messages  # noqa: F401  isort: skip  (fixture)
 
 
@@ -33,8 +35,8 @@ def gpu() -> torch.device:
 HOLD = """
 import sys, time
 from pathlib import Path
-from wavegen.files import held
-with held(Path(sys.argv[1]), ""):
+from wavegen.files import lock_folder
+with lock_folder(Path(sys.argv[1]), ""):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -45,8 +47,8 @@ def another_holds() -> Iterator[Callable[[Path], None]]:
     """Let another process hold a folder until the test ends."""
     processes: list[subprocess.Popen[str]] = []
 
-    def hold(folder: Path) -> None:
-        process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    def hold(path: Path) -> None:
+        process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -59,12 +61,7 @@ def another_holds() -> Iterator[Callable[[Path], None]]:
 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In an empty folder, for known paths in messages, and no trace in torch of what a training sets there."""
+    """Run the test in an empty folder, with one thread, and restore torch's random state afterwards."""
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
+    with one_torch_thread(), torch.random.fork_rng(devices=[]):
         yield
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.benchmark = False
-    torch.set_num_threads(threads)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from support.messages import Messages
 
 from wavegen.audio import (
     AUDIO_SUFFIXES,
@@ -24,7 +25,7 @@ from wavegen.audio import (
     to_int16,
     write_audio,
 )
-from wavegen.errors import AudioError, OutputError
+from wavegen.errors import AudioError, MissingAudioError, OutputError
 
 RATE = 24000
 
@@ -70,13 +71,13 @@ def test_every_16_bit_value_survives_reading_and_writing() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_non_finite_samples_are_not_converted(bad: float) -> None:
-    with pytest.raises(AudioError, match=r"^samples: NaN or infinite samples; look for the fault"):
+def test_non_finite_samples_are_not_converted(bad: float, messages: Messages) -> None:
+    with messages.refused(AudioError):
         to_int16(np.array([0.0, bad]))
 
 
-def test_integers_are_not_taken_for_floats() -> None:
-    with pytest.raises(AudioError, match=r"^int16 samples, not floats; divide them by their full scale$"):
+def test_integers_are_not_taken_for_floats(messages: Messages) -> None:
+    with messages.refused(AudioError):
         to_int16(np.array([1, 2], dtype=np.int16))
 
 
@@ -110,38 +111,30 @@ def test_blocks_equal_one_write() -> None:
     np.testing.assert_array_equal(read_audio("deep/down/a.flac"), read_audio("b.flac"))
 
 
-def test_a_failure_leaves_nothing_and_keeps_what_was_there() -> None:
+def test_a_failure_leaves_nothing_and_keeps_what_was_there(messages: Messages) -> None:
     write_audio("a.wav", noise(), RATE)
     before = Path("a.wav").read_bytes()
     with pytest.raises(ZeroDivisionError), AudioWriter("a.wav", RATE) as writer:  # noqa: PT012
         writer.write(noise())
         _ = 1 / 0
-    with pytest.raises(AudioError, match=r"^a\.wav: NaN or infinite samples; "):
+    with messages.refused(AudioError):
         write_audio("a.wav", np.array([np.nan]), RATE)
-    with pytest.raises(AudioError, match=r"^a\.wav: shape \(1, 24000\) is not mono; give \[samples\]$"):
+    with messages.refused(AudioError):
         write_audio("a.wav", noise()[None], RATE)
     assert Path("a.wav").read_bytes() == before
     assert os.listdir() == ["a.wav"]
 
 
-@pytest.mark.parametrize(
-    ("name", "float32", "message"),
-    [
-        ("a.mp3", False, "a.mp3: audio is not written here; name it .wav or .flac"),
-        ("a", False, "a: audio is not written here; name it .wav or .flac"),
-        ("a.flac", True, "a.flac: 32-bit float audio is not written here; name it .wav"),
-    ],
-)
-def test_other_formats_are_not_written(name: str, float32: bool, message: str) -> None:
-    with pytest.raises(AudioError) as error:
+@pytest.mark.parametrize(("name", "float32"), [("a.mp3", False), ("a", False), ("a.flac", True), ("a", True)])
+def test_other_formats_are_not_written(name: str, float32: bool, messages: Messages) -> None:
+    with messages.refused(AudioError):
         write_audio(name, noise(), RATE, float32=float32)
-    assert str(error.value) == message
     assert not os.listdir()
 
 
-def test_a_folder_that_cannot_be_made_is_one_line() -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(messages: Messages) -> None:
     Path("file").touch()
-    with pytest.raises(OutputError, match=r"^file/a\.wav: cannot write: "):
+    with messages.refused(OutputError):
         write_audio("file/a.wav", noise(), RATE)
 
 
@@ -166,7 +159,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(name: str, limit: int) -> No
     done = subprocess.run(
         [sys.executable, "-c", FILL_THE_DISK, name, str(limit)], capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith(f"{name}: cannot write: the file could not be opened or written whole"), done
+    assert done.stdout.startswith(f"{name}: cannot write: "), done
     assert not os.listdir()
 
 
@@ -192,17 +185,14 @@ def test_channels_are_averaged() -> None:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
-def test_segments_are_slices(name: str) -> None:
+def test_segments_are_slices(name: str, messages: Messages) -> None:
     write_audio(name, noise(), RATE)
     whole = read_audio(name)
     for start, length in [(0, 1), (0, RATE), (12345, 678), (RATE - 1, 1)]:
         np.testing.assert_array_equal(read_segment(name, start, length), whole[start : start + length])
     for start, length in [(RATE - 1, 2), (-1, 5)]:
-        with pytest.raises(AudioError) as error:
+        with messages.refused(AudioError):
             read_segment(name, start, length)
-        assert str(error.value) == (
-            f"{name}: samples {start} to {start + length} asked of 24000; prepare the corpus again if the file changed"
-        )
 
 
 # --- resampling ---
@@ -235,8 +225,8 @@ def test_reading_resamples_only_when_the_rates_differ() -> None:
 
 
 @pytest.mark.parametrize("failure", [ImportError, OSError, RuntimeError])
-def test_a_torchaudio_that_does_not_import_costs_only_resampling(
-    monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+def test_a_torchaudio_that_cannot_be_imported_costs_only_resampling(
+    monkeypatch: pytest.MonkeyPatch, failure: type[Exception], messages: Messages
 ) -> None:
     real = builtins.__import__
 
@@ -248,12 +238,8 @@ def test_a_torchaudio_that_does_not_import_costs_only_resampling(
     write_audio("a.wav", noise(), RATE)
     monkeypatch.setattr(builtins, "__import__", fail)
     assert len(read_audio("a.wav", RATE)) == RATE
-    with pytest.raises(AudioError) as error:
+    with messages.refused(AudioError):
         read_audio("a.wav", 22050)
-    assert str(error.value) == (
-        "resampling 24000 Hz to 22050 Hz needs torchaudio, which does not import (built for another torch); "
-        "install the pair that fits together: pip install torch==2.11.0 torchaudio==2.11.0"
-    )
 
 
 def test_importing_this_module_loads_neither_torch_nor_torchaudio() -> None:
@@ -262,8 +248,6 @@ def test_importing_this_module_loads_neither_torch_nor_torchaudio() -> None:
 
 
 # --- what is refused ---
-
-COPY_AGAIN = "copy or download it again, or leave it out"
 
 
 def _wav(samples: int = RATE) -> bytearray:
@@ -294,40 +278,39 @@ def _empty_wav() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "message"),
+    ("name", "make"),
     [
-        ("a.wav", lambda: None, "no such file; check the path"),
-        ("a.wav", lambda: b"", "the file is empty; copy it again or leave it out"),
-        ("a.wav", lambda: b"these are words\n" * 99, f"cannot be decoded (Format not recognised.); {COPY_AGAIN}"),
-        ("a.raw", lambda: bytes(999), f"cannot be decoded (samplerate must be specified); {COPY_AGAIN}"),
-        ("a.wav", lambda: _wav()[:-1000], f"cut short: its header promises more samples; {COPY_AGAIN}"),
-        ("a.wav", lambda: _wav()[:-1], f"cut short: its header promises more samples; {COPY_AGAIN}"),
-        ("a.flac", lambda: _flac()[:-1000], f"cannot be decoded (Error : flac decoder lost sync.); {COPY_AGAIN}"),
-        ("a.flac", _flac_of_unknown_length, "does not state its length; encode it again to a file"),
-        ("a.wav", _empty_wav, f"has no samples; {COPY_AGAIN}"),
-        ("a.wav", _with_nan, "NaN or infinite samples; look for the fault in what made them"),
+        pytest.param("a.wav", lambda: b"", id="empty file"),
+        pytest.param("a.wav", lambda: b"these are words\n" * 99, id="text"),
+        pytest.param("a.raw", lambda: bytes(999), id="no header"),
+        pytest.param("a.wav", lambda: _wav()[:-1000], id="WAV cut short"),
+        pytest.param("a.wav", lambda: _wav()[:-1], id="WAV cut short by a byte"),
+        pytest.param("a.flac", lambda: _flac()[:-1000], id="FLAC cut short"),
+        pytest.param("a.flac", _flac_of_unknown_length, id="FLAC of unknown length"),
+        pytest.param("a.wav", _empty_wav, id="no samples"),
+        pytest.param("a.wav", _with_nan, id="NaN"),
     ],
-)  # fmt: skip
-def test_a_bad_recording_is_refused(name: str, make: Callable, message: str) -> None:
-    data = make()
-    if data is not None:
-        Path(name).write_bytes(data)
-    with pytest.raises(AudioError) as error:
+)
+def test_a_damaged_recording_is_refused(name: str, make: Callable[[], bytes], messages: Messages) -> None:
+    Path(name).write_bytes(make())
+    with messages.refused(AudioError):
         read_audio(name)
-    assert str(error.value) == f"{name}: {message}"
 
 
-def test_a_folder_is_no_recording() -> None:
-    os.mkdir("a.wav")
-    with pytest.raises(AudioError, match=r"^a\.wav: no such file; check the path$"):
-        read_audio("a.wav")
+def test_a_recording_that_is_missing_is_a_file_not_found_error(messages: Messages) -> None:
+    os.mkdir("folder.wav")
+    for name in ("none.wav", "folder.wav"):
+        with messages.refused(MissingAudioError):
+            read_audio(name)
+        with pytest.raises(FileNotFoundError, match=name):
+            read_audio(name)
 
 
 def test_audio_info_refuses_a_wav_that_was_cut_short() -> None:
     Path("a.wav").write_bytes(_wav()[:-1000])
-    with pytest.raises(AudioError, match=r"^a\.wav: cut short"):
+    with pytest.raises(AudioError, match="shorter than its header says"):
         audio_info("a.wav")
-    with pytest.raises(AudioError, match=r"^a\.wav: cut short"):
+    with pytest.raises(AudioError, match="shorter than its header says"):
         read_segment("a.wav", 0, 10)
 
 
@@ -335,26 +318,26 @@ def test_an_mp3_shorter_than_its_header_says_is_refused() -> None:
     soundfile.write("whole.mp3", noise(), RATE)
     data = Path("whole.mp3").read_bytes()
     Path("a.mp3").write_bytes(data[: len(data) // 2])
-    with pytest.raises(AudioError, match=r"^a\.mp3: cut short: \d+ of 24000 samples; copy or download it again$"):
+    with pytest.raises(AudioError, match=r"cut short: \d+ of 24000 samples"):  # the count depends on the decoder
         read_audio("a.mp3")
 
 
-def test_chunks_around_the_samples_and_a_length_unknown_to_a_pipe_are_read() -> None:
+def test_a_wav_with_other_chunks_or_of_unknown_length_is_read() -> None:
     whole = _wav()
     expected = read_audio("whole.wav")
     odd = b"note" + struct.pack("<I", 3) + b"abc\0"  # an odd body is padded to an even length
     Path("a.wav").write_bytes(whole[:12] + odd + whole[12:] + odd)
     np.testing.assert_array_equal(read_audio("a.wav"), expected)
     Path("a.wav").write_bytes(whole[:12] + odd + whole[12:-1])
-    with pytest.raises(AudioError, match=r"^a\.wav: cut short"):
+    with pytest.raises(AudioError, match="shorter than its header says"):
         read_audio("a.wav")
     whole[40:44] = struct.pack("<I", 0xFFFFFFFF)
     Path("b.wav").write_bytes(whole)
     np.testing.assert_array_equal(read_audio("b.wav"), expected)
 
 
-def test_rates_without_a_common_divisor_are_refused_at_once() -> None:
-    with pytest.raises(AudioError, match=r"resampling 44100 Hz to 16001 Hz takes a filter of gigabytes.*; convert it"):
+def test_rates_without_a_common_divisor_are_refused_at_once(messages: Messages) -> None:
+    with messages.refused(AudioError):
         resample(np.zeros(100, np.float32), 44100, 16001)
     assert len(resample(np.zeros(441, np.float32), 44100, 16000)) == 160
     assert len(resample(np.zeros(11025, np.float32), 11025, 24000)) == 24000

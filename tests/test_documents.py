@@ -1,93 +1,283 @@
-"""Every command and every program in the READMEs runs, and every file they name is there."""
+"""The documents: commands and programs run or are accepted, links lead somewhere, tables agree with the code."""
 
+import argparse
+import importlib
 import re
+import runpy
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
+from support.contracts import (
+    check_batching,
+    check_causality,
+    check_context,
+    check_length,
+    check_purity,
+    check_streaming,
+)
 from support.corpus import RATE, voice
+from support.subjects import MEL, SPEAKERS, randomised, vocoder_subject
+from torch.distributed.run import get_args_parser as torchrun_parser
 
-from wavegen.commands import bench, evaluate, extract, synth, train
+from wavegen.config import load_yaml, parse
+from wavegen.errors import ConfigError
 from wavegen.evaluation.metrics import METRICS
+from wavegen.recipe import find_recipe, load_recipe
+from wavegen.training.objectives import shortest_segment
+from wavegen.vocoders import find_vocoders
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "wavegen-train": train.main,
-    "wavegen-extract": extract.main,
-    "wavegen-synth": synth.main,
-    "wavegen-bench": bench.main,
-    "wavegen-evaluate": evaluate.main,
-}
+MAIN = ROOT / "README.md"
+MANUAL = ROOT / "recipes/README.md"
+DESIGN = ROOT / "wavegen/README.md"
+GUIDE = ROOT / ".github/CONTRIBUTING.md"
+CORPORA = sorted(ROOT.glob("recipes/*/README.md"))
+DOCUMENTS = [MAIN, MANUAL, *CORPORA, DESIGN, ROOT / "tests/README.md", ROOT / "conf/README.md", GUIDE]
 RESULTS = ("scores.csv", "summary.json", "index.html")
-# A training in a README is run as it stands there, with these on top.
+
+# The commands of these are run in this order; those of the other documents need a corpus, a GPU or minutes.
+RUN = (MAIN, MANUAL)
+# A training is run as the document has it, with these settings on top.
 TINY = [
     "training.steps=2", "training.batch_size=2", "training.segment_frames=16", "training.workers=0",
     "training.listen_clips=0", "samples.clips=1", "vocoder.channels=8", "vocoder.layers=2",
 ]  # fmt: skip
-# What stands in a README and is run elsewhere, by whom.
+# Commands that run elsewhere, and where; here they are only checked.
 ELSEWHERE = {
-    "python3 conf/bootstrap.py wavegen-train demo": ".ci/run",
-    "python3 conf/bootstrap.py pytest": ".ci/run",
-    "pip install . -c conf/constraints.txt": "test_wheel.py",
-    "torchrun --no-python --nproc-per-node 2 wavegen-train folder/spectral data.corpus=recordings --out runs/two": (
-        "test_training.py: two processes against one"
-    ),
+    "wavegen-bench runs/folder-spectral": "with --json, in the manual",
+    "wavegen-train folder/spectral data.manifest=pairs.tsv --out runs/predicted": "corpora/test_teacher_forced.py",
+    "wavegen-extract pairs.tsv checked": "corpora/test_teacher_forced.py",
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def name_of(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    text = document.read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [block for its_language, block in found if its_language == language]
+
+
+def commands(document: Path) -> list[str]:
+    """The commands of a document, one a line, with continued lines joined."""
+    text = "".join(blocks(document, "sh"))
+    return [" ".join(line.split()) for line in text.replace("\\\n", " ").splitlines() if line]
+
+
+def command_main(program: str) -> Callable[[list[str]], int]:
+    """The function behind ``wavegen-train`` and the like."""
+    main = importlib.import_module(f"wavegen.commands.{program.removeprefix('wavegen-')}").main
+    assert callable(main)
+    return main
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's commands have been run one after the other."""
-    place = tmp_path_factory.mktemp("readme")
-    (place / "recordings").mkdir()
+    """A folder in which the commands of ``RUN`` have been run one after the other."""
+    place = tmp_path_factory.mktemp("documents")
     for i, name in enumerate(("hello", "one", "two")):
-        soundfile.write(place / "recordings" / f"{name}.wav", voice(0.6, seed=i), RATE)
-        for speaker, pitch_hz in (("ann", 200.0), ("bob", 100.0)):
-            (place / "speakers" / speaker).mkdir(parents=True, exist_ok=True)
-            path = place / "speakers" / speaker / f"{name}.wav"
-            soundfile.write(path, voice(0.6, pitch_hz=pitch_hz, seed=i), RATE)
+        for folder, pitch_hz in (("recordings", 120.0), ("speakers/ann", 200.0), ("speakers/bob", 100.0)):
+            (place / folder).mkdir(parents=True, exist_ok=True)
+            soundfile.write(place / folder / f"{name}.wav", voice(0.6, pitch_hz=pitch_hz, seed=i), RATE)
+    lines = [line for document in RUN for line in commands(document) if line.startswith("wavegen-")]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        for line in "".join(blocks("sh")).splitlines():
+        for line in dict.fromkeys(lines):  # each once, in order
             if line in ELSEWHERE:
                 continue
             program, *arguments = shlex.split(line)
             extra = TINY if program == "wavegen-train" else []
-            assert COMMANDS[program]([*arguments, *extra]) == 0, line
+            assert command_main(program)([*arguments, *extra]) == 0, line
     return place
+
+
+# --- commands and programs ---
 
 
 def test_the_commands_leave_what_they_say(place: Path) -> None:
     made = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
-    assert {
-        "hello.wav",
-        "hello.flac",
-        "as-ann.wav",
-        "runs/speakers/model.safetensors",
-        "spoken/one.wav",
-        "runs/folder-spectral/model.safetensors",
-    } <= made
-    assert "card.json" in made
-    assert {f"{place}/{name}" for place in ("evaluation", "compared") for name in RESULTS} <= made
+    assert {"hello.wav", "hello.flac", "as-ann.wav", "spoken/one.wav", "from-vocos.wav", "card.json"} <= made
+    runs = ("folder-spectral", "speakers", "tuned", "any")
+    assert {f"runs/{run}/model.safetensors" for run in runs} <= made
+    assert {f"{folder}/{name}" for folder in ("evaluation", "compared", "by-definition") for name in RESULTS} <= made
+    assert not [name for name in made if ".part" in name]
 
 
-def test_the_programs_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_programs_run(document: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    programs = blocks("python")
-    assert len(programs) == 3
-    for program in programs:
-        exec(compile(program, "README.md", "exec"), {"__name__": "readme"})
+    for program in blocks(document, "python"):
+        exec(compile(program, name_of(document), "exec"), {"__name__": "document"})
+
+
+class _Accepted(Exception):  # noqa: N818  (no error: it ends a program whose arguments are accepted)
+    """The arguments that a program's parser has accepted."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+
+def accepted(program: Callable[[], object]) -> argparse.Namespace:
+    """What a program's own parser makes of its arguments; the program ends there."""
+
+    def only_parse(parse: Callable[..., argparse.Namespace]) -> Callable[..., Any]:
+        def parse_and_end(*arguments: Any, **options: Any) -> None:
+            raise _Accepted(parse(*arguments, **options))
+
+        return parse_and_end
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(argparse.ArgumentParser, name, only_parse(getattr(argparse.ArgumentParser, name)))
+        with pytest.raises(_Accepted) as ended:
+            program()
+    return ended.value.arguments
+
+
+def check_command(words: list[str]) -> None:
+    """Check that a command would be accepted: its program exists, its arguments parse, its recipe loads."""
+    program, *arguments = words
+    if program == "torchrun":
+        torchrun = torchrun_parser().parse_args(arguments)
+        check_command([torchrun.training_script, *torchrun.training_script_args])
+    elif program.startswith("wavegen-"):
+        parsed = accepted(lambda: command_main(program)(arguments))
+        if program == "wavegen-train":
+            load_recipe(find_recipe(parsed.recipe), parsed.overrides)
+    elif program in ("python", "python3"):
+        script, *arguments = arguments
+        assert (ROOT / script).is_file(), script
+        if script == "conf/bootstrap.py":
+            check_command(arguments)
+        elif arguments or script.endswith(("training.py", "metrics.py")):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "argv", [script, *arguments])
+                accepted(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"))
+    elif program == "pip":
+        assert arguments == ["install", ".", "-c", "conf/constraints.txt"]
+    else:
+        assert program in ("pytest", "ruff", "mypy", "lint-imports", "curl", "tar"), f"no check for {program}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_the_commands_are_accepted(document: Path) -> None:
+    for line in commands(document):
+        check_command(shlex.split(line))
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("wavegen-train folder/spectral data.corpus=recordings --ouch runs/mine", SystemExit),
+        ("wavegen-train folder/spectral data.corpus=recordings training.setps=3", ConfigError),
+        ("wavegen-train folder/spektral data.corpus=recordings", ConfigError),
+        ("torchrun --no-python --procs 2 wavegen-train demo", SystemExit),
+        ("python tests/benchmarks/missing.py", AssertionError),
+        ("python tests/benchmarks/training.py demo --stops 20", SystemExit),
+        ("python3 conf/bootstrap.py pysets", AssertionError),
+    ],
+)
+def test_a_command_with_a_mistake_is_caught(line: str, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        check_command(shlex.split(line))
+
+
+def test_commands_that_run_elsewhere_are_in_the_documents() -> None:
+    assert ELSEWHERE.keys() <= {line for document in RUN for line in commands(document)}
+
+
+def test_a_contributor_is_told_the_checks_of_the_ci_script() -> None:
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    checks = [line.removeprefix("check ") for line in ci.splitlines() if line.startswith("check ")]
+    told = [line.removeprefix("python3 conf/bootstrap.py ") for line in commands(GUIDE)]
+    assert [check for check in checks if check in told or check.startswith(("pytest", "wavegen-train demo"))] == checks
+    assert set(told) - set(checks) == {"pytest"}
+
+
+# --- the guide ---
+
+
+def test_the_vocoder_in_the_guide_keeps_every_law(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "guide"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "direct.py").write_text(*blocks(GUIDE, "python"), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    direct = find_vocoders("guide", [str(package)])["direct"]
+
+    for example in direct.Config.examples():
+        for speakers in ((), SPEAKERS):
+            config = example.model_copy(update={"speaker_channels": 2 if speakers else 0})
+            vocoder = randomised(direct(MEL, config, speakers=speakers))  # type: ignore[call-arg]
+            given = vocoder_subject("direct", vocoder, teacher_forced=True)
+            check_context(given)
+            check_causality(given)
+            used = vocoder_subject("direct", vocoder)
+            for law in (check_length, check_batching, check_streaming, check_purity):
+                law(used)
+
+    path = tmp_path / "direct.yaml"
+    path.write_text(*blocks(GUIDE, "yaml"), encoding="utf-8")
+    config = parse(direct.Config, load_yaml(path)["vocoder"], where=path)
+    recipe = load_recipe(path, ["vocoder={name: spectral}"])  # for the rest of it: no recipe knows this vocoder
+    vocoder = direct(recipe.mel, config)  # type: ignore[call-arg]
+    assert shortest_segment(vocoder, recipe.training) <= recipe.training.segment_frames
+
+
+# --- what the documents say ---
+
+
+def prose(document: Path) -> str:
+    """A document without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives to a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(document), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", prose(document)):
+        path, _, anchor = target.partition("#")
+        page = document.parent / path if path else document
+        assert page.exists(), target
+        if anchor:
+            assert anchor in anchors(page), target
+
+
+def test_the_readme_is_for_a_reader_with_two_minutes() -> None:
+    text = MAIN.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1000
+
+
+def test_the_readme_and_the_demo_have_the_same_scores() -> None:
+    (scores,) = [block for block in blocks(MAIN, "") if "STOI" in block]
+    assert scores in blocks(ROOT / "recipes/demo/README.md", "")
+
+
+def test_every_recipe_folder_has_a_page_and_the_manual_links_to_it() -> None:
+    folders = {path.parent.name for path in ROOT.glob("recipes/*/*.yaml")}
+    assert {page.parent.name for page in CORPORA} == folders
+    linked = set(re.findall(r"^\| \[\w+\]\((\w+)/README\.md\) \|", MANUAL.read_text(encoding="utf-8"), re.MULTILINE))
+    assert linked == folders
 
 
 def test_the_table_of_metrics_is_the_registry() -> None:
-    rows = [line.strip("| ").split(" | ") for line in README.splitlines() if re.match(r"\| .* \(`\w+`\) \|", line)]
+    text = MANUAL.read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| .* \(`\w+`\) \|", line)]
     arrows = {"higher": "↑", "lower": "↓", "zero": "→0"}
     assert rows == [
         [f"{m.label} (`{key}`)", m.unit.replace("|", "\\|"), arrows[m.better], m.range, m.source]
@@ -95,35 +285,22 @@ def test_the_table_of_metrics_is_the_registry() -> None:
     ]
 
 
-def test_what_is_run_elsewhere_is() -> None:
-    ci = (ROOT / ".ci" / "run").read_text()
-    assert all(line in "".join(blocks("sh")) for line in ELSEWHERE), "no longer in the README"
-    assert "check pytest" in ci
-    assert "wavegen-train demo" in ci
+def test_the_design_names_every_package_and_nothing_that_is_not_there() -> None:
+    package = ROOT / "wavegen"
+    rows = [line for line in DESIGN.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([\w/]+/|\w+\.py)`", row.split(" | ")[0])}
+    packages = {path.parent.relative_to(package).as_posix() + "/" for path in package.rglob("__init__.py")} - {"./"}
+    assert packages <= named
+    assert not [name for name in named if not (package / name).exists()]
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(ROOT.glob("recipes/*/README.md"))], ids=str)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), target
-
-
-def test_the_tree_in_the_readme_is_the_tree() -> None:
-    named = set(re.findall(r"`wavegen/(\w+)(?:\.py|/)`|`(\w+)\.py`", README.split("## How it is made")[1]))
-    flat = {name for pair in named for name in pair if name}
-    modules = {p.stem for p in (ROOT / "wavegen").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
-    assert modules - {
-        "__init__",
-        "config",
-        "errors",
-        "files",
-        "checkpoint",
-        "synthesis",
-        "progress",
-        "threads",
-    } <= flat | {"commands"}
-    assert flat - {"spectral", "wavenet", "contracts"} <= modules
-
-
-def test_no_part_is_left_over(place: Path) -> None:
-    assert not [path for path in place.rglob("*") if ".part" in path.name]
+def test_the_design_draws_the_layers_that_the_linter_checks() -> None:
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (layers,) = re.findall(r"^layers = \[\n(.*?)^\]", settings, flags=re.DOTALL | re.MULTILINE)
+    checked = [re.findall(r"\w+", row.partition("#")[0]) for row in layers.splitlines()]
+    row_of = {name: index for index, row in enumerate(checked) for name in row}
+    text = DESIGN.read_text(encoding="utf-8")
+    (drawn,) = re.findall(r"\n\n((?:    [a-z ]+\n)+)", text.partition("Imports point downwards")[2])
+    rows = [[row_of[name] for name in line.split()] for line in drawn.splitlines()]
+    assert all(len(set(row)) == 1 for row in rows), "modules of one row are of one layer"
+    assert rows == sorted(rows), "the rows are in the order of the layers"

@@ -1,20 +1,24 @@
 """Noise addressed by position: against splitmix64 on unbounded integers, and by its statistics."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
+from torch import Tensor
 
 from wavegen import noise as module
 from wavegen.noise import normal_noise, uniform_noise
+
+Noise = Callable[[Tensor, int, int, int], Tensor]
 
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
 
 
-def splitmix64(state):
+def splitmix64(state: int) -> tuple[int, int]:
     """Vigna's reference code, on unbounded integers: the next output and the next state."""
     state = (state + GOLDEN) & WORD
     z = state
@@ -23,7 +27,7 @@ def splitmix64(state):
     return z ^ (z >> 31), state
 
 
-def uniform_by_hand(seed, index, draw):
+def uniform_by_hand(seed: int, index: int, draw: int) -> float:
     key, _ = splitmix64(seed & WORD)
     stream, _ = splitmix64((key + draw * GOLDEN) & WORD)
     bits, _ = splitmix64((stream + index * GOLDEN) & WORD)
@@ -33,32 +37,33 @@ def uniform_by_hand(seed, index, draw):
 SEEDS = torch.tensor([0, 1, 1234567, 2**63 - 1, -1, -(2**63)])
 
 
-def check_known_answers():
+def check_known_answers() -> None:
     for start in (0, 5, 2**40):
         noise = uniform_noise(SEEDS, start, 4, 3)
         expected = [[[uniform_by_hand(int(s), start + t, d) for t in range(4)] for d in range(3)] for s in SEEDS]
         assert noise.double().tolist() == expected
 
 
-def test_the_reference_generator_gives_the_published_numbers():
-    state, outputs = 1234567, []
+def test_the_reference_generator_gives_the_published_numbers() -> None:
+    state = 1234567
+    outputs = []
     for _ in range(3):
         output, state = splitmix64(state)
         outputs.append(output)
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
-def test_noise_equals_splitmix64_on_unbounded_integers():
+def test_noise_equals_splitmix64_on_unbounded_integers() -> None:
     check_known_answers()
 
 
-def test_an_arithmetic_shift_would_be_caught(monkeypatch):
+def test_an_arithmetic_shift_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_shift_right", lambda z, bits: z >> bits)
     with pytest.raises(AssertionError):
         check_known_answers()
 
 
-def check_chunks(draw):
+def check_chunks(draw: Callable[[int, int], Tensor]) -> None:
     whole = draw(0, 1024)
     for sizes in ((7, 1017), (0, 1, 1023), (512, 512), (1000, 24)):
         starts = np.cumsum((0, *sizes))
@@ -67,14 +72,14 @@ def check_chunks(draw):
 
 
 @pytest.mark.parametrize("noise", [uniform_noise, normal_noise])
-def test_noise_does_not_depend_on_chunking(noise):
+def test_noise_does_not_depend_on_chunking(noise: Noise) -> None:
     check_chunks(lambda start, count: noise(SEEDS, start, count, 2))
 
 
-def test_noise_from_a_stateful_generator_would_be_caught():
+def test_noise_from_a_stateful_generator_would_be_caught() -> None:
     generator = torch.Generator().manual_seed(0)
 
-    def draw(start, count):
+    def draw(start: int, count: int) -> Tensor:
         if start == 0:
             generator.manual_seed(0)
         return torch.rand(6, 2, count, generator=generator)
@@ -84,7 +89,7 @@ def test_noise_from_a_stateful_generator_would_be_caught():
 
 
 @pytest.mark.parametrize("noise", [uniform_noise, normal_noise])
-def test_noise_does_not_depend_on_the_batch_or_on_the_number_of_draws(noise):
+def test_noise_does_not_depend_on_the_batch_or_on_the_number_of_draws(noise: Noise) -> None:
     together = noise(SEEDS, 3, 100, 3)
     for item, seed in enumerate(SEEDS):
         assert torch.equal(noise(seed[None], 3, 100, 3)[0], together[item])
@@ -93,7 +98,7 @@ def test_noise_does_not_depend_on_the_batch_or_on_the_number_of_draws(noise):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_noise_does_not_depend_on_the_device():
+def test_noise_does_not_depend_on_the_device() -> None:
     on_gpu = uniform_noise(SEEDS, 2**40, 100_000, 2, "cuda")
     assert torch.equal(on_gpu.cpu(), uniform_noise(SEEDS, 2**40, 100_000, 2))
     torch.testing.assert_close(
@@ -104,7 +109,7 @@ def test_noise_does_not_depend_on_the_device():
     )
 
 
-def test_noise_has_the_promised_shape_type_and_open_range():
+def test_noise_has_the_promised_shape_type_and_open_range() -> None:
     noise = uniform_noise(SEEDS, 0, 50_000, 2)
     assert (noise.shape, noise.dtype) == ((6, 2, 50_000), torch.float32)
     odd = noise.double() * 2**24
@@ -114,7 +119,7 @@ def test_noise_has_the_promised_shape_type_and_open_range():
     assert uniform_noise(SEEDS, 0, 0, 2).shape == (6, 2, 0)
 
 
-def test_the_extreme_words_stay_inside_the_interval(monkeypatch):
+def test_the_extreme_words_stay_inside_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     for word, expected in ((0, 2.0**-24), (-1, 1 - 2.0**-24)):
         monkeypatch.setattr(module, "_mix", lambda z, word=word: torch.full_like(z, word))
         assert uniform_noise(SEEDS, 0, 1, 1)[0, 0, 0].item() == expected
@@ -122,7 +127,7 @@ def test_the_extreme_words_stay_inside_the_interval(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", [0, 1, -1, 2**40])
-def test_noise_is_uniform_and_normal(seed):
+def test_noise_is_uniform_and_normal(seed: int) -> None:
     n = 200_000
     seeds = torch.tensor([seed])
     uniform = uniform_noise(seeds, 0, n, 1).double().numpy().ravel()
@@ -137,7 +142,7 @@ def test_noise_is_uniform_and_normal(seed):
     np.testing.assert_allclose(normal, scipy.stats.norm.ppf(uniform), rtol=1e-6)
 
 
-def test_noise_of_adjacent_seeds_draws_and_samples_is_uncorrelated():
+def test_noise_of_adjacent_seeds_draws_and_samples_is_uncorrelated() -> None:
     n = 100_000
     rows = uniform_noise(torch.arange(8), 0, n + 1, 3).reshape(24, n + 1).double().numpy()
     rows = np.concatenate((rows[:, :-1], rows[:, 1:]))  # with every row delayed by one sample

@@ -1,4 +1,4 @@
-"""Long mels in pieces, folders of them, and how long it took."""
+"""Long mels in chunks, folders of mels, and how long it took."""
 
 import threading
 import time
@@ -8,12 +8,24 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from support.contracts import tensors
+from support.messages import Messages
 from support.vocoders import SPEC, tiny_mel, tiny_vocoder
 
 from wavegen import synthesis
+from wavegen.audio import AudioWriter
 from wavegen.errors import AudioError, MelError, OutputError
-from wavegen.mel import save_mel
-from wavegen.synthesis import Timing, find_mels, open_for, stream, synthesize, synthesize_files, synthesize_into
+from wavegen.mel import MelFile, open_mel, profile, save_mel
+from wavegen.synthesis import (
+    Timing,
+    open_mels,
+    plan_batches,
+    prepare,
+    stream,
+    synthesize,
+    synthesize_files,
+    synthesize_into,
+)
 from wavegen.vocoders import AutoregressiveVocoder, Vocoder
 
 VOCODERS = {
@@ -36,27 +48,27 @@ def ready(name: str, dtype: torch.dtype = torch.float32) -> Vocoder:
 
 
 @pytest.mark.parametrize("name", VOCODERS)
-@pytest.mark.parametrize("piece_frames", [1, 7, 23, 1000])
-def test_pieces_are_the_whole(name: str, piece_frames: int) -> None:
+@pytest.mark.parametrize("chunk_frames", [1, 7, 23, 1000])
+def test_the_chunks_of_a_stream_are_the_whole(name: str, chunk_frames: int) -> None:
     vocoder, mel = ready(name, torch.float64), tiny_mel(23)
     whole = vocoder.synthesize(torch.from_numpy(mel).double()[None], seed=3)[0].numpy()
-    pieces = np.concatenate(list(stream(vocoder, mel, seed=3, piece_frames=piece_frames)))
+    pieces = np.concatenate(list(stream(vocoder, mel, seed=3, chunk_frames=chunk_frames)))
     assert pieces.shape == (23 * SPEC.hop_length,)
     assert pieces.dtype == np.float64
     np.testing.assert_allclose(pieces, whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", VOCODERS)
-def test_what_is_kept_between_pieces_does_not_grow(name: str) -> None:
+def test_the_state_of_a_stream_does_not_grow(name: str) -> None:
     vocoder = ready(name)
 
-    def kept_after(pieces: int) -> int:
+    def kept_after(chunks: int) -> int:
         state = vocoder.initial_state(1)
-        for _ in range(pieces):
+        for _ in range(chunks):
             _, state = vocoder.step(torch.from_numpy(tiny_mel(10))[None], state)
-        return sum(tensor.numel() for tensor in torch.utils._pytree.tree_leaves(state))
+        return sum(tensor.numel() for tensor in tensors(state))
 
-    assert vocoder.context.receptive_field < 3 * 10  # so three pieces fill whatever context is kept
+    assert vocoder.context.receptive_field < 3 * 10  # so three chunks fill the context that is kept
     assert kept_after(3) == kept_after(7)
 
 
@@ -73,7 +85,7 @@ def test_a_mel_is_read_piece_by_piece() -> None:
             return self.mel[key]
 
     mel = Mapped()
-    pieces = stream(ready("spectral-same"), mel, piece_frames=10)
+    pieces = stream(ready("spectral-same"), mel, chunk_frames=10)
     next(pieces)
     assert mel.read == 10
     next(pieces)
@@ -93,16 +105,16 @@ def test_timing() -> None:
 
 
 def test_a_file_is_written_whole_and_timed(tmp_path: Path) -> None:
-    vocoder, mel, frames = ready("spectral-same"), tiny_mel(50), []
+    vocoder, mel, progress = ready("spectral-same"), tiny_mel(50), []
     save_mel(tmp_path / "a.npz", mel, SPEC)
-    files = [(tmp_path / "a.npz", tmp_path / "a.wav")]
-    timing = synthesize_files(vocoder, files, float32=True, on_piece=lambda done: frames.append(done))
+    files = [(open_mel(tmp_path / "a.npz"), tmp_path / "a.wav")]
+    timing = synthesize_files(vocoder, files, float32=True, on_progress=progress.append)
     samples, rate = soundfile.read(tmp_path / "a.wav", dtype="float32")
     assert rate == SPEC.sample_rate_hz
     np.testing.assert_array_equal(samples, synthesize(vocoder, mel))
     assert timing.audio_s == 50 * SPEC.hop_length / SPEC.sample_rate_hz
     assert timing.wall_s > 0
-    assert sum(frames) == 50
+    assert sum(progress) == 50 * SPEC.hop_length
 
 
 def test_nothing_is_left_of_a_synthesis_that_fails_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +128,7 @@ def test_nothing_is_left_of_a_synthesis_that_fails_half_way(tmp_path: Path, monk
 
     monkeypatch.setattr(type(vocoder), "flush", full_disk)
     with pytest.raises(OutputError, match=r"a\.wav: cannot write: No space left on device"):
-        synthesize_files(vocoder, [(tmp_path / "a.npz", tmp_path / "a.wav")])
+        synthesize_files(vocoder, [(open_mel(tmp_path / "a.npz"), tmp_path / "a.wav")])
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -125,7 +137,7 @@ def test_sound_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     vocoder.phase.bias.fill_(torch.nan)
     save_mel(tmp_path / "a.npz", tiny_mel(10), SPEC)
     with pytest.raises(AudioError, match="NaN or infinite samples"):
-        synthesize_files(vocoder, [(tmp_path / "a.npz", tmp_path / "a.wav")])
+        synthesize_files(vocoder, [(open_mel(tmp_path / "a.npz"), tmp_path / "a.wav")])
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -134,37 +146,73 @@ def test_a_bare_array_and_a_stated_one_are_the_same_mel(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", mel.astype(np.float64))
     save_mel(tmp_path / "b.npz", mel, SPEC)
     for name in ("a.npy", "b.npz"):
-        np.testing.assert_array_equal(open_for(vocoder, tmp_path / name), mel)
+        (opened,) = open_mels(tmp_path / name)
+        prepare(vocoder, [opened])
+        np.testing.assert_array_equal(opened[:, :], mel)
 
 
 def test_an_npz_under_the_name_npy_is_still_compared(tmp_path: Path) -> None:
     save_mel(tmp_path / "a.npz", tiny_mel(10), SPEC.replace(f_max_hz=3000))
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(MelError, match=r"f_max_hz is 3000\.0, not 4000\.0"):
-        open_for(ready("spectral-same"), tmp_path / "a.npy")
+        prepare(ready("spectral-same"), open_mels(tmp_path / "a.npy"))
 
 
 # ---- folders
 
 
 def test_mels_are_found_in_order_and_hidden_ones_are_not(tmp_path: Path) -> None:
-    for name in ("b/2.npy", "b/10.npz", "a.npy", "c.npz", "c.txt", "b/.half.7.part.npz", "manifest.tsv"):
+    for name in ("b/2.npy", "b/10.npz", "a.npy", "c.npz"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_mel(tmp_path / "new.npz", tiny_mel(3), SPEC)
+        (tmp_path / "new.npz").rename(tmp_path / name)
+    for name in ("c.txt", "b/.half.7.part.npz", "manifest.tsv"):
         (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in find_mels(tmp_path)] == [
+    assert [mel.path.relative_to(tmp_path).as_posix() for mel in open_mels(tmp_path)] == [
         "a.npy", "b/10.npz", "b/2.npy", "c.npz",
     ]  # fmt: skip
 
 
-def test_two_mels_of_one_name_would_be_one_sound_file(tmp_path: Path) -> None:
+def test_two_mels_whose_names_differ_in_the_suffix_only_are_refused(tmp_path: Path, messages: Messages) -> None:
     for name in ("sub/a.npy", "sub/a.npy.npz", "sub/a.npz", "a.npz"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    with pytest.raises(MelError) as error:
-        find_mels(tmp_path)
-    assert str(error.value) == f"{tmp_path / 'sub'}: a.npy and a.npz share a name; rename one"
+        save_mel(tmp_path / "new.npz", tiny_mel(3), SPEC)
+        (tmp_path / "new.npz").rename(tmp_path / name)
+    with messages.refused(MelError):
+        open_mels(tmp_path)
     (tmp_path / "sub" / "a.npy").unlink()
-    assert len(find_mels(tmp_path)) == 3  # also of one name in two folders
+    assert len(open_mels(tmp_path)) == 3  # the same name in two folders is fine
+
+
+def test_a_path_without_mels_is_refused(tmp_path: Path, messages: Messages) -> None:
+    (tmp_path / "a.wav").touch()
+    for path in (tmp_path, tmp_path / "a.wav", tmp_path / "b.npz"):
+        with messages.refused(MelError):
+            open_mels(path)
+
+
+def test_mels_of_two_definitions_are_refused_by_a_model_that_reads_both(tmp_path: Path, messages: Messages) -> None:
+    definitions = {"a.npz": profile("bigvgan-24k"), "b.npz": profile("vocos-24k")}
+    for name, spec in definitions.items():
+        save_mel(tmp_path / name, tiny_mel(8, spec=spec), spec)
+    vocoder = tiny_vocoder("spectral", spec=profile("bigvgan-24k"), any_mel=True)
+    for name, spec in definitions.items():
+        assert prepare(vocoder, open_mels(tmp_path / name))[0].mel == spec
+    with messages.refused(MelError):
+        prepare(vocoder, open_mels(tmp_path))
+
+
+def test_each_mel_file_is_opened_and_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        save_mel(tmp_path / f"{name}.npz", tiny_mel(8), SPEC)
+    opened, checked = [], []
+    real_open, real_check = synthesis.open_mel, MelFile.check
+    monkeypatch.setattr(synthesis, "open_mel", lambda path: opened.append(path.name) or real_open(path))
+    monkeypatch.setattr(MelFile, "check", lambda mel, spec: checked.append(mel.path.name) or real_check(mel, spec))
+    mels = open_mels(tmp_path)
+    vocoder, _ = prepare(ready("spectral-same"), mels)
+    synthesize_files(vocoder, [(mel, mel.path.with_suffix(".wav")) for mel in mels])
+    assert opened == checked == ["a.npz", "b.npz"]
 
 
 def test_samples_beyond_full_scale_are_counted(tmp_path: Path) -> None:
@@ -173,40 +221,41 @@ def test_samples_beyond_full_scale_are_counted(tmp_path: Path) -> None:
     save_mel(tmp_path / "a.npz", mel, SPEC)
     beyond = int((np.abs(synthesize(vocoder, mel)) > 1).sum())
     assert 0 < beyond < 20 * SPEC.hop_length
-    assert synthesize_files(vocoder, [(tmp_path / "a.npz", tmp_path / "a.wav")]).clipped == beyond
-    assert synthesize_into([], vocoder, mel).clipped == beyond
+    share = beyond / (20 * SPEC.hop_length)
+    assert synthesize_files(vocoder, [(open_mel(tmp_path / "a.npz"), tmp_path / "a.wav")]).clipped_share == share
+    assert synthesize_into([], vocoder, mel).clipped_share == share
 
 
 # ---- many at once
 
 
 @pytest.fixture
-def mels(tmp_path: Path) -> list[tuple[Path, Path]]:
-    """Mel files of very different lengths, and where their sounds go."""
+def mels(tmp_path: Path) -> list[tuple[MelFile, Path]]:
+    """Mel files of very different lengths, each with its sound file."""
     for index, frames in enumerate((5, 61, 4, 17, 60, 18, 3, 33, 16, 15, 59)):
         save_mel(tmp_path / f"{index}.npz", tiny_mel(frames, seed=index), SPEC)
-    return [(path, path.with_suffix(".wav")) for path in sorted(tmp_path.glob("*.npz"))]
+    return [(mel, mel.path.with_suffix(".wav")) for mel in open_mels(tmp_path)]
 
 
 @pytest.mark.parametrize("name", VOCODERS)
 @pytest.mark.parametrize(("batch", "jobs"), [(1, 3), (3, 1), (8, 1), (64, 2)])
 def test_files_together_are_the_files_alone(
-    name: str, batch: int, jobs: int, mels: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+    name: str, batch: int, jobs: int, mels: list[tuple[MelFile, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(synthesis, "MOST_FRAMES", 100)
-    monkeypatch.setattr(synthesis, "NATIVE_PIECE_FRAMES", 16)
-    vocoder, frames = ready(name), []
-    timing = synthesize_files(vocoder, mels, batch=batch, jobs=jobs, seed=5, float32=True, on_piece=frames.append)
+    monkeypatch.setattr(synthesis, "MAX_BATCH_FRAMES", 100)
+    monkeypatch.setattr(synthesis, "NATIVE_CHUNK_FRAMES", 16)
+    vocoder, progress = ready(name), []
+    timing = synthesize_files(vocoder, mels, batch=batch, jobs=jobs, seed=5, float32=True, on_progress=progress.append)
     for mel, out in mels:
-        expected = synthesize(vocoder, open_for(vocoder, mel), seed=5)
+        expected = synthesize(vocoder, mel, seed=5)
         samples, _ = soundfile.read(out, dtype="float32")
         if isinstance(vocoder, AutoregressiveVocoder):
             np.testing.assert_array_equal(samples, expected)
-        else:  # a convolution rounds otherwise in a larger batch
+        else:  # a convolution rounds differently in a larger batch
             np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max(initial=0)))
-    total = sum(open_for(vocoder, mel).shape[1] for mel, _ in mels)
-    assert sum(frames) == total
-    assert timing.audio_s == pytest.approx(total * SPEC.hop_length / SPEC.sample_rate_hz)
+    total = sum(mel.frames for mel, _ in mels) * SPEC.hop_length
+    assert sum(progress) == total
+    assert timing.audio_s == pytest.approx(total / SPEC.sample_rate_hz)
 
 
 def test_wavenets_know_how_many_go_together() -> None:
@@ -217,65 +266,75 @@ def test_wavenets_know_how_many_go_together() -> None:
     assert vocoder.items_at_once == 1
 
 
-def test_groups_are_alike_and_enough_for_every_job() -> None:
+def test_mels_of_similar_length_go_together_and_every_job_has_work() -> None:
     wavenet, spectral = ready("wavenet-mu-law"), ready("spectral-same")
-    assert synthesis._groups([5, 9, 1, 7], wavenet, 8, 1) == [[1, 3, 0, 2]]
-    assert synthesis._groups([5, 9, 1, 7], wavenet, 8, 2) == [[1, 3], [0, 2]]
-    assert synthesis._groups([5, 9, 1, 7], wavenet, 1, 2) == [[1], [3], [0], [2]]
-    assert synthesis._groups([5, 12_000, 1, 7], spectral, 8, 1) == [[1], [3, 0, 2]]
+    assert plan_batches([5, 9, 1, 7], wavenet, batch=8, jobs=1) == [[1, 3, 0, 2]]
+    assert plan_batches([5, 9, 1, 7], wavenet, batch=8, jobs=2) == [[1, 3], [0, 2]]
+    assert plan_batches([5, 9, 1, 7], wavenet, batch=1, jobs=2) == [[1], [3], [0], [2]]
+    assert plan_batches([5, 12_000, 1, 7], spectral, batch=8, jobs=1) == [[1], [3, 0, 2]]
+
+
+def failing_writer(name: str, after_chunks: int, failed: threading.Event, others_wait: bool) -> type[AudioWriter]:
+    """A writer that meets a full disk in one of the files; those of other files may wait for that."""
+
+    class Writer(AudioWriter):
+        def __init__(self, path: Path, rate: int, **options: bool) -> None:
+            super().__init__(path, rate, **options)
+            self.fails = path.name == name
+            self.chunks = 0
+
+        def write(self, samples: np.ndarray) -> None:
+            self.chunks += 1
+            if self.fails and self.chunks > after_chunks:
+                failed.set()
+                raise OSError(28, "No space left on device")
+            if others_wait and not self.fails:
+                failed.wait(5)
+                time.sleep(0.02)
+            super().write(samples)
+
+    return Writer
 
 
 def test_one_failure_stops_the_others_and_leaves_nothing_half_written(
-    mels: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+    mels: list[tuple[MelFile, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vocoder, made = ready("wavenet-mu-law"), synthesis._stream_together
-
-    def failing(vocoder: Vocoder, group: list, seed: int, speaker: str | None) -> object:
-        for index, pieces in enumerate(made(vocoder, group, seed, speaker, 1)):
-            if index == 3 and group[0].shape[1] == 33:
-                raise OSError(28, "No space left on device")
-            yield pieces
-
-    monkeypatch.setattr(synthesis, "_stream_together", failing)
-    with pytest.raises(OutputError, match="No space left on device"):
-        synthesize_files(vocoder, mels, jobs=2)
-    assert not [path for path in mels[0][0].parent.iterdir() if ".part" in path.name]
-    assert not (mels[0][0].parent / "7.wav").exists()
-
-
-def test_a_failure_does_not_wait_for_what_began_before(
-    tmp_path: Path, mels: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failed = threading.Event()
-
-    def slow_or_failing(vocoder: Vocoder, group: list, *rest: object) -> object:
-        if group[0].shape[1] == 60:
-            failed.set()
-            raise OSError(28, "No space left on device")
-        for _ in range(50):  # the longest, which is first
-            failed.wait(5)
-            time.sleep(0.02)
-            yield [np.zeros(SPEC.hop_length, np.float32)]
-
-    monkeypatch.setattr(synthesis, "_stream_together", slow_or_failing)
+    monkeypatch.setattr(synthesis, "NATIVE_CHUNK_FRAMES", 1)
+    monkeypatch.setattr(synthesis, "AudioWriter", failing_writer("7.wav", 3, threading.Event(), others_wait=False))
     with pytest.raises(OutputError, match="No space left on device"):
         synthesize_files(ready("wavenet-mu-law"), mels, jobs=2)
-    assert not list(tmp_path.glob("*.wav"))
+    folder = mels[0][1].parent
+    assert not [path for path in folder.iterdir() if ".part" in path.name]
+    assert not (folder / "7.wav").exists()
 
 
-def test_sinks_get_the_sound_as_it_is_made() -> None:
+def test_a_failure_does_not_wait_for_files_that_were_begun_before(
+    mels: list[tuple[MelFile, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthesis, "NATIVE_CHUNK_FRAMES", 1)
+    second_longest = "4.wav"  # the longest is begun before it
+    monkeypatch.setattr(
+        synthesis, "AudioWriter", failing_writer(second_longest, 0, threading.Event(), others_wait=True)
+    )
+    with pytest.raises(OutputError, match="No space left on device"):
+        synthesize_files(ready("wavenet-mu-law"), mels, jobs=2)
+    assert not list(mels[0][1].parent.glob("*.wav"))
+
+
+def test_sinks_get_the_sound_while_it_is_made() -> None:
     vocoder, mel = ready("wavenet-mu-law"), tiny_mel(9)
-    one, other, done = Heard(), Heard(), []
-    timing = synthesize_into([one, other], vocoder, mel, piece_frames=2, on_piece=done.append)
-    assert [len(piece) // SPEC.hop_length for piece in one.pieces] == done == [2, 2, 2, 2, 1, 0]
-    np.testing.assert_array_equal(np.concatenate(one.pieces), synthesize(vocoder, mel))
-    np.testing.assert_array_equal(np.concatenate(one.pieces), np.concatenate(other.pieces))
+    first, second, progress = Recorder(), Recorder(), []
+    timing = synthesize_into([first, second], vocoder, mel, chunk_frames=2, on_progress=progress.append)
+    assert [len(chunk) // SPEC.hop_length for chunk in first.chunks] == [2, 2, 2, 2, 1, 0]
+    assert progress == [len(chunk) for chunk in first.chunks]
+    np.testing.assert_array_equal(np.concatenate(first.chunks), synthesize(vocoder, mel))
+    np.testing.assert_array_equal(np.concatenate(first.chunks), np.concatenate(second.chunks))
     assert 0 < timing.first_s < timing.wall_s
 
 
-class Heard:
+class Recorder:
     def __init__(self) -> None:
-        self.pieces: list[np.ndarray] = []
+        self.chunks: list[np.ndarray] = []
 
     def write(self, samples: np.ndarray) -> None:
-        self.pieces.append(samples)
+        self.chunks.append(samples)

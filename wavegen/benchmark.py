@@ -1,7 +1,7 @@
-"""A speed card: how fast a vocoder is on this machine, with every engine that runs it here.
+"""The speed of a vocoder on this machine, with each of its engines and precisions.
 
-Each row has a process of its own, so that memory and start-up are its own too. They are timed in turn, round after
-round, so that a machine whose speed drifts is no kinder to one row than to another.
+Each row is measured in a process of its own, so that its memory and start-up time are its own. The processes take
+turns, run by run, so that drift in the machine's speed affects all rows alike.
 """
 
 import json
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,7 +22,8 @@ from wavegen.checkpoint import load_vocoder
 from wavegen.errors import ConfigError, WavegenError
 from wavegen.mel import profile
 from wavegen.recipe import build, find_recipe, load_recipe, shipped_recipes
-from wavegen.synthesis import LIVE_PIECE_FRAMES
+from wavegen.synthesis import LIVE_CHUNK_FRAMES
+from wavegen.tables import text_table
 from wavegen.vocoders import AutoregressiveVocoder, Vocoder
 from wavegen.vocoders.wavenet import WaveNet, WaveNetConfig
 
@@ -33,18 +34,19 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 """WaveNets with random weights that can be measured by name: 256 mu-law classes, kernel 2, cycles of 10 blocks."""
 
-RUN_S = 0.5  # of one measurement, about
+RUN_S = 0.5  # approximate duration of one run
+LOCK_STEP_BATCH = 16  # utterances that a WaveNet's compiled engine generates in lock step
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured in one row.
+    """The configuration that one row measures.
 
     Attributes:
-        engine: what generates a WaveNet's samples; ``"torch"`` for other vocoders.
-        precision: of the engine's weights.
-        threads: threads that generate at the same time.
-        batch: utterances that each of them generates at once.
+        engine: name of the engine that computes the samples.
+        precision: precision of the engine's weights.
+        threads: number of threads that generate at the same time.
+        batch: number of utterances that each thread generates at once.
     """
 
     engine: str
@@ -53,20 +55,37 @@ class Setting:
     batch: int = 1
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of the card; medians of several runs.
+REFERENCE = Setting("torch", "float32")
+
+
+class Run(NamedTuple):
+    """One measurement.
 
     Attributes:
-        model: as it was asked for.
-        engine, precision, threads, batch: see Setting.
-        samples_per_s: of all utterances together.
-        x_realtime: the same in seconds of sound per second.
-        x_reference: the same against the torch engine with one thread and one utterance.
-        first_audio_ms: from the first mel frames to their samples, when all is loaded.
-        peak_mb: largest memory of the whole process, torch included.
-        startup_s: from when torch and this package are imported to a vocoder that is ready to speak, its compiled
-            code being on disk.
+        samples_per_s: samples per second, summed over all utterances.
+        first_audio_s: seconds from the first mel frames to their samples.
+        peak_mb: peak memory of the process so far; None if the system does not report it.
+    """
+
+    samples_per_s: float
+    first_audio_s: float
+    peak_mb: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians over the runs of one setting.
+
+    Attributes:
+        model: the model as the user named it.
+        engine, precision, threads, batch: see ``Setting``.
+        samples_per_s: samples per second, summed over all utterances.
+        x_realtime: seconds of audio per second.
+        x_reference: ``samples_per_s`` relative to the torch engine with one thread and one utterance.
+        first_audio_ms: time from the first mel frames to their samples, after loading.
+        peak_mb: peak memory of the whole process, torch included.
+        startup_s: time from the end of ``import torch, wavegen`` until the vocoder is ready. Compiled code is
+            already on disk.
     """
 
     model: str
@@ -82,7 +101,42 @@ class Row:
     startup_s: float
 
 
-REFERENCE = Setting("torch", "float32")
+def choose_settings(
+    model: str,
+    *,
+    engine: str = "auto",
+    precision: str | None = None,
+    batch: int | None = None,
+    threads: int = 1,
+) -> list[Setting]:
+    """List the settings that a model can be measured with.
+
+    Args:
+        model: the model, named as in ``measure``.
+        engine: an engine of the vocoder, or ``"auto"`` for all of them.
+        precision: a precision of the engine's weights; None for all of them.
+        batch: number of utterances at once; None for one and, with the engines that gain from it, sixteen.
+        threads: number of threads that generate at the same time.
+
+    Raises:
+        ConfigError: there is no such model, or its vocoder does not have the engine in that precision.
+    """
+    vocoder = open_model(model)
+    settings = []
+    for name, precisions in vocoder.engines.items():
+        lock_step = isinstance(vocoder, AutoregressiveVocoder) and name != REFERENCE.engine
+        batches = [batch] if batch else [1, LOCK_STEP_BATCH] if lock_step else [1]
+        settings += [Setting(name, weights, threads, size) for size in batches for weights in precisions]
+    chosen = [
+        setting for setting in settings if engine in ("auto", setting.engine) and precision in (None, setting.precision)
+    ]
+    if not chosen:
+        wanted = f"engine {engine}" if engine != "auto" else "engine"
+        if precision is not None:
+            wanted += f" with precision {precision}"
+        available = ", ".join(f"{name} ({' or '.join(precisions)})" for name, precisions in vocoder.engines.items())
+        raise ConfigError(f"this vocoder has no {wanted}", where=model, remedy=f"its engines are {available}")
+    return chosen
 
 
 def measure(
@@ -90,26 +144,30 @@ def measure(
     settings: Sequence[Setting],
     *,
     runs: int = 5,
-    note: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
     on_run: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """Measure a model with each of ``settings``, the reference first.
+    """Measure a model with the reference setting and with each of ``settings``.
 
     Args:
-        model: a run's folder, a model file, a recipe's name, or one of :data:`SHAPES`.
-        settings: what to measure beside the reference.
-        runs: measurements of which the median counts.
-        note: takes a line about a setting that does not work here.
-        on_run: called after each of ``runs`` rounds for each setting that works.
+        model: a run's folder, a model file, a recipe's name, or a name in ``SHAPES``.
+        settings: the settings to measure beside the reference.
+        runs: number of runs that the medians are over.
+        notify: receives a line about each setting that does not work on this machine.
+        on_run: called after each run of each setting.
+
+    Returns:
+        the rows, the reference first.
 
     Raises:
-        WavegenError: no such model, or it does not run at all.
+        WavegenError: there is no such model, or it does not run at all.
     """
     wanted = list(dict.fromkeys((REFERENCE, *settings)))
-    # Compile what is not on disk yet, so that every row's start-up is that of a second start.
+    # Compile now what is not on disk yet, so that the start-up time of every row is that of a second start.
     for setting in {replace(setting, threads=1, batch=1) for setting in wanted if setting.engine != "torch"}:
         with _Worker(model, setting):
             pass
+
     workers: list[_Worker] = []
     try:
         for setting in wanted:
@@ -120,83 +178,94 @@ def measure(
                 raise WavegenError(worker.fault)
             else:
                 worker.close()
-                note(f"{setting.engine} {setting.precision} left out: {worker.fault}")
+                notify(f"{setting.engine} {setting.precision} left out: {worker.fault}")
         for _ in range(runs):
             for worker in workers:
                 worker.run()
                 on_run()
-        rows = [worker.row(model) for worker in workers]
+        rows = [
+            summarize(model, worker.setting, worker.runs, sample_rate_hz=worker.rate, startup_s=worker.startup_s)
+            for worker in workers
+        ]
     finally:
         for worker in workers:
             worker.close()
     return [replace(row, x_reference=row.samples_per_s / rows[0].samples_per_s) for row in rows]
 
 
-def default_settings(model: str) -> list[Setting]:
-    """All that can be measured for a model: its engines and precisions, one utterance and as many as suit.
-
-    Raises:
-        WavegenError: no such model.
-    """
-    vocoder = _open(model)
-    batches = (1, 16) if isinstance(vocoder, AutoregressiveVocoder) else (1,)
-    compiled = [
-        Setting(engine, precision, batch=batch)
-        for engine, precisions in vocoder.engines.items()
-        for batch in batches
-        for precision in precisions
-        if engine != REFERENCE.engine
-    ]
-    return compiled or [REFERENCE]
+def summarize(model: str, setting: Setting, runs: Sequence[Run], *, sample_rate_hz: int, startup_s: float) -> Row:
+    """Combine the runs of a setting: the median of the speeds and delays, and the last peak of memory."""
+    samples_per_s = statistics.median(run.samples_per_s for run in runs)
+    return Row(
+        model,
+        **asdict(setting),
+        samples_per_s=samples_per_s,
+        x_realtime=samples_per_s / sample_rate_hz,
+        x_reference=None,
+        first_audio_ms=1000 * statistics.median(run.first_audio_s for run in runs),
+        peak_mb=runs[-1].peak_mb,
+        startup_s=startup_s,
+    )
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The card as text."""
+    """Show the rows as a text table below the model's name."""
     heads = {
         "engine": "engine", "precision": "precision", "threads": "threads", "batch": "batch",
         "samples_per_s": "samples/s", "x_realtime": "x real time", "x_reference": "x reference",
         "first_audio_ms": "first audio ms", "peak_mb": "peak MB", "startup_s": "start-up s",
     }  # fmt: skip
     decimals = {
-        "samples_per_s": 0,
-        "x_realtime": 2,
-        "x_reference": 1,
-        "first_audio_ms": 1,
-        "peak_mb": 0,
-        "startup_s": 2,
-    }
+        "samples_per_s": 0, "x_realtime": 2, "x_reference": 1, "first_audio_ms": 1, "peak_mb": 0, "startup_s": 2,
+    }  # fmt: skip
 
     def cell(key: str, value: Any) -> str:
-        return "-" if value is None else f"{value:,.{decimals[key]}f}" if key in decimals else str(value)
+        if value is None:
+            return "-"
+        return f"{value:,.{decimals[key]}f}" if key in decimals else str(value)
 
     cells = [list(heads.values()), *([cell(key, asdict(row)[key]) for key in heads] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(c.rjust(width) for c, width in zip(line, widths, strict=True)) for line in cells]
-    return "\n".join([rows[0].model, *lines])
+    return f"{rows[0].model}\n{text_table(cells, left_aligned=0)}"
 
 
 def to_json(rows: Sequence[Row]) -> str:
-    """The rows as a JSON list of objects, a key for each field of :class:`Row`."""
+    """Return the rows as a JSON list of objects with a key for each field of ``Row``."""
     return json.dumps([asdict(row) for row in rows], indent=1) + "\n"
 
 
-# ---- one row's process ------------------------------------------------------------------------------------------
+def open_model(model: str) -> Vocoder:
+    """Load a model, or build one with random weights from a recipe or from a name in ``SHAPES``.
+
+    Raises:
+        WavegenError: there is no such model.
+    """
+    torch.manual_seed(0)
+    if model in SHAPES:
+        config = WaveNetConfig(depth=10, kernel_size=2, **SHAPES[model])
+        return WaveNet(profile("bigvgan-24k"), config).prepared_for_synthesis()
+    if model in shipped_recipes() or Path(model).suffix in (".yaml", ".yml"):
+        return build(load_recipe(find_recipe(model))).prepared_for_synthesis()
+    if not Path(model).exists():
+        known = ", ".join((*SHAPES, *shipped_recipes()))
+        raise ConfigError(f"no such run, recipe or name: {model!r}", remedy=f"use a run's folder or one of {known}")
+    return load_vocoder(model)
+
+
+# ---- the process of one row -------------------------------------------------------------------------------------
 
 
 class _Worker:
-    """A process that measures one setting when it is told to."""
+    """A process that loads a model and measures one setting on request."""
 
     def __init__(self, model: str, setting: Setting) -> None:
         self.setting = setting
-        context = multiprocessing.get_context("spawn")  # a fork would share memory and torch's threads with this one
+        self.runs: list[Run] = []
+        context = multiprocessing.get_context("spawn")  # a forked process would share memory and torch's threads
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, model, setting), daemon=True)
         self._process.start()
         theirs.close()
         self.rate, self.startup_s, self.fault = self._answer()
-        self._speeds: list[float] = []
-        self._firsts: list[float] = []
-        self._peak_mb: float | None = None
 
     def __enter__(self) -> "_Worker":
         return self
@@ -207,18 +276,7 @@ class _Worker:
     def run(self) -> None:
         """Measure once."""
         self._pipe.send("run")
-        samples_per_s, first_s, self._peak_mb = self._answer()
-        self._speeds.append(samples_per_s)
-        self._firsts.append(first_s)
-
-    def row(self, model: str) -> Row:
-        """What was measured, without the ratio to the reference."""
-        samples_per_s = statistics.median(self._speeds)
-        first_ms = 1000 * statistics.median(self._firsts)
-        return Row(
-            model, **asdict(self.setting), samples_per_s=samples_per_s, x_realtime=samples_per_s / self.rate,
-            x_reference=None, first_audio_ms=first_ms, peak_mb=self._peak_mb, startup_s=self.startup_s,
-        )  # fmt: skip
+        self.runs.append(self._answer())
 
     def close(self) -> None:
         """End the process."""
@@ -230,44 +288,49 @@ class _Worker:
             return self._pipe.recv()
         except EOFError:
             self._process.join()
-            what = f"the process that measures {self.setting} ended with exit code {self._process.exitcode}"
-            raise WavegenError(what, remedy="see its output above, and whether memory ran out") from None
+            raise WavegenError(
+                f"the process that measures {self.setting} ended with exit code {self._process.exitcode}",
+                remedy="see its output above, and check whether memory ran out",
+            ) from None
 
 
 def _serve(pipe: Connection, model: str, setting: Setting) -> None:
-    """Load the model, then measure for as long as the other side asks."""
+    """Load the model, then measure once for every request until the pipe is closed."""
     torch.set_num_threads(1)
     started = time.perf_counter()
     try:
-        vocoder = _open(model)
+        vocoder = open_model(model)
         vocoder.use_engine(setting.engine, setting.precision)
     except WavegenError as error:
         pipe.send((0, 0.0, str(error)))
         return
     pipe.send((vocoder.mel.sample_rate_hz, time.perf_counter() - started, None))
-    frames = 1
+
     with ThreadPoolExecutor(setting.threads) as pool:
 
         def generate(frames: int) -> float:
-            """Seconds that all threads take for ``frames`` of ``batch`` utterances each."""
+            """Time all threads while each generates ``frames`` frames of ``batch`` utterances."""
             started = time.perf_counter()
             list(pool.map(lambda _: _generate(vocoder, setting.batch, frames), range(setting.threads)))
             return time.perf_counter() - started
 
+        # Find a number of frames that takes about RUN_S.
+        frames = 1
         while (seconds := generate(frames)) < RUN_S / 2:
             frames = max(2 * frames, round(frames * RUN_S / seconds / 2))
+
         while True:
             try:
                 pipe.recv()
             except EOFError:
                 return
-            first_s = min(_generate(vocoder, 1, LIVE_PIECE_FRAMES) for _ in range(3))
+            first_audio_s = min(_generate(vocoder, 1, LIVE_CHUNK_FRAMES) for _ in range(3))
             samples = setting.threads * setting.batch * frames * vocoder.mel.hop_length
-            pipe.send((samples / generate(frames), first_s, _peak_mb()))
+            pipe.send(Run(samples / generate(frames), first_audio_s, _peak_mb()))
 
 
 def _generate(vocoder: Vocoder, batch: int, frames: int) -> float:
-    """Seconds that it takes to make the sound of ``frames`` frames, as a stream would."""
+    """Return the seconds that a stream of ``frames`` frames takes."""
     mel = torch.full((batch, vocoder.mel.n_mels, frames), -5.0)
     started = time.perf_counter()
     _, state = vocoder.step(mel, vocoder.initial_state(batch, speaker=next(iter(vocoder.speakers), None)))
@@ -275,23 +338,8 @@ def _generate(vocoder: Vocoder, batch: int, frames: int) -> float:
     return time.perf_counter() - started
 
 
-def _open(model: str) -> Vocoder:
-    """The vocoder that a user means."""
-    torch.manual_seed(0)
-    if model in SHAPES:
-        return WaveNet(
-            profile("bigvgan-24k"), WaveNetConfig(depth=10, kernel_size=2, **SHAPES[model])
-        ).prepared_for_synthesis()
-    if model in shipped_recipes() or Path(model).suffix in (".yaml", ".yml"):
-        return build(load_recipe(find_recipe(model))).prepared_for_synthesis()
-    if not Path(model).exists():
-        known = ", ".join((*SHAPES, *shipped_recipes()))
-        raise ConfigError(f"no such run, recipe or name: {model!r}", remedy=f"give a run's folder or one of {known}")
-    return load_vocoder(model)
-
-
 def _peak_mb() -> float | None:
-    """The largest memory that this process ever had; None where the system does not say."""
+    """Return the peak memory of this process; None if the system does not report it."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with a JSON header. Nothing is ever unpickled."""
+"""Weights and stream states on disk: safetensors with a JSON header. Nothing is ever unpickled."""
 
 import json
 import zlib
@@ -12,8 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from wavegen.config import did_you_mean, parse
-from wavegen.errors import CheckpointError
-from wavegen.files import write_beside
+from wavegen.errors import CheckpointError, MissingCheckpointError
+from wavegen.files import atomic_write
 from wavegen.mel import MelSpec
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
 
@@ -21,64 +21,87 @@ Nested = Tensor | tuple["Nested", ...] | None
 
 FORMAT = 1
 MODEL = "model.safetensors"
+CHECKPOINTS, CHECKPOINT = "checkpoints", "step-*.safetensors"
+EMA, WEIGHTS = "ema.", "model."  # prefixes of the names of a training checkpoint's tensors
 _KEY, _CHECKSUM = "wavegen", "crc32"
 
 
+# --- files -------------------------------------------------------
+
+
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header to one file, beside first and then renamed.
+    """Write tensors and a JSON header to one file, beside its place first and then renamed.
 
     Raises:
-        OutputError: the folder cannot be written or the disk is full; a file that was there is unchanged.
+        OutputError: the folder cannot be written or the disk is full; an earlier file is unchanged then.
     """
-    # Copies: no two may share memory in a file, and a single element may have any stride and count as contiguous.
+    # Clone, because two tensors of a file must not share memory, and contiguous, because a single element may have any
+    # stride and still count as contiguous.
     fresh = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    # To bytes first: a full disk is then an ordinary OSError from an ordinary write.
+    # Make the bytes first: a full disk is then an ordinary OSError of an ordinary write.
     text = json.dumps({"format": FORMAT, **header})
     data = save(fresh, metadata={_KEY: text, _CHECKSUM: _checksum(text, fresh)})
-    with write_beside(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(data)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what ``save_checkpoint`` wrote: tensors on the CPU, and the header.
+    """Read the tensors, on the CPU, and the header that ``save_checkpoint`` wrote.
 
     Raises:
-        CheckpointError: the file is missing, cut short, damaged, of a newer format, or no wavegen checkpoint at all.
+        CheckpointError: the file is missing, cut short, damaged, of a newer format, or not a wavegen checkpoint.
     """
-    remedy = "give a .safetensors file that wavegen wrote, such as an earlier one of the run"
+    tensors, metadata = _read(path, with_tensors=True)
+    header = _parse_header(metadata, path)
+    checksum = _checksum(metadata[_KEY], tensors)
+    # A flipped bit in the checksum's own name must not hide it: old files without a checksum hold no other keys either.
+    if metadata.get(_CHECKSUM, checksum) != checksum or not metadata.keys() <= {_KEY, _CHECKSUM}:
+        raise CheckpointError("is damaged: its checksum does not match", where=path, remedy=_REMEDY)
+    return tensors, header
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read the header alone, without the tensors and without checking them; errors as in ``load_checkpoint``."""
+    return _parse_header(_read(path, with_tensors=False)[1], path)
+
+
+_REMEDY = "give a .safetensors file that wavegen wrote, such as an earlier one of the run"
+
+
+def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise CheckpointError("no such file", where=path, remedy="check the path")
+        raise MissingCheckpointError(where=path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        header = json.loads(metadata[_KEY])
+            names = file.keys() if with_tensors else ()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except SafetensorError as error:
         with path.open("rb") as file:
             pickled = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
         what = "is a pickle, which wavegen never loads" if pickled else f"is damaged or cut short ({error})"
-        raise CheckpointError(what, where=path, remedy=remedy) from error
+        raise CheckpointError(what, where=path, remedy=_REMEDY) from error
+
+
+def _parse_header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(metadata[_KEY])
     except (KeyError, ValueError) as error:
         raise CheckpointError(
             "is a safetensors file without wavegen's header", where=path, remedy="give one that wavegen wrote"
         ) from error
     if header.get("format") != FORMAT:
         raise CheckpointError(
-            f"is of format {header.get('format')}, this version reads format {FORMAT}",
+            f"is written in format {header.get('format')}; this version of wavegen reads format {FORMAT}",
             where=path,
             remedy="update wavegen",
         )
-    checksum = _checksum(metadata[_KEY], tensors)
-    # A flipped bit in its name must not hide the checksum: files without one hold nothing else either.
-    if metadata.get(_CHECKSUM, checksum) != checksum or not metadata.keys() <= {_KEY, _CHECKSUM}:
-        raise CheckpointError("is damaged (its checksum does not match)", where=path, remedy=remedy)
-    return tensors, header
+    return header
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 of a header and of the tensors with their names; safetensors notices only sizes that do not add up."""
+    """CRC-32 of a header and of the tensors with their names; safetensors itself checks sizes only."""
     crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
         values = tensors[name].reshape(-1).view(torch.uint8).numpy().data
@@ -86,44 +109,79 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     return f"{crc:08x}"
 
 
+# --- vocoders ----------------------------------------------------
+
+
+def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
+    """Find the model file of a run.
+
+    Args:
+        where: a run's folder, which may still be training; a file; or None for the newest finished run.
+        runs: the folder below which finished runs are looked for.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if where is None:
+        finished = sorted(runs.glob(f"**/{MODEL}"), key=lambda path: path.stat().st_mtime)
+        if not finished:
+            raise CheckpointError(
+                f"no finished run in {runs.absolute()}",
+                remedy="train one, for example with wavegen-train demo, or name a run's folder or a model file",
+            )
+        return finished[-1]
+    where = Path(where)
+    if not where.is_dir():
+        return where
+    if (where / MODEL).exists():
+        return where / MODEL
+    checkpoints = list_checkpoints(where)
+    if not checkpoints:
+        raise CheckpointError("contains neither a model nor checkpoints", where=where, remedy="give a run's folder")
+    return checkpoints[-1]
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """The training checkpoints of a run, oldest first."""
+    return sorted((run / CHECKPOINTS).glob(CHECKPOINT))
+
+
 def vocoder_header(vocoder_config: Mapping[str, Any], mel: MelSpec, speakers: Sequence[str] = ()) -> dict[str, Any]:
-    """The part of a header from which ``load_vocoder`` builds the model again."""
+    """The part of a header from which ``load_vocoder`` builds the model."""
     return {"vocoder": dict(vocoder_config), "mel": mel.model_dump(mode="json"), "speakers": list(speakers)}
 
 
 def load_vocoder(where: Path | str | None = None, device: torch.device | str = "cpu") -> Vocoder:
-    """The vocoder saved in a model file or, with its averaged weights, in a training checkpoint.
+    """Load the vocoder of a model file, or with its EMA weights of a training checkpoint.
 
     Args:
-        where: a run's folder, a file, or None for the newest finished run below ``./runs``.
-        device: where to put it.
+        where: as in ``find_model``.
+        device: the device to put it on.
 
     Returns:
-        in evaluation mode, weight normalisation folded, on ``device``.
+        The vocoder in evaluation mode, with its weight normalisation folded.
 
     Raises:
-        CheckpointError: as ``load_checkpoint``, or weights that do not fit the model they say they are of.
+        CheckpointError: as in ``load_checkpoint``, or the weights do not fit the model that the header describes.
     """
     path = find_model(where)
     tensors, header = load_checkpoint(path)
     try:
         name, definition = header["vocoder"]["name"], header["mel"]
-        speakers = tuple(header.get("speakers", ()))  # not in files from before there were any
+        speakers = tuple(header.get("speakers", ()))  # older files have none
     except (KeyError, TypeError) as error:
         raise CheckpointError("holds no vocoder", where=path, remedy="give a model or checkpoint of a run") from error
     if name not in VOCODERS:
         raise CheckpointError(f"unknown vocoder {name!r}", where=path, remedy=did_you_mean(name, VOCODERS))
     config = parse(VOCODERS[name].Config, header["vocoder"], where=path)
     vocoder = build_vocoder(config, parse(MelSpec, definition, where=path), speakers)
-    prefix = "ema." if any(key.startswith("ema.") for key in tensors) else "model."
-    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    load_weights(vocoder, weights, path)
-    torch.backends.cudnn.allow_tf32 = False  # on a GPU, pieces of a stream would round otherwise than the whole
+    prefix = EMA if any(key.startswith(EMA) for key in tensors) else WEIGHTS
+    load_weights(vocoder, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
     return vocoder.prepared_for_synthesis().to(device)
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object) -> None:
-    """Strict ``load_state_dict`` whose complaint is one line. Raises CheckpointError."""
+    """Strict ``load_state_dict`` whose error is one line. Raises CheckpointError."""
     try:
         module.load_state_dict(dict(weights), strict=True)
     except RuntimeError as error:
@@ -135,8 +193,63 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object
         ) from error
 
 
-def _streams_of(vocoder: Vocoder) -> dict[str, Any]:
-    """What two vocoders must share for one to go on with the other's stream."""
+# --- states of streams -------------------------------------------
+
+
+def save_state(path: Path, vocoder: Vocoder, state: Nested) -> None:
+    """Write the state of a stream, so that another process can continue it.
+
+    Args:
+        path: a ``.safetensors`` file.
+        vocoder: the vocoder whose ``step`` returned the state.
+        state: the state.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    layout = _layout(state, tensors)
+    save_checkpoint(path, tensors, {"kind": "state", **_stream_identity(vocoder), "layout": layout})
+
+
+def load_state(path: Path, vocoder: Vocoder) -> Nested:
+    """Read a state that ``save_state`` wrote, for the same weights, mel definition and number of iterations.
+
+    Raises:
+        CheckpointError: as in ``load_checkpoint``, or the file holds no state, or that of another vocoder.
+    """
+    tensors, header = load_checkpoint(path)
+    if header.get("kind") != "state":
+        raise CheckpointError("holds no state of a stream", where=path, remedy="give a file that save_state wrote")
+    initial = vocoder.initial_state(1, speaker=vocoder.speakers[0] if vocoder.speakers else None)
+    ours = _stream_identity(vocoder) | {"layout": _layout(initial, {})}
+    differences = {
+        "of": "belongs to another vocoder",
+        "mel": "belongs to a stream of mels of another definition",
+        "context": "belongs to a stream with another number of iterations",
+        "layout": "was written by another version of wavegen or with another engine",
+    }
+    for key, difference in differences.items():
+        if header.get(key) != ours[key]:
+            remedy = "load the vocoder and options that the stream began with, or begin a new stream"
+            raise CheckpointError(difference, where=path, remedy=remedy)
+    device = next(vocoder.parameters()).device
+
+    def rebuild(layout: Any, like: Nested) -> Nested:
+        if layout is None:
+            return None
+        if isinstance(layout, str):
+            # Counters stay on the CPU, where their arithmetic does not wait for a GPU.
+            return tensors[layout] if tensors[layout].dim() == 0 else tensors[layout].to(device)
+        assert isinstance(like, tuple)
+        parts = [rebuild(part, like_part) for part, like_part in zip(layout, like, strict=True)]
+        return like._make(parts) if hasattr(like, "_make") else tuple(parts)  # a NamedTuple or a plain tuple
+
+    return rebuild(header["layout"], initial)
+
+
+def _stream_identity(vocoder: Vocoder) -> dict[str, Any]:
+    """What two vocoders must have in common for one to continue the other's stream."""
     weights = {name: tensor.cpu() for name, tensor in vocoder.state_dict().items()}
     context = [vocoder.context.left, vocoder.context.right]
     return {"of": _checksum("", weights), "mel": vocoder.mel.model_dump(mode="json"), "context": context}
@@ -151,83 +264,3 @@ def _layout(state: Nested, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = state
         return name
     return [_layout(part, tensors) for part in state]
-
-
-def save_state(path: Path, vocoder: Vocoder, state: Nested) -> None:
-    """Write the state of a stream, to go on with it in another process.
-
-    Args:
-        path: a ``.safetensors`` file.
-        vocoder: whose ``step`` returned the state.
-        state: tensors, and tuples of them.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    tensors: dict[str, Tensor] = {}
-    layout = _layout(state, tensors)
-    save_checkpoint(path, tensors, {"kind": "state", **_streams_of(vocoder), "layout": layout})
-
-
-def load_state(path: Path, vocoder: Vocoder) -> Nested:
-    """Read what :func:`save_state` wrote, for the same vocoder with the same weights, definition and iterations.
-
-    Raises:
-        CheckpointError: as ``load_checkpoint``, or no state, or one of another vocoder.
-    """
-    tensors, header = load_checkpoint(path)
-    if header.get("kind") != "state":
-        raise CheckpointError("holds no state of a stream", where=path, remedy="give what save_state wrote")
-    ours = _streams_of(vocoder)
-    speaker = vocoder.speakers[0] if vocoder.speakers else None
-    initial = vocoder.initial_state(1, speaker=speaker)
-    ours["layout"] = _layout(initial, {})
-    differing = {
-        "of": "is of another vocoder",
-        "mel": "is of a stream of mels of another definition",
-        "context": "is of a stream with more or fewer iterations",
-        "layout": "is of another version of wavegen, or of another engine",
-    }
-    for key, what in differing.items():
-        if header.get(key) != ours[key]:
-            raise CheckpointError(what, where=path, remedy="load what the stream began with, or begin a new one")
-    device = next(vocoder.parameters()).device
-
-    def tensor(name: str) -> Tensor:
-        # Counters stay where arithmetic needs no GPU.
-        return tensors[name] if tensors[name].dim() == 0 else tensors[name].to(device)
-
-    def build(layout: Any, like: Nested) -> Nested:
-        if isinstance(layout, str):
-            return tensor(layout)
-        if like is None:
-            return None
-        parts = [build(part, like_part) for part, like_part in zip(layout, like, strict=True)]
-        return like._make(parts) if hasattr(like, "_make") else tuple(parts)  # a NamedTuple, or a plain one
-
-    return build(header["layout"], initial)
-
-
-def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
-    """The model file that a user means by a run folder, a file, or nothing (the newest finished run).
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    if where is None:
-        finished = sorted(runs.glob(f"**/{MODEL}"), key=lambda path: path.stat().st_mtime)
-        if not finished:
-            raise CheckpointError(
-                f"no finished run in {runs.absolute()}",
-                remedy="train one, as with wavegen-train demo, or name a run's folder or a model file",
-            )
-        return finished[-1]
-    where = Path(where)
-    if where.is_dir():
-        if (where / MODEL).exists():
-            return where / MODEL
-        checkpoints = sorted((where / "checkpoints").glob("step-*.safetensors"))
-        if not checkpoints:
-            raise CheckpointError("a folder without a model or checkpoint", where=where, remedy="give a run folder")
-        return checkpoints[-1]
-    return where

@@ -1,4 +1,4 @@
-"""YAML and ``key=value`` overrides to frozen, strict models, with errors that a user can act on."""
+"""Turn YAML and ``key=value`` overrides into frozen, strict models, with errors that a user can act on."""
 
 import datetime
 import difflib
@@ -26,16 +26,16 @@ _MAX_NAMES_SHOWN = 20
 
 @dataclass(frozen=True)
 class MayChangeDuringRun:
-    """Marks a field that a resumed run may have with another value than the run began with."""
+    """Marks a field whose value may change when a run is resumed."""
 
 
 @dataclass(frozen=True)
 class KeepsWeights:
-    """Marks a field of a vocoder that leaves the names and shapes of its weights as they are."""
+    """Marks a field of a vocoder's config that does not affect the names and shapes of its weights."""
 
 
 class Config(BaseModel):
-    """Base of every config object: frozen, strict (``"3"`` is not a number), unknown keys refused."""
+    """Base of every config: frozen and strict (``"3"`` is not a number); it refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -43,12 +43,12 @@ class Config(BaseModel):
         """Compare two configs field by field.
 
         Args:
-            other: the config to compare with, of any class.
-            without: a marker, such as ``MayChangeDuringRun``; the fields that carry it are left out.
+            other: the config to compare with; it may have another class.
+            without: the class of a marker, such as ``MayChangeDuringRun``; fields that carry it are left out.
 
         Returns:
-            for each field that differs, by its dotted path, this config's value and the other's, as JSON has them; None
-            for a field that one of them does not have.
+            the dotted path of each field that differs, with this config's value and the other's in their JSON form. The
+            value of a field that a config does not have is None.
         """
         ours = _flat(self, without)
         theirs = _flat(other, without)
@@ -57,17 +57,17 @@ class Config(BaseModel):
 
 
 def _flat(config: BaseModel, without: type | None, prefix: str = "") -> dict[str, Any]:
-    """The values of a config by dotted path, without the fields that carry a marker."""
+    """Map the dotted path of each field to its value, without the fields that carry the marker."""
     values: dict[str, Any] = {}
-    plain = config.model_dump(mode="json")
+    as_json = config.model_dump(mode="json")
     for name, field in type(config).model_fields.items():
-        value = getattr(config, name)
         if without is not None and any(isinstance(marker, without) for marker in field.metadata):
             continue
+        value = getattr(config, name)
         if isinstance(value, BaseModel):
             values |= _flat(value, without, f"{prefix}{name}.")
         else:
-            values[prefix + name] = plain[name]
+            values[prefix + name] = as_json[name]
     return values
 
 
@@ -75,7 +75,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """Read one mapping from a YAML 1.2 file: ``1e-4`` is a number, ``no`` is a string, a key occurs once.
+    """Read a mapping from a YAML 1.2 file: ``1e-4`` is a number, ``no`` is a string, duplicate keys are refused.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML (with line and column), or is not a mapping.
@@ -88,12 +88,12 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError("not UTF-8 text", where=path, remedy="save it as UTF-8") from error
     data = _parse_yaml(text, where=path)
     if not isinstance(data, dict):
-        raise ConfigError(f"found {_show(data)}, want a mapping of keys to values", where=path)
+        raise ConfigError(f"found {_show(data)}, expected a mapping of keys to values", where=path)
     return data
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``over`` on top: mappings merge by key, the rest (lists too) is replaced."""
+    """Return ``base`` updated with ``over``: mappings merge key by key; other values, lists too, are replaced."""
     merged = {**base, **over}
     for key in base.keys() & over.keys():
         if isinstance(base[key], dict) and isinstance(over[key], dict):
@@ -102,10 +102,10 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return ``data`` with every ``a.b.c=value`` set, in order; the value is YAML and replaces the old one.
+    """Return ``data`` with each override ``a.b.c=value`` applied in order; the value is YAML and replaces the old one.
 
     Raises:
-        ConfigError: an override that is not ``key=value``, or whose value is not YAML.
+        ConfigError: an override is not of the form ``key=value``, or its value is not YAML.
     """
     data = dict(data)
     for override in overrides:
@@ -118,22 +118,23 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
 
 
 def parse(model: type[T], data: dict[str, Any], *, where: object) -> T:
-    """Build ``model`` from plain ``data``: lists become tuples and strings paths, but ``"3"`` is no number.
+    """Build ``model`` from plain ``data``: lists become tuples, strings become paths, but ``"3"`` is not a number.
 
     Args:
         model: the pydantic model to build.
-        data: what `load_yaml`, `merge` and `apply_overrides` return.
-        where: the file or argument that ``data`` came from, for the error.
+        data: a mapping as ``load_yaml``, ``merge`` and ``apply_overrides`` return it.
+        where: the file or argument that ``data`` came from, named by the error.
 
     Raises:
-        ConfigError: every fault in one line, each with its path, the value found and what is wanted there.
+        ConfigError: ``data`` does not fit the model; one line lists the faults, each with its path, the value found
+            and the expected value.
     """
     try:
         text = json.dumps(data, default=_plain)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"cannot be used as a config: {error}", where=where) from error
     try:
-        # Strict Python input refuses a list for a tuple; strict JSON takes it, as YAML means it.
+        # Validate JSON, because strict validation of Python objects refuses a list for a tuple. YAML has only lists.
         return model.model_validate_json(text, strict=True)
     except ValidationError as error:
         faults = _faults(model, json.loads(text), error)
@@ -143,12 +144,12 @@ def parse(model: type[T], data: dict[str, Any], *, where: object) -> T:
 
 
 def to_yaml(model: BaseModel) -> str:
-    """Write ``model`` as YAML that `load_yaml` and `parse` turn back into an equal object."""
+    """Write ``model`` as YAML that ``load_yaml`` and ``parse`` turn back into an equal object."""
     out = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
     yaml.default_flow_style = False
-    # The order of the fields says more than the alphabet does.
+    # Keep the order of the fields: related fields stand together.
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 10_000
     yaml.dump(model.model_dump(mode="json"), out)
@@ -156,25 +157,25 @@ def to_yaml(model: BaseModel) -> str:
 
 
 def nearest(name: str, candidates: Iterable[str]) -> list[str]:
-    """Return up to three of ``candidates`` that look like ``name``, the nearest first."""
+    """Return up to three candidates that look like ``name``, the nearest first."""
     return difflib.get_close_matches(name, sorted(candidates))
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Return a remedy for an unknown ``name``: the nearest candidate or, if none is near, all of them."""
+    """Return the remedy for an unknown name: the nearest candidate or, if none is near, all of them."""
     candidates = sorted(candidates)
     near = nearest(name, candidates)
     return f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(candidates)}"
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Join names for a message; of a long list only the first ones, with the number of the others."""
+    """Join names for a message; a long list is cut, with the number of names left out."""
     more = len(names) - _MAX_NAMES_SHOWN
     return ", ".join(names[:_MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Representer(SafeRepresenter):
-    """Block style, except lists of plain values, which read better on one line: ``dilations: [1, 2, 4]``."""
+    """Writes lists of plain values on one line, as in ``dilations: [1, 2, 4]``, and everything else in block style."""
 
     def represent_list(self, data: list[Any]) -> SequenceNode:
         nested = any(isinstance(item, (dict, list)) for item in data)
@@ -185,6 +186,7 @@ _Representer.add_representer(list, _Representer.represent_list)
 
 
 def _parse_yaml(text: str, *, where: object) -> Any:
+    """Parse a YAML document; an error names the line and column if ruamel knows them."""
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
@@ -192,11 +194,12 @@ def _parse_yaml(text: str, *, where: object) -> Any:
         if mark is not None:
             where = f"{where}, line {mark.line + 1}, column {mark.column + 1}"
         raise ConfigError(getattr(error, "problem", None) or str(error), where=where) from error
-    except (ValueError, TypeError, LookupError) as error:  # what ruamel lets out for "!!int x" and the like
+    except (ValueError, TypeError, LookupError) as error:  # ruamel raises these for "!!int x" and the like
         raise ConfigError(f"not YAML: {error}", where=where) from error
 
 
 def _set(data: dict[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return ``data`` with the value at the path ``keys`` replaced; missing sections are created."""
     key, *rest = keys
     if rest:
         section = data.get(key)
@@ -205,14 +208,14 @@ def _set(data: dict[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any
 
 
 def _plain(value: object) -> str:
-    """Turn what YAML or a caller may hold but JSON cannot into text."""
+    """Convert values that YAML or a caller may use, but JSON cannot hold, to text."""
     if isinstance(value, (PurePath, datetime.date)):
         return str(value)
-    raise TypeError(f"{value!r} is neither text, number, list nor mapping")
+    raise TypeError(f"{value!r} is not text, a number, a list or a mapping")
 
 
-# pydantic speaks of JSON here, the user wrote YAML.
-_WANTED = {
+# Expected values in the words of YAML; pydantic's own messages use the words of JSON.
+_EXPECTED = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
     "float_type": "a number",
@@ -225,43 +228,62 @@ _WANTED = {
 
 
 def _faults(model: type[BaseModel], data: Any, error: ValidationError) -> list[str]:
-    """Say each fault in one clause; what the members of a union want instead shares one."""
-    wanted: dict[str, list[str]] = {}  # "path: what was found" -> what each member of the union there wants
+    """Describe each fault in one clause; faults of the members of a union at one place share a clause.
+
+    A clause reads ``path: what was found, expected what or what``.
+    """
+    clauses: dict[str, list[str]] = {}  # "path: what was found" -> what each member of the union there expects
     for fault in error.errors(include_url=False):
-        kind, value, context = fault["type"], fault["input"], fault.get("ctx", {})
+        kind = fault["type"]
+        value = fault["input"]
+        context = fault.get("ctx", {})
         path, owners = _locate(model, data, fault["loc"])
-        found, want = f"found {_show(value)}", ""
+        found = f"found {_show(value)}"
+        expected = ""
+
+        # Faults of keys.
         if kind == "missing":
-            path, found = [*path, fault["loc"][-1]], "missing, but required"
+            path = [*path, fault["loc"][-1]]
+            found = "missing, but required"
         elif kind == "extra_forbidden":
             names = {name for owner in owners for name in owner.model_fields}
             found = f"unknown key, {did_you_mean(str(path[-1]), names)}"
+
+        # Faults of the field that selects the member of a union, such as ``vocoder.name``.
         elif kind == "union_tag_not_found":
-            path, found = [*path, context["discriminator"].strip("'")], "missing"
+            path = [*path, context["discriminator"].strip("'")]
+            found = "missing"
             tags = [tag for owner in owners for tag in _choices(owner, str(path[-1]))]
-            want = "one of " + ", ".join(map(repr, tags))
+            expected = "one of " + ", ".join(map(repr, tags))
         elif kind == "union_tag_invalid":
             path = [*path, context["discriminator"].strip("'")]
             found = f"found {_show(value[path[-1]])}"
-            want = "one of " + _hint(context["tag"], context["expected_tags"])
+            expected = "one of " + _with_nearest(context["tag"], context["expected_tags"])
+
+        # Faults of values.
         elif kind == "literal_error":
-            want = _hint(value, context["expected"])
-        elif "error" in context:  # raised by a validator of ours, which has said all there is to say
+            expected = _with_nearest(value, context["expected"])
+        elif "error" in context:  # a validator of a config raised it, and its message is complete
             found = str(context["error"])
-        elif kind in _WANTED or fault["msg"].startswith("Input should be "):
-            want = _WANTED.get(kind) or fault["msg"].removeprefix("Input should be ")
+        elif kind in _EXPECTED or fault["msg"].startswith("Input should be "):
+            expected = _EXPECTED.get(kind) or fault["msg"].removeprefix("Input should be ")
         else:
             found = f"{found}: {fault['msg']}"
-        wants = wanted.setdefault(": ".join(filter(None, [".".join(map(str, path)), found])), [])
-        if want and want not in wants:
-            wants.append(want)
-    return [f"{found}, want {' or '.join(wants)}" if wants else found for found, wants in wanted.items()]
+
+        place = ".".join(map(str, path))
+        alternatives = clauses.setdefault(f"{place}: {found}" if place else found, [])
+        if expected and expected not in alternatives:
+            alternatives.append(expected)
+    return [
+        f"{found}, expected {' or '.join(alternatives)}" if alternatives else found
+        for found, alternatives in clauses.items()
+    ]
 
 
 def _locate(
     model: type[BaseModel], data: Any, loc: Sequence[str | int]
 ) -> tuple[list[str | int], list[type[BaseModel]]]:
-    """Follow ``loc`` to a fault: its path in the data (names of union members dropped), and its models."""
+    """Follow pydantic's location of a fault; return its path in the data and the models that may own it there."""
     path: list[str | int] = []
     models = [model]
     for key in loc:
@@ -271,13 +293,13 @@ def _locate(
             data = data[key]
             fields = [owner.model_fields[key] for owner in models if key in owner.model_fields]
             models = [inner for field in fields for inner in _models(field.annotation)] if fields else models
-        else:  # not in the data, so it is the tag or class by which pydantic names the member of a union
-            models = [m for m in models if key == m.__name__ or key in _choices(m)] or models
+        else:  # not in the data, so this is the tag or class by which pydantic names a member of a union
+            models = [owner for owner in models if key == owner.__name__ or key in _choices(owner)] or models
     return path, models
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the models in an annotation, however deep in Optional, unions and containers."""
+    """Yield all models in an annotation, also those inside unions and containers."""
     arguments = typing.get_args(annotation)
     if not arguments and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
@@ -286,17 +308,19 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _choices(model: type[BaseModel], name: str | None = None) -> list[Any]:
-    """Return the values of the Literal field ``name``, or of all Literal fields."""
+    """Return the allowed values of the Literal field ``name``, or of all Literal fields."""
     fields = [field.annotation for key, field in model.model_fields.items() if name in (None, key)]
     literals = [field for field in fields if typing.get_origin(field) is Literal]
     return [value for literal in literals for value in typing.get_args(literal)]
 
 
-def _hint(value: object, expected: str) -> str:
+def _with_nearest(value: object, expected: str) -> str:
+    """Add the name in ``expected`` that is nearest to ``value``."""
     near = nearest(str(value), re.findall(r"'([^']*)'", expected))
     return f"{expected} (did you mean {near[0]!r}?)" if near else expected
 
 
 def _show(value: object) -> str:
+    """Show a value on one line, shortened if it is long."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= _MAX_VALUE_CHARS else f"{text[: _MAX_VALUE_CHARS - 1]}…"

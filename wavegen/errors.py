@@ -1,19 +1,26 @@
-"""Every error a user can cause: what is wrong, where, and what to do about it, in one line."""
+"""Every error that a user can cause: what is wrong, where, and what to do about it, in one line.
+
+All are ``WavegenError``. Where Python has a built-in class for the fault, the error belongs to that class too:
+``ConfigError`` is a ``ValueError``, ``OutputError`` is an ``OSError``, and an error about a missing file is a
+``FileNotFoundError``.
+"""
+
+import errno
 
 
 class WavegenError(Exception):
-    """A mistake the user can mend.
-
-    Commands print it as one line and exit with code 2; it never surfaces as a traceback there.
+    """A mistake that the user can fix. Commands print it as one line, without a traceback, and exit with code 2.
 
     Args:
         what: the fault, as a clause without a full stop.
-        where: the file, recipe key or argument at fault; leads the message.
-        remedy: what the user can do about it; ends the message.
+        where: the file, recipe key or argument at fault; the message starts with it.
+        remedy: what the user can do about it; the message ends with it.
     """
 
     def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:
-        self.what, self.where, self.remedy = what, where, remedy
+        self.what = what
+        self.where = where
+        self.remedy = remedy
         super().__init__(what)
 
     def __str__(self) -> str:
@@ -28,11 +35,11 @@ class AudioError(WavegenError):
 
 
 class MelError(WavegenError):
-    """A mel spectrogram that is malformed, or made to another definition than the one needed."""
+    """A mel spectrogram that is malformed, or has another mel definition than the one needed."""
 
 
-class ConfigError(WavegenError):
-    """A recipe with an unknown key, a wrong type or an impossible combination."""
+class ConfigError(WavegenError, ValueError):
+    """An unknown name, a wrong type, an impossible value or an impossible combination, in a recipe or an argument."""
 
 
 class DataError(WavegenError):
@@ -40,16 +47,42 @@ class DataError(WavegenError):
 
 
 class CheckpointError(WavegenError):
-    """A checkpoint that is damaged, foreign, or of another format version."""
+    """A checkpoint that is damaged, not wavegen's, or of another format version."""
 
 
-class OutputError(WavegenError):
+class OutputError(WavegenError, OSError):
     """A result that cannot be written."""
 
 
 class TrainingError(WavegenError):
-    """A training that has gone wrong and would only waste time."""
+    """A training run that has gone wrong and would only waste time."""
 
 
 class StreamingError(WavegenError):
-    """A layer or vocoder asked to stream in a way that it cannot."""
+    """A layer or vocoder that is asked to stream in a way that it cannot."""
+
+
+class MissingFileError(WavegenError, FileNotFoundError):
+    """A file or folder that does not exist; raised as one of the classes below, by what the file should hold."""
+
+    def __init__(
+        self, what: str = "no such file", *, where: object = None, remedy: str | None = "check the path"
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.errno = errno.ENOENT
+
+
+class MissingAudioError(MissingFileError, AudioError):
+    """A recording that does not exist."""
+
+
+class MissingMelError(MissingFileError, MelError):
+    """A mel file that does not exist."""
+
+
+class MissingDataError(MissingFileError, DataError):
+    """A manifest or folder of recordings that does not exist."""
+
+
+class MissingCheckpointError(MissingFileError, CheckpointError):
+    """A model or checkpoint that does not exist."""

@@ -1,4 +1,4 @@
-"""Writing so that nothing is ever half-written: beside the target first, then one rename."""
+"""Write files and folders so that none is ever half-written, and lock a folder against other processes."""
 
 import contextlib
 import os
@@ -9,50 +9,48 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from wavegen.errors import OutputError
+from wavegen.errors import OutputError, WavegenError
 
-LOCK = ".lock"  # stays when its holder has gone: what holds is the system, not the file
+LOCK = ".lock"  # The file stays after the lock is released: the operating system keeps the lock, not the file.
 
 
 @contextlib.contextmanager
-def write_beside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; on success flush it to disk and rename it to ``path``.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; on success flush that file to disk and rename it to ``path``.
 
-    On any failure the temporary file is removed and whatever was at ``path`` before is untouched. The
-    temporary name keeps the suffix, because audio libraries choose the container by it.
+    On any failure the temporary file is removed, and an earlier file at ``path`` is unchanged. The temporary name has
+    the suffix of ``path``, because audio libraries choose the container by the suffix.
 
     Raises:
         OutputError: the folder cannot be created or written, or the disk is full.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        no_folder = isinstance(error, FileExistsError | NotADirectoryError)
-        reason = "a file is where its folder should be" if no_folder else error.strerror or error
-        raise OutputError(
-            f"cannot write: {reason}",
-            where=path,
-            remedy="check the folder's permissions and the free space; nothing there was changed",
-        ) from error
+        with _output_errors(path, "check the folder's permissions and the free space; nothing there was changed"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 @contextlib.contextmanager
-def held(folder: Path, remedy: str) -> Iterator[None]:
-    """Hold a folder, made where it is not there, against other processes that would; free again when this one ends.
+def lock_folder(folder: Path, remedy: str) -> Iterator[None]:
+    """Lock a folder against other processes while the block runs; create the folder if it does not exist.
 
-    This process may hold it twice; processes that it starts do not hold it.
+    This process may lock the same folder again inside the block. Processes that it starts do not hold the lock. The
+    operating system releases the lock when the process ends, however it ends.
+
+    Args:
+        folder: the folder to lock.
+        remedy: what the user can do while another process holds the lock.
 
     Raises:
-        OutputError: another process holds it; with ``remedy``.
+        OutputError: another process holds the lock.
     """
     lock = FileLock(folder.absolute() / LOCK, is_singleton=True)
     try:
@@ -60,8 +58,8 @@ def held(folder: Path, remedy: str) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise OutputError("another process writes here", where=folder, remedy=remedy) from error
-    except (OSError, NotImplementedError):  # nor can it be written, which its first file will say, or without locks
-        pass
+    except (OSError, NotImplementedError):
+        pass  # Either the folder cannot be written, which the first write reports, or the file system has no locks.
     try:
         yield
     finally:
@@ -69,56 +67,71 @@ def held(folder: Path, remedy: str) -> Iterator[None]:
 
 
 def require_folder(path: Path) -> None:
-    """Raise OutputError where something else than a folder is in the place of one that is to be made."""
+    """Raise OutputError if ``path`` exists and is not a folder."""
     if path.exists() and not path.is_dir():
         raise OutputError("is a file", where=path, remedy="give a folder")
 
 
 @contextlib.contextmanager
 def results_folder(path: Path, entries: Sequence[str], *, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
-    """Yield a new folder inside ``path``; on success what is in it replaces earlier results there, on failure it goes.
+    """Yield a temporary folder inside ``path``; on success move its entries to ``path``, on failure remove it.
 
     Args:
-        path: made where it is not there; where it is, it must be empty or hold earlier results and nothing else.
-        entries: names of all results; the last is the file that tells whose they are, put there when all others are.
-        is_ours: whether that file is one of ours.
+        path: the folder of results. It is created if it does not exist; otherwise it must be empty, or hold earlier
+            results and nothing else. The new results replace the earlier ones.
+        entries: names of all results. The last one is the marker, a file that tells whose results these are; it is
+            moved after all others, so a folder with a marker is complete.
+        is_ours: whether an existing marker is one of ours.
 
     Raises:
-        OutputError: something else is at ``path``, or it cannot be written.
+        OutputError: ``path`` holds something else, or cannot be written.
     """
     path = Path(path).absolute()
     require_folder(path)
-    is_new, marker = not path.exists(), path / entries[-1]
+    is_new = not path.exists()
+    marker = path / entries[-1]
+
+    # Refuse a folder with anything in it that is not a result of ours.
     present = [] if is_new else [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-    strangers = sorted(set(present) - set(entries))
-    if strangers or (present and not (marker.is_file() and is_ours(marker))):
-        shown = ", ".join((strangers or present)[:3])
+    foreign = sorted(set(present) - set(entries))
+    if foreign or (present and not (marker.is_file() and is_ours(marker))):
+        shown = ", ".join((foreign or present)[:3])
         raise OutputError(
             f"holds other files ({shown})", where=path, remedy="give another folder; nothing there was changed"
         )
+
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        # Inside, not beside: ``path`` may be a link, or another disk than the folder that it is in.
-        inside = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=path))
-        try:
-            yield inside
-            marker.unlink(missing_ok=True)
-            for name in entries:
-                _remove(path / name)
-                if (inside / name).exists():
-                    os.replace(inside / name, path / name)
-        finally:
-            shutil.rmtree(inside, ignore_errors=True)
+        with _output_errors(path, "check the folder's permissions and the free space"):
+            path.mkdir(parents=True, exist_ok=True)
+            # Inside ``path``, not beside it: ``path`` may be a link, or on another disk than its parent folder.
+            temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=path))
+            try:
+                yield temporary
+                # While results are replaced there is no marker, so that a mixture is never taken for a result.
+                marker.unlink(missing_ok=True)
+                for name in entries:
+                    _remove(path / name)
+                    if (temporary / name).exists():
+                        os.replace(temporary / name, path / name)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # fails, as it should, if there are results in the folder
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _output_errors(path: Path, remedy: str) -> Iterator[None]:
+    """Turn the operating system's errors into OutputErrors about ``path``."""
+    try:
+        yield
+    except WavegenError:  # an OutputError, for example, is an OSError already, and names its own file
+        raise
     except OSError as error:
         no_folder = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "a file is where its folder should be" if no_folder else error.strerror or error
-        raise OutputError(
-            f"cannot write: {reason}", where=path, remedy="check the folder's permissions and the free space"
-        ) from error
-    finally:
-        if is_new:
-            with contextlib.suppress(OSError):  # where there are results
-                path.rmdir()
+        raise OutputError(f"cannot write: {reason}", where=path, remedy=remedy) from error
 
 
 def _remove(path: Path) -> None:

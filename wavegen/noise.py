@@ -1,11 +1,11 @@
-"""Random numbers that are addressed by position, so that no chunking, batch or device changes them."""
+"""Random numbers addressed by position, so that they do not depend on chunking, batch or device."""
 
 import torch
 from torch import Tensor
 
 
 def _signed(word: int) -> int:
-    """The int64 with the bits of an unsigned 64-bit `word`; torch has no uint64 arithmetic."""
+    """The int64 with the bits of an unsigned 64-bit ``word``; torch has no uint64 arithmetic."""
     return word - (1 << 64) if word >> 63 else word
 
 
@@ -15,57 +15,58 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    # `>>` on int64 copies the sign bit into the top; the mask makes it the unsigned shift that is meant.
+    # ``>>`` on int64 copies the sign bit into the upper bits; the mask clears them, as in an unsigned shift.
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    """The output function of splitmix64, a bijection; int64 products wrap modulo 2^64 as it needs."""
+    """The output function of splitmix64, a bijection; it needs products modulo 2^64, as those of int64 are."""
     z = (z ^ _shift_right(z, 30)) * _MIX_1
     z = (z ^ _shift_right(z, 27)) * _MIX_2
     return z ^ _shift_right(z, 31)
 
 
 def uniform_noise(seed: Tensor, start: int, count: int, draws: int, device: torch.device | str = "cpu") -> Tensor:
-    """Uniform numbers in the open interval (0, 1), addressed by position instead of drawn in turn.
+    """Uniform numbers in the open interval (0, 1), addressed by position instead of drawn one after another.
 
-    Each number is a pure function of (seed, absolute sample index, draw index): chunking, batch composition
-    and device change nothing, bit for bit. A stateful generator cannot promise that: `torch.randn` drawn as
-    7 + 1017 differs from 1024, and a batch of two differs from two batches of one.
+    Each number is a pure function of seed, absolute sample index and draw index, so chunking, batch and device do not
+    change a bit of it. A stateful generator cannot do that: ``torch.randn`` drawn as 7 + 1017 differs from 1024, and a
+    batch of two differs from two batches of one.
 
-    Draw `d` of an item is the splitmix64 stream (Steele, Lea & Flood 2014) that starts at a hash of its seed
-    and `d`; the sample index is the position in that stream. Hashing first keeps the streams of adjacent
-    seeds apart, and since `draws` is not hashed, asking for more draws leaves the earlier ones as they were.
+    Draw ``d`` of an item is the splitmix64 stream (Steele, Lea & Flood 2014) that starts at a hash of the item's seed
+    and ``d``; the sample index is the position in that stream. The hash separates the streams of adjacent seeds. The
+    number of draws is not hashed, so asking for more draws does not change the earlier ones.
 
     Args:
-        seed: int64 `[batch]`, one per item.
+        seed: int64 ``[batch]``, a seed per item.
         start: absolute index of the first sample.
         count: number of samples.
         draws: numbers per sample.
-        device: where the result is made.
+        device: the device to compute on.
 
     Returns:
-        float32 `[batch, draws, count]`, odd multiples of 2^-24.
+        float32 ``[batch, draws, count]``, odd multiples of 2^-24.
     """
     seed = seed.to(device, torch.int64)
     draw = torch.arange(1, draws + 1, device=device)
     index = torch.arange(start + 1, start + count + 1, device=device)
     stream = _mix(_mix(seed + _GOLDEN_GAMMA)[:, None] + draw * _GOLDEN_GAMMA)
     bits = _mix(stream[:, :, None] + index * _GOLDEN_GAMMA)
-    # 23 bits, not 24: (k + 1/2) / 2^23 needs 24 significant bits, all that float32 has. With one more bit the
-    # upper half would round, and the largest value would become 1.0, where quantiles are infinite.
+    # 23 bits, not 24: (k + 1/2) / 2^23 needs 24 significant bits, all that float32 has. With one more bit the upper
+    # half of the numbers would be rounded, and the largest would become 1.0, whose normal quantile is infinite.
     return (_shift_right(bits, 41).to(torch.float32) + 0.5) * 2.0**-23
 
 
 def normal_quantile(u: Tensor, dtype: torch.dtype) -> Tensor:
-    """Standard normal numbers of uniform ones, in ``dtype``."""
-    # In float64 first: devices differ in the last bits of ndtri, and rounding hides nearly all of that.
+    """Standard normal numbers for uniform ones in (0, 1), in ``dtype``."""
+    # Computed in float64: devices differ in the last bits of ndtri, and rounding to float32 hides nearly all of that.
     return torch.special.ndtri(u.double()).to(dtype)
 
 
 def normal_noise(seed: Tensor, start: int, count: int, draws: int, device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal numbers: the normal quantile of `uniform_noise`, with the same arguments and shape.
+    """Standard normal numbers: the normal quantile of ``uniform_noise``, with the same arguments and shape.
 
-    Independent of chunking and batch, bit for bit; across devices equal to float32 rounding. |value| < 5.3.
+    They do not depend on chunking or batch, bit for bit, and differ between devices only by float32 rounding. All are
+    within ±5.3.
     """
     return normal_quantile(uniform_noise(seed, start, count, draws, device), torch.float32)

@@ -1,4 +1,4 @@
-"""The stages of a recipe: features, training, samples. Each is skipped where it is finished and nothing changed."""
+"""The stages of a run: features, training, samples. A stage that is finished is skipped unless its inputs changed."""
 
 import contextlib
 import importlib.util
@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
 
 import torch
 
-from wavegen.checkpoint import MODEL, load_checkpoint, load_vocoder
+from wavegen.checkpoint import MODEL, load_vocoder, read_header
+from wavegen.config import MayChangeDuringRun
 from wavegen.corpora.extraction import Extraction, extract, is_complete
 from wavegen.corpora.manifest import (
     Clip,
@@ -19,92 +19,97 @@ from wavegen.corpora.manifest import (
     find_recordings,
     read_recordings,
     speaker_table,
-    spread,
+    take_evenly,
     write_manifest,
 )
 from wavegen.errors import CheckpointError, ConfigError, DataError
-from wavegen.evaluation.samples import Clip as SampleClip
-from wavegen.evaluation.samples import Generate, write_samples
+from wavegen.evaluation.samples import Synthesizer, write_samples
 from wavegen.evaluation.summary import short_table
-from wavegen.files import held, require_folder, write_beside
+from wavegen.files import atomic_write, lock_folder, require_folder
 from wavegen.recipe import Recipe, build, load_recipe, save_recipe
 from wavegen.synthesis import synthesize
 from wavegen.training import distributed
 from wavegen.training.loop import train
-from wavegen.training.state import RunFolder
+from wavegen.training.run_folder import RunFolder
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
-RECIPE, RECORDINGS = "recipe.yaml", "recordings.tsv"
-# What may change between the parts of one run: how it is watched, and how long it goes on.
-_FREE = {
-    "description", "samples.clips", "samples.baseline_iterations", "data.features", "training.steps",
-    "training.log_every", "training.validate_every", "training.checkpoint_every", "training.keep_checkpoints",
-    "training.valid_clips", "training.valid_frames", "training.listen_clips", "training.listen_frames",
-    "training.workers", "training.cuda_graphs",
-}  # fmt: skip
+RECIPE = "recipe.yaml"
+RECORDINGS = "recordings.tsv"
+_MAX_CHANGES_SHOWN = 4
 
 
-def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, say: Say, progress: bool) -> bool:
-    """Take a recipe from recordings to scored samples, doing what is not done yet.
+def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, notify: Notify, progress: bool) -> bool:
+    """Take a recipe from recordings to scored samples, skipping what is finished.
 
     Args:
-        recipe: resolved.
-        recipe_path: its file; a ``prepare.py`` beside it knows the corpus.
+        recipe: the recipe, as ``load_recipe`` returns it.
+        recipe_path: the recipe's file; a ``prepare.py`` beside it may list the recordings.
         out: the run's folder.
-        device: to train and synthesise on.
-        say: prints a line for the user.
-        progress: show bars.
+        device: the device to train and synthesise on.
+        notify: prints a line for the user.
+        progress: whether to show progress bars.
 
     Returns:
-        False where training was interrupted.
+        False if training was interrupted.
     """
     rank, _ = distributed.rank_from_environment()
-    if rank > 0:
-        say, progress = (lambda line: None), False
+    if rank > 0:  # only the first process reports
+        notify = _discard
+        progress = False
+
+    # Refuse what cannot work before any file is written and before hours of extraction.
     require_folder(out)
     _refuse_changes(recipe, out)
-    if (done := _steps_of(out / MODEL)) > recipe.training.steps:
+    done = _finished_steps(out / MODEL)
+    if done > recipe.training.steps:
         raise ConfigError(
-            f"this run has {done} steps already, more than training.steps={recipe.training.steps}",
+            f"this run already has {done} steps, more than training.steps={recipe.training.steps}",
             where=out,
-            remedy="give another --out, or as many steps",
+            remedy=f"use another --out, or training.steps={done} or more",
         )
     recordings = list_recordings(recipe, recipe_path)
-    if recipe.init is not None and not (_run_folder(recipe, out).all() or (out / MODEL).exists()):
-        # Before hours of extraction.
+    if recipe.init is not None and not (_run_folder(recipe, out).checkpoint_files() or (out / MODEL).exists()):
         _run_folder(recipe, out).read_init(recipe.init, recipe.mel, _speakers(recipe, recordings))
+
+    # The first process extracts. The others poll, because extraction may take longer than the time-out of collectives.
     features = recipe.data.features or out / "features"
-    if rank > 0:  # no collective: extraction may take longer than their time-out
+    if rank > 0:
         while not is_complete(recordings, features, recipe.mel):
             time.sleep(0.5)
-    with held(out, "wait for it, or give another --out") if rank == 0 else contextlib.nullcontext():
+    with lock_folder(out, "wait for it, or use another --out") if rank == 0 else contextlib.nullcontext():
         extraction = extract(recordings, features, recipe.mel, progress=progress)
-        _tell(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, say)
-
+        _report_extraction(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, notify)
         if rank == 0:
             if recipe.data.prepare:
                 write_manifest(out / RECORDINGS, recordings)
             save_recipe(_resolved(recipe, out), out / RECIPE)
+
+        # Train on all processes, then synthesise on the first.
         distributed.start(device)
         try:
-            if not _train(recipe, extraction.clips, out, device, say):
+            if not _train(recipe, extraction.clips, out, device, notify):
                 return False
         finally:
             distributed.stop()
         if rank == 0:
-            _samples(recipe, extraction.clips, out, device, say, progress)
+            _write_samples(recipe, extraction.clips, out, device, notify, progress)
         return True
 
 
-def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
-    """The corpus's recordings, by the recipe's manifest, the ``prepare.py`` beside it, or its glob.
+def _discard(line: str) -> None:
+    """Print nothing, in place of ``notify``."""
 
-    Code is found by its place beside the recipe that the user named, and run where that asks for it; no YAML names any.
+
+def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
+    """List the recordings by the recipe's manifest, by the ``prepare.py`` beside the recipe, or by its glob.
+
+    ``prepare.py`` is code. Only its place beside the recipe that the user names selects it; a recipe's text cannot name
+    code to run.
 
     Raises:
-        ConfigError: the recipe leaves the corpus open, or asks for a ``prepare.py`` that is not there.
-        DataError: the folder is not that corpus, or has nothing to train or to validate on.
+        ConfigError: the recipe names no corpus, or needs a ``prepare.py`` that does not exist.
+        DataError: the corpus has another layout, or the training or validation set is empty.
     """
     if recipe.data.manifest is not None:
         recordings = read_recordings(recipe.data.manifest, held_out=recipe.data.held_out)
@@ -115,27 +120,29 @@ def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
     else:
         found = find_recordings(recipe.data.corpus, pattern=recipe.data.recordings, held_out=recipe.data.held_out)
         recordings = [replace(recording, speaker=PurePath(recording.name).parent.name) for recording in found]
+
     if {recording.split for recording in recordings} != {"train", "valid"}:
         raise DataError(
-            f"{len(recordings)} recordings, all in one split",
+            f"the {len(recordings)} recordings are all in one split",
             where=recipe.data.manifest or recipe.data.corpus,
-            remedy="there must be some to train on and some held back: two recordings at least",
+            remedy="provide at least one to train on and one for the validation set",
         )
     if recipe.vocoder.draws_mel_definitions and any(recording.mel is not None for recording in recordings):
         raise ConfigError(
-            "trains on mels of drawn definitions, made of the recordings, and these come with predicted ones",
+            "cannot be combined with predicted mels, because it computes its mels from the recordings",
             where="vocoder.any_mel",
-            remedy="set vocoder.any_mel=false to train on the predicted mels, or leave out the column mel",
+            remedy="set vocoder.any_mel=false to train on the predicted mels, or remove the column mel",
         )
     if not recipe.data.speakers:
         return [replace(recording, speaker="") for recording in recordings]
-    speaker_table(recordings)  # refuses what cannot be meant
+    speaker_table(recordings)  # refuses names that cannot be told apart, or are missing
     return recordings
 
 
 def _prepared(script: Path, corpus: Path, held_out: float | str) -> list[Recording]:
+    """List the recordings by calling ``prepare(corpus, held_out)`` of a script."""
     if not script.is_file():
-        raise ConfigError("no such file, which data.prepare asks for", where=script, remedy="set data.prepare=false")
+        raise ConfigError("no such file, but data.prepare=true needs it", where=script, remedy="set data.prepare=false")
     spec = importlib.util.spec_from_file_location("prepare", script)
     assert spec is not None
     assert spec.loader is not None
@@ -146,100 +153,113 @@ def _prepared(script: Path, corpus: Path, held_out: float | str) -> list[Recordi
 
 
 def _speakers(recipe: Recipe, rows: Sequence[Recording] | Sequence[Clip]) -> tuple[str, ...]:
-    """The vocoder's table of names, by those who speak in ``rows``."""
+    """Names of the vocoder's speakers; empty for a vocoder without speakers."""
     return speaker_table(rows) if recipe.data.speakers else ()
 
 
 def _resolved(recipe: Recipe, out: Path) -> Recipe:
-    """The recipe as it reproduces the run alone: with the list that its ``prepare.py`` gave instead of that script."""
+    """The recipe that reproduces the run alone: it names the list that ``prepare.py`` made instead of the script."""
     if not recipe.data.prepare:
         return recipe
     changes = {"prepare": False, "manifest": out.absolute() / RECORDINGS}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
 
 
-def _tell(extraction: Extraction, features: Path, hop_seconds: float, say: Say) -> None:
+def _report_extraction(extraction: Extraction, features: Path, hop_seconds: float, notify: Notify) -> None:
     seconds = hop_seconds * sum(clip.frames for clip in extraction.clips)
-    held_back = sum(clip.split == "valid" for clip in extraction.clips)
+    valid = sum(clip.split == "valid" for clip in extraction.clips)
+    about = f"{len(extraction.clips)} clips ({seconds / 60:.1f} minutes, {valid} validation clips)"
     how = "are finished" if extraction.was_complete else "extracted"
-    count = len(extraction.clips)
-    about = f"{count} clips ({seconds / 60:.1f} minutes, {held_back} clips held back)"
-    say(f"features of {about} {how} in {features}{extraction.remark()}")
-    if complaint := extraction.complaint():
-        say(complaint)
+    notify(f"features of {about} {how} in {features}{extraction.notes()}")
+    if complaint := extraction.left_out_report():
+        notify(complaint)
 
 
-def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, say: Say) -> bool:
-    """Train, unless the model is there with all its steps; False where training was interrupted."""
+def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, notify: Notify) -> bool:
+    """Train, unless the model has all its steps already; False if training was interrupted."""
     model = out / MODEL
-    if _steps_of(model) >= recipe.training.steps:
-        say(f"training is finished: {model}")
+    if _finished_steps(model) >= recipe.training.steps:
+        notify(f"training is finished: {model}")
         return True
+
     torch.manual_seed(recipe.seed)
     vocoder = build(recipe, speakers=_speakers(recipe, clips))
-    run_folder = _run_folder(recipe, out)
     millions = sum(parameter.numel() for parameter in vocoder.parameters()) / 1e6
-    field, rate = vocoder.receptive_field_samples, vocoder.mel.sample_rate_hz
-    voices = f"{len(vocoder.speakers)} speakers, " if vocoder.speakers else ""
-    say(
-        f"training {recipe.vocoder.name} ({millions:.2f} M parameters, {voices}receptive field {field} samples, "
+    speakers = f"{len(vocoder.speakers)} speakers, " if vocoder.speakers else ""
+    field = vocoder.receptive_field_samples
+    rate = vocoder.mel.sample_rate_hz
+    notify(
+        f"training {recipe.vocoder.name} ({millions:.2f} M parameters, {speakers}receptive field {field} samples, "
         f"{1000 * field / rate:.0f} ms at {rate} Hz) to step {recipe.training.steps} on {device}"
     )
     finished = train(
-        vocoder, clips, recipe.training, run_folder, seed=recipe.seed, device=device, say=say, init=recipe.init
+        vocoder,
+        clips,
+        recipe.training,
+        _run_folder(recipe, out),
+        seed=recipe.seed,
+        device=device,
+        notify=notify,
+        init=recipe.init,
     )
     if finished:
-        say(f"model: {finished}")
+        notify(f"model: {finished}")
     return finished is not None
 
 
 def _run_folder(recipe: Recipe, out: Path) -> RunFolder:
-    return RunFolder(out, recipe.vocoder.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    return RunFolder(out, recipe.vocoder, recipe.model_dump(mode="json"))
 
 
-def _steps_of(model: Path) -> int:
+def _finished_steps(model: Path) -> int:
+    """Number of steps that the finished model was trained for; 0 if there is none."""
     try:
-        return int(load_checkpoint(model)[1]["step"]) if model.exists() else 0
-    except CheckpointError:  # damaged: the newest checkpoint writes it again
+        return int(read_header(model)["step"]) if model.exists() else 0
+    except CheckpointError:  # damaged; training writes it again from the newest checkpoint
         return 0
 
 
-def _samples(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, say: Say, progress: bool) -> None:
-    """Synthesise held-back clips from their mel files and score them beside Griffin-Lim."""
-    chosen = spread([clip for clip in clips if clip.split == "valid"], recipe.samples.clips)
+def _write_samples(
+    recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, notify: Notify, progress: bool
+) -> None:
+    """Synthesise validation clips from their mel files, and score them beside Griffin-Lim."""
+    chosen = take_evenly([clip for clip in clips if clip.split == "valid"], recipe.samples.clips)
     if not chosen:
         return
-    folder, model = out / "samples", out / MODEL
-    # The marker holds what the samples were made of, and is written last.
-    made_of = json.dumps([model.stat().st_mtime_ns, [clip.name for clip in chosen], recipe.samples.model_dump()])
+    folder = out / "samples"
+    model = out / MODEL
+
+    # Skip the stage if the marker, which is written last, records the same inputs.
+    inputs = json.dumps([model.stat().st_mtime_ns, [clip.name for clip in chosen], recipe.samples.model_dump()])
     marker = folder / ".complete"
-    if marker.exists() and marker.read_text() == made_of:
-        say(f"samples are finished: {folder}")
-        say((folder / "scores.txt").read_text().rstrip())
+    if marker.exists() and marker.read_text() == inputs:
+        notify(f"samples are finished: {folder}")
+        notify((folder / "scores.txt").read_text().rstrip())
         return
+
     vocoder = load_vocoder(model)
     device = vocoder.preferred_device(device)
     vocoder = vocoder.to(device)
     scored = write_samples(
-        [SampleClip(clip.name, clip.audio, clip.mel, clip.speaker) for clip in chosen],
+        chosen,
         lambda mel, speaker: synthesize(vocoder, mel, speaker=speaker or None),
         vocoder.mel,
         folder,
         untrained=_untrained(recipe, vocoder.speakers, device),
         baseline_iterations=recipe.samples.baseline_iterations,
-        title=f"{out.absolute().name}: held-back clips",
+        title=f"{out.absolute().name}: validation clips",
         progress=progress,
     )
     table = short_table(scored)
-    for path, text in ((folder / "scores.txt", table + "\n"), (marker, made_of)):
-        with write_beside(path) as beside:
+    for path, text in ((folder / "scores.txt", table + "\n"), (marker, inputs)):
+        with atomic_write(path) as beside:
             beside.write_text(text, encoding="utf-8")
-    say(f"samples of {len(chosen)} held-back clips: {folder / 'index.html'}")
-    say(table)
+    notify(f"samples of {len(chosen)} validation clips: {folder / 'index.html'}")
+    notify(table)
 
 
-def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) -> Generate | None:
-    """The vocoder as training found it; None for one that is noise then, and slow at it."""
+def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) -> Synthesizer | None:
+    """The vocoder as training started from it; None if its sound is not worth comparing with."""
     torch.manual_seed(recipe.seed)
     vocoder = build(recipe, speakers=speakers)
     if not vocoder.speaks_untrained:
@@ -247,30 +267,25 @@ def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) ->
     if recipe.init is not None:
         try:
             vocoder = load_vocoder(recipe.init)
-        except CheckpointError:  # it has gone since
+        except CheckpointError:  # it was deleted since
             return None
     vocoder = vocoder.prepared_for_synthesis().to(device)
     return lambda mel, speaker: synthesize(vocoder, mel, speaker=speaker or None)
 
 
 def _refuse_changes(recipe: Recipe, out: Path) -> None:
-    """A run has one definition. Raise ConfigError where the recipe differs from the one ``out`` was begun with."""
+    """Raise ConfigError if the run in ``out`` began with other settings than the recipe's.
+
+    Settings that are marked ``MayChangeDuringRun`` may differ.
+    """
     path = out / RECIPE
     if not path.exists():
         return
-    before, now = (_flat(r.model_dump(mode="json")) for r in (load_recipe(path), _resolved(recipe, out)))
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and key not in _FREE]
-    if changed:
-        shown = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed[:4])
+    changes = load_recipe(path).differences(_resolved(recipe, out), without=MayChangeDuringRun)
+    if changes:
+        shown = [f"{field}: {before} -> {now}" for field, (before, now) in changes.items()][:_MAX_CHANGES_SHOWN]
         raise ConfigError(
-            f"this run was begun with other settings ({shown})",
+            f"this run began with other settings ({', '.join(shown)})",
             where=out,
-            remedy="give another --out, or take the change back",
+            remedy="use another --out, or undo the change",
         )
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

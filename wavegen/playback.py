@@ -1,4 +1,4 @@
-"""Sound through the loudspeaker, as it is made."""
+"""Play sound while it is made."""
 
 from types import TracebackType
 from typing import Any
@@ -9,24 +9,24 @@ from wavegen.errors import OutputError
 
 
 class Player:
-    """Plays mono audio; ``write`` returns when there is room for more, and leaving the block when all was heard.
+    """Plays mono audio. ``write`` returns when there is room for more; the block ends when everything was played.
 
     Args:
         sample_rate_hz: samples per second.
 
     Attributes:
-        gaps: times that the device had nothing to play, because samples came too late.
+        gaps: number of times that the device had nothing to play, because samples came too late.
 
     Raises:
-        OutputError: the sounddevice package is missing, or there is no device that plays this.
+        OutputError: the sounddevice package is missing, or no device plays this format.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
         try:
             import sounddevice
-        except (ImportError, OSError) as error:  # OSError: without the PortAudio library
+        except (ImportError, OSError) as error:  # OSError: the PortAudio library is missing
             raise OutputError(
-                f"cannot play: {error}", remedy="pip install 'wavegen[play]'; on Linux also install libportaudio2"
+                f"cannot play: {error}", remedy="run pip install 'wavegen[play]'; on Linux also install libportaudio2"
             ) from error
         self._failure = sounddevice.PortAudioError
         self.gaps = 0
@@ -43,9 +43,9 @@ class Player:
         return self
 
     def write(self, samples: np.ndarray) -> None:
-        """Play ``samples`` ``[samples]`` after those before."""
+        """Queue ``samples`` ``[samples]`` behind those that are playing."""
         try:
-            # A column of its own: PortAudio wants [samples, channels] in one piece.
+            # PortAudio needs a contiguous array [samples, channels].
             came_late = self._stream.write(np.ascontiguousarray(samples.astype(np.float32).clip(-1, 1)[:, None]))
         except self._failure as error:
             raise _no_device(error) from error
@@ -55,11 +55,11 @@ class Player:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is None:
-            self._stream.stop()  # after what is queued
+            self._stream.stop()  # plays what is queued first
         else:
             self._stream.abort()
         self._stream.close()
 
 
 def _no_device(error: Exception) -> OutputError:
-    return OutputError(f"cannot play: {error}", remedy="see that a sound device is there, or write a file instead")
+    return OutputError(f"cannot play: {error}", remedy="check that there is a sound device, or write a file")

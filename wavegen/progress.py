@@ -1,9 +1,65 @@
-"""How progress bars show themselves."""
+"""How work shows its progress, and how many threads torch uses meanwhile."""
 
+import contextlib
 import sys
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
+Notify = Callable[[str], None]
+"""A function that prints a line for the user."""
 
-def pace() -> dict[str, Any]:
-    """Options for tqdm: live in a terminal; in a file or a pipe a line now and then, and none for short work."""
-    return {"dynamic_ncols": True} if sys.stderr.isatty() else {"delay": 10, "mininterval": 10}
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def shows_bars() -> bool:
+    """Whether progress bars can redraw themselves: whether stderr is a terminal."""
+    return sys.stderr.isatty()
+
+
+def bar_options() -> dict[str, Any]:
+    """Options for tqdm: a live bar in a terminal; otherwise a line every ten seconds, and none for shorter work."""
+    if shows_bars():
+        return {"dynamic_ncols": True}
+    return {"delay": SECONDS_BETWEEN_LINES, "mininterval": SECONDS_BETWEEN_LINES}
+
+
+class LinePacer:
+    """Decides when the next plain line is due, for work that prints lines of its own where no bar is shown.
+
+    ::
+
+        pacer = LinePacer()
+        for step in steps:
+            ...
+            if not shows_bars() and pacer.is_due():
+                notify(f"step {step}")
+    """
+
+    def __init__(self, seconds: float = SECONDS_BETWEEN_LINES) -> None:
+        self.seconds = seconds
+        self._last: float | None = None
+
+    def is_due(self) -> bool:
+        """True at the first call, and then once more than ``seconds`` have passed since the last True."""
+        now = time.monotonic()
+        if self._last is not None and now - self._last <= self.seconds:
+            return False
+        self._last = now
+        return True
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let torch use one thread inside the block, for work that is parallel already; restore the number afterwards.
+
+    Threads of both kinds would compete for the same cores.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

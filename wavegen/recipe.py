@@ -1,4 +1,4 @@
-"""The recipe: one YAML that says all, from recordings to a voice. The one place that knows everything."""
+"""The recipe: one YAML file with every setting of a run, from the recordings to the trained vocoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,43 +6,53 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from wavegen.config import Config, apply_overrides, did_you_mean, load_yaml, merge, parse, to_yaml
+from wavegen.config import (
+    Config,
+    MayChangeDuringRun,
+    apply_overrides,
+    did_you_mean,
+    load_yaml,
+    merge,
+    parse,
+    to_yaml,
+)
 from wavegen.errors import ConfigError
-from wavegen.files import write_beside
+from wavegen.files import atomic_write
 from wavegen.mel import MelSpec, profile
 from wavegen.training.config import TrainingConfig
 from wavegen.training.objectives import shortest_for_discriminators, shortest_segment
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
 from wavegen.vocoders._base import VocoderConfig
 
-# In a wheel the shipped files lie inside the package; in a checkout, beside it.
+# In a wheel, recipes/ and conf/ are inside the package; in a checkout, they are beside it.
 _PACKAGE = Path(__file__).parent
 SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
 
 if TYPE_CHECKING:
     AnyVocoderConfig = VocoderConfig
-else:  # the union of the configs of all vocoders found, told apart by their names
+else:  # the union of all vocoders' configs; the field ``name`` selects the member
     AnyVocoderConfig = Annotated[
-        Union[tuple(vocoder.Config for vocoder in VOCODERS.values())],  # noqa: UP007  (a tuple, not written out)
+        Union[tuple(vocoder.Config for vocoder in VOCODERS.values())],  # noqa: UP007  (the members are known at run time only)
         Field(discriminator="name"),
     ]
 
 
 class DataConfig(Config):
-    """Where the recordings are.
+    """The ``data`` section of a recipe: which recordings to use.
+
+    Paths in a recipe file are relative to that file, paths on the command line to the current folder.
 
     Attributes:
-        corpus: folder of the corpus. In a recipe file it is relative to that file, on the command line to the
-            current folder.
-        prepare: whether to ask the ``prepare.py`` beside the recipe, which knows how the corpus is laid out.
-        recordings: glob below ``corpus``, where it is not asked.
-        held_out: share of the recordings held back for validation, or a glob of their names.
-        manifest: tab-separated list of recordings (name, path, split) to use instead of all of these; relative as
-            ``corpus`` is.
-        speakers: whether the vocoder is told who speaks: as the manifest or ``prepare.py`` says, else the name of the
-            folder that a recording lies in.
-        features: folder for the extracted mels, shared by the recipes of a corpus; relative to the current folder,
-            as runs are. Below the run by default.
+        corpus: folder of the corpus.
+        prepare: whether the ``prepare.py`` beside the recipe lists the recordings; it knows the layout of the corpus.
+        recordings: glob below ``corpus`` that lists the recordings if ``prepare`` is false.
+        held_out: the validation set, as a share of the recordings or as a glob of their names.
+        manifest: tab-separated list of recordings (name, path, split) to use in place of ``prepare`` and
+            ``recordings``.
+        speakers: whether the vocoder learns to tell the speakers apart. A speaker's name comes from the manifest or
+            from ``prepare.py``, otherwise it is the name of the folder that holds the recording.
+        features: folder for the extracted mels, which all recipes of a corpus can share; always relative to the
+            current folder, as run folders are. None: a folder inside the run's folder.
     """
 
     corpus: Path | None = None
@@ -51,29 +61,37 @@ class DataConfig(Config):
     held_out: Annotated[float, Field(gt=0, lt=1)] | str = 0.05
     manifest: Path | None = None
     speakers: bool = False
-    features: Path | None = None
+    features: Annotated[Path | None, MayChangeDuringRun()] = None
 
 
 class SamplesConfig(Config):
-    """What is synthesised and scored when training has finished.
+    """The ``samples`` section of a recipe: what is synthesised and scored when training has finished.
 
     Attributes:
-        clips: how many of the held-back clips; 0 for none.
-        baseline_iterations: Griffin-Lim iterations of the baseline they are scored beside.
+        clips: number of validation clips to synthesise; 0 for none.
+        baseline_iterations: Griffin-Lim iterations of the baseline that is scored beside the vocoder.
     """
 
-    clips: Annotated[int, Field(ge=0)] = 8
-    baseline_iterations: PositiveInt = 32
+    clips: Annotated[int, Field(ge=0), MayChangeDuringRun()] = 8
+    baseline_iterations: Annotated[PositiveInt, MayChangeDuringRun()] = 32
 
 
 class Recipe(Config):
-    """From recordings to a voice.
+    """Every setting of a run.
 
-    ``init`` is a finished run's folder, or a model or checkpoint, whose weights training begins with; relative as
-    ``data.corpus`` is.
+    Attributes:
+        description: one line for the reader.
+        seed: seeds the initial weights, the choice of training segments, and all noise.
+        mel: the mel definition: a profile's name, all fields, or a profile with some fields changed.
+        data: which recordings to use.
+        vocoder: the vocoder and its shape; ``name`` selects the vocoder.
+        training: settings of the training loop.
+        init: a finished run's folder, a model or a checkpoint, whose weights training starts from; relative to the same
+            folder as ``data.corpus``.
+        samples: what is synthesised and scored when training has finished.
     """
 
-    description: str
+    description: Annotated[str, MayChangeDuringRun()]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     mel: MelSpec
     data: DataConfig
@@ -85,7 +103,7 @@ class Recipe(Config):
     @field_validator("mel", mode="before")
     @classmethod
     def _named_profile(cls, value: Any) -> Any:
-        """``mel: bigvgan-24k``, or ``mel: {profile: pwg-22k, mean: […], std: […]}``."""
+        """Accept ``mel: bigvgan-24k`` and ``mel: {profile: pwg-22k, mean: […], std: […]}``."""
         named = {"profile": value} if isinstance(value, str) else value
         if not isinstance(named, dict) or "profile" not in named:
             return value
@@ -94,44 +112,54 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _speakers_have_channels(self) -> "Recipe":
-        if self.data.speakers != (self.vocoder.speaker_channels > 0):
+        channels = self.vocoder.speaker_channels
+        if self.data.speakers and channels == 0:
             raise ValueError(
-                f"data.speakers is {str(self.data.speakers).lower()}, vocoder.speaker_channels "
-                f"{self.vocoder.speaker_channels}; a vocoder that is told who speaks needs both: true, and such as 32"
+                "data.speakers=true needs vocoder.speaker_channels > 0, but it is 0; try vocoder.speaker_channels=32"
+            )
+        if channels > 0 and not self.data.speakers:
+            raise ValueError(
+                f"vocoder.speaker_channels={channels} needs data.speakers=true, but it is false; set it, or set "
+                "vocoder.speaker_channels=0"
             )
         return self
 
     @model_validator(mode="after")
     def _segment_fits(self) -> "Recipe":
+        """Refuse training segments that are too short for the vocoder, its loss, or a discriminator."""
         vocoder = build(self, device="meta")
         if self.training.adversarial is not None and not vocoder.accepts_discriminators:
             raise ValueError(
-                f"training.adversarial: the {self.vocoder.name} vocoder makes one sample after the other, which "
-                "discriminators cannot train; leave it out"
+                f"training.adversarial: the {self.vocoder.name} vocoder generates one sample after the other, so "
+                "discriminators cannot train it; leave training.adversarial out"
             )
-        segment, shortest = self.training.segment_frames, shortest_segment(vocoder, self.training)
+        segment = self.training.segment_frames
         samples = segment * self.mel.hop_length
+        shortest = shortest_segment(vocoder, self.training)
         too_short = f"training.segment_frames: {segment} frames ({samples} samples) are too short"
-        refusing = {name: n for name, n in shortest_for_discriminators(self.training).items() if n > samples}
-        if refusing:
-            name = max(refusing, key=lambda name: refusing[name])
+
+        needed = {name: n for name, n in shortest_for_discriminators(self.training).items() if n > samples}
+        if needed:
+            name = max(needed, key=lambda name: needed[name])
             raise ValueError(
-                f"{too_short} for {len(refusing)} of the discriminators ({name} needs {refusing[name]} samples); "
-                f"give at least {shortest}"
+                f"{too_short} for {len(needed)} of the discriminators ({name} needs {needed[name]} samples); "
+                f"use at least {shortest}"
             )
         if segment < shortest:
             raise ValueError(
-                f"{too_short} "
-                f"for the {self.vocoder.name} vocoder (receptive field {vocoder.receptive_field_samples} samples) "
-                f"and its objective; give at least {shortest}"
+                f"{too_short} for the {self.vocoder.name} vocoder (receptive field {vocoder.receptive_field_samples} "
+                f"samples) and its loss; use at least {shortest}"
             )
         return self
 
 
 def build(recipe: Recipe, *, device: str = "cpu", speakers: Sequence[str] = ()) -> Vocoder:
-    """The recipe's vocoder with random weights; on device ``"meta"`` it has shapes and no numbers.
+    """Build the recipe's vocoder with random weights.
 
-    Who speaks only the recordings say: without ``speakers`` it is not told.
+    Args:
+        recipe: the recipe.
+        device: the device of the weights; on ``"meta"`` they have shapes but no values.
+        speakers: names of the speakers, which only the recordings tell; empty for a vocoder without speakers.
     """
     import torch
 
@@ -140,18 +168,18 @@ def build(recipe: Recipe, *, device: str = "cpu", speakers: Sequence[str] = ()) 
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with wavegen: ``demo``, ``ljspeech/wavenet``, …"""
+    """Names of the recipes that wavegen ships: ``demo``, ``ljspeech/wavenet``, …"""
     folder = SHIPPED / "recipes"
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml")]
-    # A recipe named as its folder goes by that one name.
+    # The recipe demo/demo.yaml is called demo.
     return sorted(name.split("/")[0] if len(set(name.split("/"))) == 1 else name for name in names)
 
 
 def find_recipe(name: str) -> Path:
-    """The YAML file of a shipped recipe's name, or of a path.
+    """Return the YAML file of a recipe that is given by name or by path.
 
     Raises:
-        ConfigError: there is none, with the nearest names.
+        ConfigError: there is no such recipe; the message has the nearest names.
     """
     if name in shipped_recipes():
         return SHIPPED / "recipes" / (f"{name}.yaml" if "/" in name else f"{name}/{name}.yaml")
@@ -164,32 +192,45 @@ def find_recipe(name: str) -> Path:
 
 
 def default_run_name(name: str) -> str:
-    """The run folder's name for a recipe given by name or path: ``ljspeech/wavenet`` is ``ljspeech-wavenet``."""
+    """Name a run's folder after its recipe: ``ljspeech/wavenet`` becomes ``ljspeech-wavenet``, ``a/b.yaml`` ``b``."""
     return name.replace("/", "-") if name in shipped_recipes() else Path(name).stem
 
 
 def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe, the fragments of ``conf/`` that its ``uses`` names, and ``key=value`` overrides on top.
+    """Read a recipe: the fragments of ``conf/`` that ``uses`` lists, then the recipe itself, then the overrides.
+
+    Args:
+        path: the YAML file.
+        overrides: settings such as ``training.steps=5000``.
 
     Raises:
-        ConfigError: a key is unknown, a value has the wrong type, or the parts do not go together.
+        ConfigError: a key is unknown, a value has the wrong type, or settings contradict each other.
     """
     own = load_yaml(path)
-    data: dict[str, Any] = {}
+
+    # Merge the shared fragments in order, and the recipe on top of them.
     uses = own.pop("uses", [])
     if not isinstance(uses, list):
-        raise ConfigError(f"uses: found {uses!r}, want a list of fragments", where=path, remedy="write uses: [NAME]")
+        raise ConfigError(
+            f"uses: found {uses!r}, expected a list of fragments", where=path, remedy="write uses: [NAME]"
+        )
+    data: dict[str, Any] = {}
     for fragment in uses:
         data = merge(data, load_yaml(_find_fragment(str(fragment), path)))
     data = merge(data, own)
+
+    # Paths in the file are relative to the file. Make them absolute before overrides add paths that are not.
     for section, keys in ((data.get("data"), ("corpus", "manifest")), (data, ("init",))):
-        if isinstance(section, dict):  # paths in the file start at the file, paths on the command line at the user
-            own_paths = {key: section[key] for key in keys if isinstance(section.get(key), str)}
-            section |= {key: str(path.parent.absolute() / Path(own).expanduser()) for key, own in own_paths.items()}
-    if isinstance(data.get("mel"), str):  # so that one of its fields can be overridden
+        if isinstance(section, dict):
+            paths = {key: section[key] for key in keys if isinstance(section.get(key), str)}
+            section |= {key: str(path.parent.absolute() / Path(text).expanduser()) for key, text in paths.items()}
+
+    # Write a profile's name as a mapping, so that an override can change one of its fields.
+    if isinstance(data.get("mel"), str):
         data["mel"] = {"profile": data["mel"]}
     recipe = parse(Recipe, apply_overrides(data, overrides), where=path)
 
+    # Paths of overrides are relative to the current folder.
     def absolute(given: Path | None) -> Path | None:
         return given and given.expanduser().absolute()
 
@@ -199,12 +240,13 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the recipe resolved: this file alone, given to wavegen-train, reproduces the run."""
-    with write_beside(path) as beside:
+    """Write the recipe with all its settings: ``wavegen-train`` reproduces the run from this file alone."""
+    with atomic_write(path) as beside:
         beside.write_text(to_yaml(recipe), encoding="utf-8")
 
 
 def _find_fragment(name: str, recipe: Path) -> Path:
+    """Return the file of a fragment in ``conf/``; ``recipe`` is named by the error."""
     fragments = {path.stem: path for path in (SHIPPED / "conf").glob("*.yaml")}
     if name not in fragments:
         raise ConfigError(f"uses: unknown fragment {name!r}", where=recipe, remedy=did_you_mean(name, fragments))

@@ -1,10 +1,10 @@
-"""Mel files to sound files: one, a folder of them, or very long ones, in constant memory."""
+"""Mel files to sound files: one, a folder of them, or very long ones in constant memory."""
 
 import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +12,35 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wavegen.audio import AudioWriter
-from wavegen.errors import MelError
-from wavegen.mel import check_compatible, check_mel, load_mel, mel_definition, open_mel
+from wavegen.errors import MelError, MissingMelError
+from wavegen.mel import MelFile, MelSpec, open_mel
 from wavegen.vocoders import Vocoder
 
 MEL_SUFFIXES = (".npy", ".npz")
-# Frames synthesised at once: where each piece repeats its context, long enough that this costs little; else short
-# enough for progress to be seen.
-PIECE_FRAMES, NATIVE_PIECE_FRAMES = 2000, 50
-LIVE_PIECE_FRAMES = 2  # where someone waits for the first sound
-MOST_FRAMES = 20_000  # of a batch that is synthesised whole
+# A vocoder that recomputes the context of every chunk needs long ones; one that does not needs chunks that are short
+# enough for progress to be seen, and a live listener the first sound soon.
+CHUNK_FRAMES = 2000
+NATIVE_CHUNK_FRAMES = 50
+LIVE_CHUNK_FRAMES = 2
+MAX_BATCH_FRAMES = 20_000  # padded frames of a batch that is synthesised whole
+
+
+class Mel(Protocol):
+    """A mel ``[n_mels, frames]`` that can be read in parts: an array, a memory map or a ``MelFile``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n_mels, frames)``."""
+
+    def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
+        """Some of its frames."""
 
 
 class Sink(Protocol):
-    """Where sound goes as it is made: a file, a pipe, a loudspeaker."""
+    """A destination for sound while it is synthesised: a file, a pipe, a loudspeaker."""
 
     def write(self, samples: np.ndarray) -> None:
         """Take the next ``[samples]``."""
@@ -35,115 +48,210 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class Timing:
-    """How much sound was made and how long it took."""
+    """How much sound was synthesised and how long it took.
+
+    Attributes:
+        audio_s: duration of the sound.
+        wall_s: duration of the synthesis.
+        clipped_share: share of the samples that exceed full scale.
+        first_s: time until the first sample.
+    """
 
     audio_s: float = 0.0
     wall_s: float = 0.0
-    clipped: int = 0  # samples beyond full scale
-    first_s: float = 0.0  # until the first sample
+    clipped_share: float = 0.0
+    first_s: float = 0.0
 
     @property
     def times_real_time(self) -> float:
-        """Seconds of sound made per second."""
+        """Seconds of sound per second of work."""
         return self.audio_s / self.wall_s
+
+
+# --- mels and vocoders, before synthesis -------------------------
+
+
+def open_mels(path: Path) -> list[MelFile]:
+    """Open a mel file, or all mel files below a folder, sorted by path. Their values are not read yet.
+
+    Raises:
+        MelError: ``path`` does not exist, contains no mel files, or contains two whose names differ in the suffix only
+            (they would become one sound file); or a file is not a mel file.
+    """
+    if not path.exists():
+        raise MissingMelError("no such file or folder", where=path)
+    if not path.is_dir():
+        if path.suffix not in MEL_SUFFIXES:
+            raise MelError(f"a mel file ends in {' or '.join(MEL_SUFFIXES)}", where=path, remedy="rename or convert it")
+        return [open_mel(path)]
+    # Hidden files are what a killed extraction leaves behind.
+    paths = sorted(p for p in path.rglob("*") if p.suffix in MEL_SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise MelError(
+            "contains no .npy or .npz files", where=path, remedy="give the folder that wavegen-extract wrote"
+        )
+    named: dict[Path, Path] = {}
+    for mel_path in paths:
+        other = named.setdefault(mel_path.with_suffix(""), mel_path)
+        if other != mel_path:
+            raise MelError(
+                f"{other.name} and {mel_path.name} would become one sound file",
+                where=mel_path.parent,
+                remedy="rename one",
+            )
+    return [open_mel(mel_path) for mel_path in paths]
+
+
+def prepare(
+    vocoder: Vocoder,
+    mels: Sequence[MelFile],
+    *,
+    definition: MelSpec | None = None,
+    speaker: str | None = None,
+    device: torch.device | None = None,
+    engine: str = "auto",
+    precision: str = "float32",
+    options: Mapping[str, float | None] | None = None,
+) -> tuple[Vocoder, str]:
+    """Make a vocoder ready for some mels, and check these against it, before any sound is synthesised.
+
+    Args:
+        vocoder: a loaded vocoder.
+        mels: what it will read.
+        definition: the definition of mels that state none; by default the vocoder's own.
+        speaker: the speaker that will be asked for.
+        device: the device to synthesise on; by default the vocoder's preferred one.
+        engine, precision: as in ``Vocoder.use_engine``.
+        options: as in ``Vocoder.set_synthesis_options``.
+
+    Returns:
+        The vocoder, as a reader of the mels' definition, and the description of its engine.
+
+    Raises:
+        MelError: the mels have several definitions, one that the vocoder does not read, or impossible values.
+        ConfigError: an option, the speaker or the engine is refused.
+    """
+    vocoder.speaker_condition.indices(speaker, 1)
+    if definition is not None:
+        vocoder = vocoder.for_mel(definition)
+    elif vocoder.family is not None:
+        vocoder = vocoder.for_mel(*_stated_definition(mels, vocoder.mel))
+    if device is None:
+        device = vocoder.preferred_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    vocoder = vocoder.to(device)
+    vocoder.set_synthesis_options(**(options or {}))
+    description = vocoder.use_engine(engine, precision)
+    for mel in mels:
+        mel.check(vocoder.mel)
+    return vocoder, description
+
+
+def _stated_definition(mels: Sequence[MelFile], default: MelSpec) -> tuple[MelSpec, Path]:
+    """The one definition that all mels state, ``default`` for those that state none, and a file that has it."""
+    stated = {mel.definition or default: mel.path for mel in mels}
+    (definition, path), *others = stated.items()
+    if others:
+        other, other_path = others[0]
+        differing = ", ".join(other.differences(definition))
+        raise MelError(
+            f"differs from {path.name} in {differing}", where=other_path, remedy="give mels of one definition at a time"
+        )
+    return definition, path
+
+
+# --- one mel -----------------------------------------------------
 
 
 def stream(
     vocoder: Vocoder,
-    mel: np.ndarray,
+    mel: Mel,
     *,
     seed: int = 0,
-    piece_frames: int | None = None,
+    chunk_frames: int | None = None,
     speaker: str | None = None,
 ) -> Iterator[np.ndarray]:
-    """Synthesise piece by piece; the pieces together are what the whole would be.
+    """Synthesise chunk by chunk; the chunks together equal offline synthesis.
 
     Args:
         vocoder: prepared for synthesis, on its device.
-        mel: ``[n_mels, frames]``; a memory map is read piece by piece.
-        seed: of the noise.
-        piece_frames: frames at a time; by default what suits the vocoder.
-        speaker: one of ``vocoder.speakers``; needed where there are several.
+        mel: ``[n_mels, frames]``; a file or memory map is read chunk by chunk.
+        seed: seeds the noise.
+        chunk_frames: frames per chunk; by default what suits the vocoder.
+        speaker: a name in ``vocoder.speakers``; required if there are several.
 
     Yields:
         ``[samples]`` in the vocoder's own precision, in all ``frames * hop_length``.
     """
-    return (pieces[0] for pieces in _stream_together(vocoder, [mel], seed, speaker, piece_frames))
+    return (chunks[0] for chunks in _stream_batch(vocoder, [mel], seed, speaker, chunk_frames))
 
 
-def synthesize(vocoder: Vocoder, mel: np.ndarray, *, seed: int = 0, speaker: str | None = None) -> np.ndarray:
-    """The whole sound of a mel ``[n_mels, frames]``, ``[frames * hop_length]`` in the vocoder's own precision."""
+def synthesize(vocoder: Vocoder, mel: Mel, *, seed: int = 0, speaker: str | None = None) -> np.ndarray:
+    """Synthesise a mel ``[n_mels, frames]`` to ``[frames * hop_length]`` in the vocoder's own precision."""
     return np.concatenate(list(stream(vocoder, mel, seed=seed, speaker=speaker)))
 
 
 def synthesize_into(
     sinks: Sequence[Sink],
     vocoder: Vocoder,
-    mel: np.ndarray,
+    mel: Mel,
     *,
     seed: int = 0,
-    piece_frames: int | None = None,
+    chunk_frames: int | None = None,
     speaker: str | None = None,
-    on_piece: Callable[[int], None] = lambda frames: None,
+    on_progress: Callable[[int], object] = lambda samples: None,
 ) -> Timing:
-    """Hand the sound of a mel, as it is made, to each of ``sinks``; arguments as in :func:`stream`.
+    """Hand the sound of a mel to each of ``sinks`` while it is synthesised; other arguments as in ``stream``.
 
-    ``on_piece`` is called with the frames of each piece when it is written.
+    ``on_progress`` is called after each chunk with its number of samples.
     """
-    started, samples, clipped, first_s = time.perf_counter(), 0, 0, 0.0
-    for piece in stream(vocoder, mel, seed=seed, piece_frames=piece_frames, speaker=speaker):
-        if samples == 0 and len(piece):
-            first_s = time.perf_counter() - started
+    meter = _Meter(vocoder, on_progress)
+    for chunk in stream(vocoder, mel, seed=seed, chunk_frames=chunk_frames, speaker=speaker):
         for sink in sinks:
-            sink.write(piece)
-        clipped += _beyond_full_scale(piece)
-        # Pieces need not be whole frames, but their sum is.
-        on_piece((samples + len(piece)) // vocoder.mel.hop_length - samples // vocoder.mel.hop_length)
-        samples += len(piece)
-    return Timing(samples / vocoder.mel.sample_rate_hz, time.perf_counter() - started, clipped, first_s)
+            sink.write(chunk)
+        meter.add(chunk)
+    return meter.timing()
+
+
+# --- many mel files ----------------------------------------------
 
 
 def synthesize_files(
     vocoder: Vocoder,
-    files: Sequence[tuple[Path, Path]],
+    files: Sequence[tuple[MelFile, Path]],
     *,
     batch: int = 1,
     jobs: int = 1,
     seed: int = 0,
     speaker: str | None = None,
     float32: bool = False,
-    on_piece: Callable[[int], None] = lambda frames: None,
+    on_progress: Callable[[int], object] = lambda samples: None,
 ) -> Timing:
-    """Read mel files, check them against the vocoder's contract, write their sound.
+    """Synthesise mel files to sound files.
 
     Args:
         vocoder: prepared for synthesis.
-        files: of each, the mel (``.npy``, or ``.npz`` of wavegen-extract) and where its sound goes (``.wav`` or
-            ``.flac``), which appears when it is complete.
-        batch: files synthesised together, in lock step where the vocoder goes sample by sample.
-        jobs: threads that work at the same time, each on files of its own.
-        seed: of the noise, for every file.
-        speaker: of all files, one of ``vocoder.speakers``; needed where there are several.
-        float32: 32-bit float instead of 16-bit samples, in a ``.wav``.
-        on_piece: called with the frames of each piece when it is written.
+        files: pairs of a mel, checked against ``vocoder.mel``, and its sound file (``.wav`` or ``.flac``), which
+            appears when it is complete.
+        batch: number of files synthesised together, in lock step if the vocoder is autoregressive.
+        jobs: number of threads, each of which works on files of its own.
+        seed: seeds the noise of every file.
+        speaker: the speaker of all files; required if there are several.
+        float32: write 32-bit float samples instead of 16-bit ones, in a ``.wav``.
+        on_progress: called after each chunk of each file with its number of samples.
 
     Raises:
-        MelError: a file is no mel that this vocoder understands.
-        ConfigError: the speaker is unknown, missing, or one too many.
-        OutputError, AudioError: a sound file cannot be written. Those that were finished before are there.
+        ConfigError: the speaker is refused.
+        MelError: a mel file has changed since it was opened.
+        OutputError, AudioError: a sound file cannot be written. Files that were finished earlier stay.
     """
-    started, stop, lock = time.perf_counter(), threading.Event(), threading.Lock()
-
-    def progress(frames: int) -> None:
-        with lock:
-            on_piece(frames)
-
     vocoder.speaker_condition.indices(speaker, 1)  # refused before any file is begun
-    frames = [open_for(vocoder, mel).shape[1] for mel, _ in files]
-    together = [[files[index] for index in group] for group in _groups(frames, vocoder, batch, jobs)]
+    meter = _Meter(vocoder, on_progress)
+    stop = threading.Event()
+    groups = plan_batches([mel.frames for mel, _ in files], vocoder, batch=batch, jobs=jobs)
     with ThreadPoolExecutor(jobs) as pool:
         futures = [
-            pool.submit(_synthesize_group, vocoder, group, seed, speaker, float32, progress, stop) for group in together
+            pool.submit(_synthesize_group, vocoder, [files[i] for i in group], seed, speaker, float32, meter, stop)
+            for group in groups
         ]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
@@ -151,22 +259,32 @@ def synthesize_files(
             stop.set()
             for future in futures:
                 future.cancel()
+
+    # Report the failure itself, not the cancellations that followed from it.
     failures = [error for future in futures if not future.cancelled() and (error := future.exception())]
     for error in sorted(failures, key=lambda error: isinstance(error, CancelledError)):
         raise error
-    clipped = sum(future.result() for future in futures)
-    audio_s = sum(frames) * vocoder.mel.hop_length / vocoder.mel.sample_rate_hz
-    return Timing(audio_s, time.perf_counter() - started, clipped)
+    return meter.timing()
 
 
-def _groups(frames: Sequence[int], vocoder: Vocoder, batch: int, jobs: int) -> list[list[int]]:
-    """Indices of the mels that are synthesised together: of similar length, the longest first, some for every job."""
+def plan_batches(frames: Sequence[int], vocoder: Vocoder, *, batch: int, jobs: int) -> list[list[int]]:
+    """Divide mels into batches: of similar length, the longest first, and enough of them for every job.
+
+    Args:
+        frames: length of each mel.
+        vocoder: the vocoder; if it cannot go in lock step, a batch is padded and so limited in size.
+        batch: largest number of mels in a batch.
+        jobs: number of threads.
+
+    Returns:
+        Batches of indices into ``frames``.
+    """
     batch = min(batch, max(1, math.ceil(len(frames) / jobs)))
     groups: list[list[int]] = []
     for index in sorted(range(len(frames)), key=lambda index: -frames[index]):
         if groups and len(groups[-1]) < batch:
             longest = frames[groups[-1][0]]
-            if _streams_together(vocoder) or longest * (len(groups[-1]) + 1) <= MOST_FRAMES:
+            if _streams_in_lock_step(vocoder) or longest * (len(groups[-1]) + 1) <= MAX_BATCH_FRAMES:
                 groups[-1].append(index)
                 continue
         groups.append([index])
@@ -175,121 +293,104 @@ def _groups(frames: Sequence[int], vocoder: Vocoder, batch: int, jobs: int) -> l
 
 def _synthesize_group(
     vocoder: Vocoder,
-    files: Sequence[tuple[Path, Path]],
+    files: Sequence[tuple[MelFile, Path]],
     seed: int,
     speaker: str | None,
     float32: bool,
-    on_piece: Callable[[int], None],
+    meter: "_Meter",
     stop: threading.Event,
-) -> int:
-    """Write the sound of a few files; returns how many samples were beyond full scale."""
-    mels = [open_for(vocoder, mel) for mel, _ in files]
-    clipped, samples, hop = 0, [0] * len(files), vocoder.mel.hop_length
+) -> None:
+    """Synthesise a few files together."""
+    rate = vocoder.mel.sample_rate_hz
     with contextlib.ExitStack() as stack:
-        rate = vocoder.mel.sample_rate_hz
         writers = [stack.enter_context(AudioWriter(out, rate, float32=float32)) for _, out in files]
-        for pieces in _stream_together(vocoder, mels, seed, speaker):
+        for chunks in _stream_batch(vocoder, [mel for mel, _ in files], seed, speaker):
             if stop.is_set():
-                raise CancelledError  # another thread has failed; half-written files go
-            for index, (writer, piece) in enumerate(zip(writers, pieces, strict=True)):
-                writer.write(piece)
-                clipped += _beyond_full_scale(piece)
-                on_piece((samples[index] + len(piece)) // hop - samples[index] // hop)
-                samples[index] += len(piece)
-    return clipped
+                raise CancelledError  # another thread has failed; the unfinished files are removed
+            for writer, chunk in zip(writers, chunks, strict=True):
+                writer.write(chunk)
+                meter.add(chunk)
 
 
-def _stream_together(
-    vocoder: Vocoder, mels: Sequence[np.ndarray], seed: int, speaker: str | None, piece_frames: int | None = None
+# --- the work ----------------------------------------------------
+
+
+def _stream_batch(
+    vocoder: Vocoder, mels: Sequence[Mel], seed: int, speaker: str | None, chunk_frames: int | None = None
 ) -> Iterator[list[np.ndarray]]:
-    """Pieces of the sound of each mel, which are empty after its end."""
-    like, longest = next(vocoder.parameters()), max(mel.shape[1] for mel in mels)
+    """Yield the sound of a batch of mels chunk by chunk, for each mel ``[samples]``: empty after its end."""
+    batch = _Batch(vocoder, mels)
 
-    def frames(start: int, stop: int) -> torch.Tensor:
-        """These of every mel, zeros after its end, ``[mels, n_mels, stop - start]``."""
-        pieces = torch.zeros(len(mels), mels[0].shape[0], stop - start, dtype=like.dtype, device=like.device)
-        for piece, mel in zip(pieces, mels, strict=True):
-            # Copied, because a mapped file is read-only and its bins may lie side by side.
-            real = torch.tensor(mel[:, start:stop], dtype=like.dtype, device=like.device)
-            piece[:, : real.shape[1]] = real
-        return pieces
-
-    left = [mel.shape[1] * vocoder.mel.hop_length for mel in mels]
-
-    def cut(samples: torch.Tensor) -> list[np.ndarray]:
-        pieces = [item[: left[index]].cpu().numpy() for index, item in enumerate(samples)]
-        left[:] = [before - len(piece) for before, piece in zip(left, pieces, strict=True)]
-        return pieces
-
-    if len(mels) > 1 and not _streams_together(vocoder):
-        lengths = torch.tensor([mel.shape[1] for mel in mels], device=like.device)
-        yield cut(vocoder.synthesize(frames(0, longest), lengths=lengths, seed=seed, speaker=speaker))
+    # Mels of several lengths: without lock step, zeros after a mel's end would reach its sound, so use a mask.
+    if len(mels) > 1 and not _streams_in_lock_step(vocoder):
+        lengths = torch.tensor(batch.frames, device=batch.like.device)
+        yield batch.trim(vocoder.synthesize(batch.read(0, batch.longest), lengths=lengths, seed=seed, speaker=speaker))
         return
-    piece_frames = piece_frames or (NATIVE_PIECE_FRAMES if vocoder.steps_natively else PIECE_FRAMES)
+
+    # Otherwise chunk by chunk, in constant memory.
+    chunk_frames = chunk_frames or (NATIVE_CHUNK_FRAMES if vocoder.steps_natively else CHUNK_FRAMES)
     state = vocoder.initial_state(len(mels), seed=seed, speaker=speaker)
-    for start in range(0, longest, piece_frames):
-        samples, state = vocoder.step(frames(start, min(start + piece_frames, longest)), state)
-        yield cut(samples)
-    yield cut(vocoder.flush(state))
+    for start in range(0, batch.longest, chunk_frames):
+        samples, state = vocoder.step(batch.read(start, min(start + chunk_frames, batch.longest)), state)
+        yield batch.trim(samples)
+    yield batch.trim(vocoder.flush(state))
 
 
-def _streams_together(vocoder: Vocoder) -> bool:
-    """Whether what follows the end of a mel cannot reach its sound, so that others may go on beside it."""
+def _streams_in_lock_step(vocoder: Vocoder) -> bool:
+    """Whether frames after a mel's end cannot reach its sound, so that longer mels may go on beside it."""
     return vocoder.steps_natively and vocoder.context.right == 0 and vocoder.latency_samples == 0
 
 
-def _beyond_full_scale(samples: np.ndarray) -> int:
-    return int((np.abs(samples) > 1).sum())
+class _Batch:
+    """Mels of several lengths, read as padded tensors, and their sound, trimmed to these lengths."""
+
+    def __init__(self, vocoder: Vocoder, mels: Sequence[Mel]) -> None:
+        self.mels = mels
+        self.like = next(vocoder.parameters())
+        self.frames = [mel.shape[1] for mel in mels]
+        self.longest = max(self.frames)
+        self.remaining = [frames * vocoder.mel.hop_length for frames in self.frames]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Frames ``start`` to ``stop`` of every mel, zeros after its end, ``[mels, n_mels, stop - start]``."""
+        shape = (len(self.mels), self.mels[0].shape[0], stop - start)
+        chunk = torch.zeros(shape, dtype=self.like.dtype, device=self.like.device)
+        for item, mel in zip(chunk, self.mels, strict=True):
+            # Copy, because a memory map is read-only and may have any strides.
+            frames = torch.tensor(mel[:, start:stop], dtype=self.like.dtype, device=self.like.device)
+            item[:, : frames.shape[1]] = frames
+        return chunk
+
+    def trim(self, samples: Tensor) -> list[np.ndarray]:
+        """The next samples ``[mels, samples]`` of each mel, without those after its end."""
+        chunks = [item[:left].cpu().numpy() for item, left in zip(samples, self.remaining, strict=True)]
+        self.remaining = [left - len(chunk) for left, chunk in zip(self.remaining, chunks, strict=True)]
+        return chunks
 
 
-def open_for(vocoder: Vocoder, path: Path) -> np.ndarray:
-    """The mel in a file, checked: its definition field by field, or, where it states none, all that can be seen.
+class _Meter:
+    """Counts samples while they are written, over all threads."""
 
-    Raises:
-        MelError: what is wrong, where, and what to do.
-    """
-    if path.suffix not in MEL_SUFFIXES:
-        raise MelError(f"a mel file ends in {' or '.join(MEL_SUFFIXES)}", where=path, remedy="give one of those")
-    if path.suffix == ".npz":
-        mel = open_mel(path, vocoder.mel)
-    else:
-        mel, found = load_mel(path)
-        if found is not None:
-            check_compatible(found, vocoder.mel, path)
-    check_mel(mel, vocoder.mel, path)
-    return mel
+    def __init__(self, vocoder: Vocoder, on_progress: Callable[[int], object]) -> None:
+        self.sample_rate_hz = vocoder.mel.sample_rate_hz
+        self.on_progress = on_progress
+        self.lock = threading.Lock()
+        self.started = time.perf_counter()
+        self.first_s = 0.0
+        self.samples = 0
+        self.clipped = 0
 
+    def add(self, chunk: np.ndarray) -> None:
+        """Count the next ``[samples]`` of any file."""
+        clipped = int((np.abs(chunk) > 1).sum())
+        with self.lock:
+            if self.samples == 0 and len(chunk):
+                self.first_s = time.perf_counter() - self.started
+            self.samples += len(chunk)
+            self.clipped += clipped
+            self.on_progress(len(chunk))
 
-def reader_of(vocoder: Vocoder, paths: Sequence[Path]) -> Vocoder:
-    """The vocoder as a reader of the definition that these mel files state; what states none is of its own.
-
-    Raises:
-        MelError: they state several, or one that the vocoder does not read.
-    """
-    stated = {mel_definition(path) or vocoder.mel: path for path in paths}
-    if len(stated) > 1:
-        (one, path), (other, where) = list(stated.items())[:2]
-        differing = ", ".join(other.differences(one))
-        raise MelError(
-            f"differs from {path.name} in {differing}", where=where, remedy="give mels of one definition at a time"
-        )
-    for spec, path in stated.items():
-        vocoder = vocoder.for_mel(spec, path)
-    return vocoder
-
-
-def find_mels(folder: Path) -> list[Path]:
-    """The mel files below a folder, sorted; hidden ones are what a killed extraction left behind.
-
-    Raises:
-        MelError: there are none, or two have the same name but for the suffix, and would be one sound file.
-    """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix in MEL_SUFFIXES and not p.name.startswith("."))
-    if not paths:
-        raise MelError("no .npy or .npz files", where=folder, remedy="give the folder wavegen-extract wrote")
-    named: dict[Path, Path] = {}
-    for path in paths:
-        other = named.setdefault(path.with_suffix(""), path)
-        if other != path:
-            raise MelError(f"{other.name} and {path.name} share a name", where=path.parent, remedy="rename one")
-    return paths
+    def timing(self) -> Timing:
+        """The figures so far."""
+        wall_s = time.perf_counter() - self.started
+        return Timing(self.samples / self.sample_rate_hz, wall_s, self.clipped / max(1, self.samples), self.first_s)

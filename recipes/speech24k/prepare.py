@@ -1,4 +1,4 @@
-"""speech24k, two speakers at 24 kHz: which recordings it has. wavegen-train finds this file beside the recipe."""
+"""Recordings of speech24k, two speakers at 24 kHz. wavegen-train finds this file beside the recipe."""
 
 import csv
 from pathlib import Path
@@ -9,7 +9,7 @@ from wavegen.errors import DataError
 
 
 def prepare(corpus: Path, held_out: float | str) -> list[Recording]:
-    """List the recordings of ``MANIFEST.tsv`` in the splits that it gives them.
+    """List the recordings in ``MANIFEST.tsv``, with the splits given there.
 
     ::
 
@@ -20,32 +20,31 @@ def prepare(corpus: Path, held_out: float | str) -> list[Recording]:
 
     Args:
         corpus: the folder that holds ``MANIFEST.tsv``.
-        held_out: not used, because the manifest says it.
+        held_out: not used, because the manifest has a column for it.
 
     Raises:
         DataError: the folder is not this corpus, or recordings are missing.
     """
     manifest = corpus / "MANIFEST.tsv"
     if not manifest.is_file():
-        raise DataError(
-            "not speech24k, which has MANIFEST.tsv: none here", where=corpus, remedy="give the folder that holds it"
-        )
+        remedy = "give the folder that has MANIFEST.tsv"
+        raise DataError("not speech24k: no MANIFEST.tsv", where=corpus, remedy=remedy)
     rows: list[dict[str, Any]] = []
     with open(manifest, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):  # transcripts have quotes in them
+        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):  # transcripts contain quotes
             if not row.get("file") or row.get("split") not in ("train", "valid"):
                 raise DataError(
-                    f"row {len(rows) + 1} has no file, or a split that is neither train nor valid",
+                    f"row {len(rows) + 1} has no file, or its split is neither train nor valid",
                     where=manifest,
                     remedy="it needs the tab-separated columns file and split",
                 )
             rows.append(row)
     if not rows:
-        raise DataError("names no recordings", where=manifest, remedy="copy the corpus again")
+        raise DataError("lists no recordings", where=manifest, remedy="copy the corpus again")
     missing = [row["file"] for row in rows if not (corpus / row["file"]).is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of its {len(rows)} recordings are missing: "
+            f"{len(missing)} of the {len(rows)} recordings listed here are missing: "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}",
             where=manifest,
             remedy="copy the corpus again",
@@ -59,5 +58,5 @@ def prepare(corpus: Path, held_out: float | str) -> list[Recording]:
 
 
 def _name(file: str) -> str:
-    """Speaker and recording: ``rhasspy-kathleen/kathleen/arctic_a0001.flac`` is ``kathleen/arctic_a0001``."""
+    """Name by speaker and recording: ``kathleen/a0001`` for ``rhasspy-kathleen/kathleen/a0001.flac``."""
     return Path(*Path(file).parts[-2:]).with_suffix("").as_posix()

@@ -1,8 +1,8 @@
-"""What a training reached when: ``python tests/benchmarks/curves.py RUN [RUN …] [--figure curves.png]``.
+"""Scores over the time of a training: ``python tests/benchmarks/curves.py RUN [RUN …] [--figure curves.png]``.
 
-Scores of the held-back clips that a run listened to, by its log: set ``training.listen_clips`` and
-``training.listen_frames`` for as many clips, and as much of each, as are to count. Minutes are those of training alone,
-without validation, by the steps per second that the log has.
+The scores are those of the validation clips that a run synthesised for TensorBoard, from its log:
+``training.listen_clips`` and ``training.listen_frames`` set their number and length. Minutes count training
+without validation, from the steps per second in the log.
 """
 
 import argparse
@@ -16,7 +16,7 @@ METRICS = ("pesq", "stoi", "log_mel", "m_stft")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--figure", type=Path, help="also draw them against minutes, a .png")
+    parser.add_argument("--figure", type=Path, help="also plot the scores over minutes, to this .png")
     arguments = parser.parse_args()
     curves = {run.resolve().name: read_curve(run) for run in arguments.runs}
     for name, rows in curves.items():
@@ -30,8 +30,10 @@ def main() -> None:
 
 
 def read_curve(run: Path) -> list[dict[str, Any]]:
-    """The log's rows of listening, each with the minutes of training before it."""
-    minutes, step, rows = 0.0, 0, []
+    """The log's rows of kind ``listened``, each with the minutes of training before it."""
+    minutes = 0.0
+    step = 0
+    rows = []
     for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row["kind"] == "train":
@@ -43,7 +45,7 @@ def read_curve(run: Path) -> list[dict[str, Any]]:
 
 
 def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """One panel a metric, one line a run."""
+    """Plot one panel per metric, with one line per run."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6), layout="constrained")

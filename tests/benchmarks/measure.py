@@ -1,8 +1,8 @@
-"""Figures that the README quotes, measured on this machine. Prints a table; asserts nothing.
+"""Measure the figures that the documents quote, and print them.
 
     python tests/benchmarks/measure.py [extraction] [imports] [streaming] [synthesis]
 
-Each figure is the median of several runs in this one process (whole processes for start-up), on one torch thread.
+Each figure is the median of several runs, on one torch thread. The runs share a process, except those of ``imports``.
 """
 
 import statistics
@@ -23,7 +23,7 @@ RUNS = 5
 
 
 def median_s(work: Callable[[], object], runs: int = RUNS) -> float:
-    """Median wall time of ``work`` after one unmeasured run."""
+    """Return the median wall time of ``work`` in seconds, after one run that is not counted."""
     work()
     times = []
     for _ in range(runs):
@@ -34,7 +34,7 @@ def median_s(work: Callable[[], object], runs: int = RUNS) -> float:
 
 
 def extraction() -> None:
-    """Recordings to mels, decoding included, one core."""
+    """Measure the extraction of mels from recordings, decoding included."""
     paths = sorted((SHIPPED / "recipes/demo/audio").glob("*/*.flac"))
     for name in ("bigvgan-24k", "vocos-24k"):
         spec = profile(name)
@@ -44,7 +44,8 @@ def extraction() -> None:
             return sum(_extract(path, log_mel) for path in paths)
 
         audio_s = work()
-        print(f"extraction {name:12} {audio_s / median_s(work):7.0f} x real time ({len(paths)} clips, {audio_s:.0f} s)")
+        speed = audio_s / median_s(work)
+        print(f"extraction {name:12} {speed:7.0f} x real time ({len(paths)} clips, {audio_s:.0f} s)")
 
 
 def _extract(path: Path, log_mel: LogMel) -> float:
@@ -54,25 +55,26 @@ def _extract(path: Path, log_mel: LogMel) -> float:
 
 
 def imports() -> None:
-    """Start-up of whole processes."""
+    """Measure the start-up time of processes."""
 
     def process(*arguments: str) -> float:
         return median_s(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))
 
-    torch_s, blocks_s = process("-c", "import torch"), process("-c", "import wavegen.blocks")
-    print(f"import torch {torch_s:.2f} s; import wavegen.blocks {blocks_s - torch_s:+.2f} s over it")
+    torch_s = process("-c", "import torch")
+    blocks_s = process("-c", "import wavegen.blocks")
+    print(f"import torch {torch_s:.2f} s; import wavegen.blocks {blocks_s - torch_s:+.2f} s on top")
     for command in ("synth", "train", "extract", "bench"):
         print(f"wavegen-{command} --help {process('-m', f'wavegen.commands.{command}', '--help'):.2f} s")
 
 
 def _vocoders() -> list[tuple[str, Vocoder]]:
-    """Every shipped recipe's vocoder with random weights."""
+    """Build the vocoder of every shipped recipe with random weights."""
     found = []
     for name in shipped_recipes():
         torch.manual_seed(0)
         vocoder = build(load_recipe(find_recipe(name), ["data.corpus=."]))
         for parameter in vocoder.parameters():
-            if not parameter.any():  # what starts at zero would hide the network behind it
+            if not parameter.any():  # a layer that starts at zero would hide the network before it
                 torch.nn.init.normal_(parameter, std=0.02)
         found.append((name, vocoder.prepared_for_synthesis()))
     return found
@@ -80,36 +82,38 @@ def _vocoders() -> list[tuple[str, Vocoder]]:
 
 @torch.no_grad()
 def streaming() -> None:
-    """The streaming law in float32: worst difference over 20 random chunkings, relative to the largest sample."""
+    """Measure the worst error of streaming in float32 over 20 random chunkings, relative to the largest sample."""
     for name, vocoder in _vocoders():
         frames = 20 if isinstance(vocoder, AutoregressiveVocoder) else 600
-        piece = _demo_mel(vocoder, frames)
-        whole = vocoder.synthesize(piece)
-        generator, worst = torch.Generator().manual_seed(0), 0.0
+        mel = _demo_mel(vocoder, frames)
+        whole = vocoder.synthesize(mel)
+        generator = torch.Generator().manual_seed(0)
+        worst = 0.0
         for _ in range(20):
             marks = torch.randint(0, frames + 1, (5,), generator=generator).sort().values.tolist()
-            state, pieces = vocoder.initial_state(1), []
+            state = vocoder.initial_state(1)
+            chunks = []
             for start, stop in zip([0, *marks], [*marks, frames], strict=True):
-                samples, state = vocoder.step(piece[..., start:stop], state)
-                pieces.append(samples)
-            streamed = torch.cat([*pieces, vocoder.flush(state)], dim=-1)
+                samples, state = vocoder.step(mel[..., start:stop], state)
+                chunks.append(samples)
+            streamed = torch.cat([*chunks, vocoder.flush(state)], dim=-1)
             worst = max(worst, float((streamed - whole).abs().max() / whole.abs().max()))
         print(f"streaming {name:20} worst relative difference {worst:.1e} ({frames} frames)")
 
 
 @torch.no_grad()
 def synthesis() -> None:
-    """Samples per second of each shipped shape, with random weights, one thread."""
+    """Measure the speed of synthesis with the vocoder of every shipped recipe."""
     for name, vocoder in _vocoders():
         frames = 4 if isinstance(vocoder, AutoregressiveVocoder) else 376
         mel = _demo_mel(vocoder, frames)
         audio_s = frames * vocoder.mel.hop_length / vocoder.mel.sample_rate_hz
-        seconds = median_s(lambda v=vocoder, mel=mel: v.synthesize(mel))
+        seconds = median_s(lambda vocoder=vocoder, mel=mel: vocoder.synthesize(mel))
         print(f"synthesis {name:20} {audio_s / seconds:8.3f} x real time, {audio_s / seconds * 24000:9.0f} samples/s")
 
 
 def _demo_mel(vocoder: Vocoder, frames: int) -> torch.Tensor:
-    """Speech as a mel of the vocoder's definition, ``[1, n_mels, frames]``."""
+    """Return speech as a mel ``[1, n_mels, frames]`` of the vocoder's definition."""
     path = sorted((SHIPPED / "recipes/demo/audio/valid").glob("*.flac"))[0]
     mel = LogMel(vocoder.mel)(torch.from_numpy(read_audio(path, vocoder.mel.sample_rate_hz))[None])
     return mel.repeat(1, 1, frames // mel.shape[-1] + 1)[..., :frames]

@@ -1,8 +1,8 @@
 """Training steps per second of a recipe: ``python tests/benchmarks/training.py RECIPE data.corpus=… [KEY=VALUE …]``.
 
-The recipe runs three times for ``--steps`` steps, on a GPU in turn with and without ``training.cuda_graphs``. Of each
-run the second half of the steps counts, and the median of the three is printed, with the smallest and the largest; the
-share of time in which the GPU was at work, where the package nvidia-ml-py is there to ask; and the memory it took.
+The recipe runs three times for ``--steps`` steps, on a GPU alternately with and without ``training.cuda_graphs``. The
+second half of each run's steps counts. Prints the median speed of the three runs with the slowest and the fastest; the
+share of time in which the GPU was busy, if the package nvidia-ml-py is installed; and the GPU memory used.
 """
 
 import argparse
@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from wavegen.commands.train import main as train  # before torch: says how its threads wait
+from wavegen.commands.train import main as train  # before torch: sets how its threads wait
 
 import torch  # isort: skip
 
-RUNS, EVERY_S = 3, 0.2
+RUNS = 3
+EVERY_S = 0.2
 
 
 def main() -> None:
@@ -31,23 +32,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
     if arguments.steps < 20:
-        parser.error("--steps: give at least 20, of which the second half counts")
+        parser.error("--steps: give at least 20; the second half counts")
     gpu = torch.cuda.is_available()
-    ways = ["training.cuda_graphs=true", "training.cuda_graphs=false"] if gpu else ["training.cuda_graphs=false"]
-    measured: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
+    variants = ["training.cuda_graphs=true", "training.cuda_graphs=false"] if gpu else ["training.cuda_graphs=false"]
+    measured: dict[str, list[tuple[float, float, float]]] = {variant: [] for variant in variants}
     for _ in range(RUNS):
-        for way in ways:
-            measured[way].append(measure(arguments.recipe, [*arguments.settings, way], arguments.steps))
+        for variant in variants:
+            measured[variant].append(measure(arguments.recipe, [*arguments.settings, variant], arguments.steps))
     print(torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads")
-    print(f"{'':>30} {'steps/s':>24} {'GPU at work':>12} {'GiB':>6}")
-    for way, runs in measured.items():
+    print(f"{'':>30} {'steps/s':>24} {'GPU busy':>12} {'GiB':>6}")
+    for variant, runs in measured.items():
         speed, share, memory = zip(*runs, strict=True)
         spread = f"{statistics.median(speed):.2f} ({min(speed):.2f} to {max(speed):.2f})"
-        print(f"{way:>30} {spread:>24} {statistics.median(share):>11.0f}% {max(memory):>6.2f}")
+        print(f"{variant:>30} {spread:>24} {statistics.median(share):>11.0f}% {max(memory):>6.2f}")
 
 
 def measure(recipe: str, settings: list[str], steps: int) -> tuple[float, float, float]:
-    """Steps per second, GPU utilisation in percent (NaN where nobody tells) and GiB of its memory, of one run."""
+    """Steps per second, GPU utilisation in percent (NaN if unknown) and GiB of GPU memory, of one run."""
     half = steps // 2
     pace = {"steps": 2 * half, "log_every": half, "validate_every": 2 * half, "checkpoint_every": 2 * half}
     settings = settings + [f"training.{key}={value}" for key, value in pace.items()]
@@ -63,14 +64,14 @@ def measure(recipe: str, settings: list[str], steps: int) -> tuple[float, float,
         started = log.stat().st_mtime - rows[-1]["elapsed_s"]
     first, second = (row for row in rows if row["kind"] == "train")
     begin, end = started + first["elapsed_s"], started + second["elapsed_s"]
-    during = [share for at, share in samples if begin + EVERY_S < at < end]  # each is of the time before it
+    during = [share for sampled_at, share in samples if begin + EVERY_S < sampled_at < end]
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
     return second["steps_per_s"], statistics.mean(during) if during else float("nan"), memory
 
 
 @contextlib.contextmanager
 def utilisation() -> Iterator[list[tuple[float, float]]]:
-    """Samples of the GPU's utilisation, while the block runs, each with its time."""
+    """Sample the GPU's utilisation during the block: pairs of a time and the percentage just before it."""
     samples: list[tuple[float, float]] = []
     done = threading.Event()
 
@@ -78,16 +79,16 @@ def utilisation() -> Iterator[list[tuple[float, float]]]:
         while not done.wait(EVERY_S):
             try:
                 samples.append((time.time(), torch.cuda.utilization()))
-            except (ModuleNotFoundError, RuntimeError, AssertionError):  # no GPU, or nobody to ask
+            except (ModuleNotFoundError, RuntimeError, AssertionError):  # no GPU, or no nvidia-ml-py
                 return
 
-    watching = threading.Thread(target=watch)
-    watching.start()
+    thread = threading.Thread(target=watch)
+    thread.start()
     try:
         yield samples
     finally:
         done.set()
-        watching.join()
+        thread.join()
 
 
 if __name__ == "__main__":

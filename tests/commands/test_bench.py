@@ -1,15 +1,17 @@
-"""The speed card: what it measures, prints and writes."""
+"""``wavegen-bench``: what it measures, prints and writes."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
+from support.messages import Messages
 from support.vocoders import write_model
 
 from wavegen import benchmark
-from wavegen.benchmark import REFERENCE, Row, Setting, default_settings, table, to_json
+from wavegen.benchmark import REFERENCE, Row, Run, Setting, choose_settings, open_model, summarize, table, to_json
 from wavegen.commands import bench
+from wavegen.errors import ConfigError
+from wavegen.vocoders import VOCODERS
 from wavegen.vocoders.wavenet import WaveNet
 
 KEYS = [
@@ -23,12 +25,12 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_card_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """For real, processes and all."""
+def test_a_run_is_measured_with_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    """This test starts the processes and waits for their measurements."""
     write_model(Path("runs/mine/model.safetensors"), "wavenet")
-    options = ["--precision", "float32", "--runs", "1", "--batch", "9", "--threads", "2", "--json", "card.json"]
+    options = ["--precision", "float32", "--runs", "1", "--batch", "9", "--threads", "2", "--json", "speed.json"]
     assert bench.main(options) == 0
-    rows = json.loads(Path("card.json").read_text())
+    rows = json.loads(Path("speed.json").read_text())
     assert [list(row) for row in rows] == [KEYS] * 3
     settings = [(row["engine"], row["precision"], row["threads"], row["batch"]) for row in rows]
     assert settings == [("torch", "float32", 1, 1), ("torch", "float32", 2, 9), ("numba", "float32", 2, 9)]
@@ -43,7 +45,7 @@ def test_a_card_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(printed) == 5
 
 
-def test_a_table() -> None:
+def test_the_table_has_a_row_for_each_setting() -> None:
     rows = [
         Row("m", "torch", "float32", 1, 1, 1094.2, 0.0456, 1.0, 480.123, 561.9, 0.471),
         Row("m", "numba", "int16", 1, 16, 134_758.4, 5.615, 123.16, 9.87, None, 1.0),
@@ -57,56 +59,71 @@ def test_a_table() -> None:
     assert [Row(**row) for row in json.loads(to_json(rows))] == rows
 
 
-def test_models_by_name_recipe_or_file() -> None:
-    large = benchmark._open("wavenet-large")
+def test_a_model_is_opened_by_name_by_recipe_or_by_file() -> None:
+    large = open_model("wavenet-large")
     assert isinstance(large, WaveNet)
     assert len(large.stack.blocks) == 30
     assert large.stack.blocks[0].conv.weight.shape == (256, 128, 2)
-    assert benchmark._open("demo").mel.sample_rate_hz == 24000
-    model = write_model(Path("model.safetensors"))
-    assert benchmark._open(str(model)).mel.sample_rate_hz == 8000
-    assert default_settings(str(model)) == [REFERENCE]
-    assert Setting("numba", "int16", 1, 16) in default_settings("wavenet-small")
+    assert open_model("demo").mel.sample_rate_hz == 24000
+    assert open_model(str(write_model(Path("model.safetensors")))).mel.sample_rate_hz == 8000
 
 
-def test_speed_is_the_median_and_memory_the_last() -> None:
-    worker = object.__new__(benchmark._Worker)
-    worker.setting, worker.rate, worker.startup_s = Setting("numba", "int16", 2, 4), 24000, 0.5
-    worker._speeds, worker._firsts, worker._peak_mb = [48000, 10, 1e9], [0.010, 0.002, 0.030], 600.0
-    row = worker.row("m")
+@pytest.mark.parametrize("vocoder", VOCODERS)
+def test_every_engine_and_precision_of_a_vocoder_is_measured(vocoder: str) -> None:
+    model = str(write_model(Path("model.safetensors"), vocoder))
+    settings = choose_settings(model)
+    measured = [(setting.engine, setting.precision) for setting in settings if setting.batch == 1]
+    assert measured == [(engine, weights) for engine, all_of in VOCODERS[vocoder].engines.items() for weights in all_of]
+    assert all(setting.threads == 1 for setting in settings)
+
+
+def test_settings_can_be_restricted() -> None:
+    assert choose_settings("wavenet-small", precision="int16") == [
+        Setting("numba", "int16", batch=1),
+        Setting("numba", "int16", batch=16),
+    ]
+    assert choose_settings("wavenet-small", engine="torch") == [REFERENCE]
+    assert choose_settings("wavenet-small", engine="numba", precision="float32", batch=3, threads=2) == [
+        Setting("numba", "float32", threads=2, batch=3)
+    ]
+
+
+def test_an_engine_or_precision_that_the_vocoder_lacks_is_refused(messages: Messages) -> None:
+    for wanted in (
+        {"engine": "cuda"},
+        {"precision": "int16"},
+        {"engine": "torch", "precision": "int16"},
+    ):
+        with messages.refused(ConfigError):
+            choose_settings("demo", **wanted)
+
+
+def test_a_row_has_the_median_of_the_speeds_and_the_last_peak_of_memory() -> None:
+    runs = [Run(48000, 0.010, 500.0), Run(10, 0.002, 550.0), Run(1e9, 0.030, 600.0)]
+    row = summarize("m", Setting("numba", "int16", 2, 4), runs, sample_rate_hz=24000, startup_s=0.5)
     assert (row.samples_per_s, row.x_realtime, row.startup_s, row.peak_mb) == (48000, 2.0, 0.5, 600.0)
-    assert math.isclose(row.first_audio_ms, 10.0)
+    assert row.first_audio_ms == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            ["wavenet-tiny"],
-            "no such run, recipe or name: 'wavenet-tiny'; give a run's folder or one of wavenet-small, ",
-        ),
-        (["demo", "--engine", "numba"], "--engine: demo runs in plain torch alone; leave it out"),
-        (["."], ".: a folder without a model or checkpoint; give a run folder"),
-        (["wavenet-small", "--json", "card/there/card.json"], "cannot write: a file is where its folder should be"),
-    ],
+    "arguments",
+    [["wavenet-tiny"], ["demo", "--engine", "numba"], ["."], ["wavenet-small", "--json", "file/folder/speed.json"]],
+    ids=" ".join,
 )
-def test_a_mistake_is_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_mistake_is_reported_in_one_line(
+    arguments: list[str], messages: Messages, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("card").touch()
+    Path("file").touch()
     monkeypatch.setattr(benchmark, "measure", lambda *_, **__: [Row("m", "torch", "float32", 1, 1, 1, 1, 1, 1, 1, 1)])
     assert bench.main(arguments) == 2
     out, err = capsys.readouterr()
-    assert message in err
     assert err.count("\n") == 1
     assert out == ""
+    messages.check(err)
 
 
-def test_an_option_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    for options, complaint in (
-        (["--runs", "0"], "--runs 0: give at least 1"),
-        (["--engine", "torch", "--precision", "int16"], "--precision int16: the torch engine has float32 alone"),
-    ):
-        with pytest.raises(SystemExit, match="2"):
-            bench.main(options)
-        assert complaint in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--runs", "--batch", "--threads"])
+def test_an_option_that_counts_must_be_at_least_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.main([option, "0"])
+    assert f"argument {option}: must be at least 1" in capsys.readouterr().err

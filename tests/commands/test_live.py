@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from support.commands import Refused
+from support.messages import Messages
 from support.vocoders import SPEC, tiny_mel, tiny_vocoder, write_model
 
 from wavegen.audio import WavStream
@@ -49,11 +51,11 @@ def test_standard_output_is_a_wav(model: str, capfdbinary: pytest.CaptureFixture
     samples, rate = soundfile.read(io.BytesIO(out), dtype="float32")
     assert rate == SPEC.sample_rate_hz
     np.testing.assert_allclose(samples, expected(model), rtol=0, atol=1e-4)
-    assert b"x real time, the first after" in err
+    assert b"x real time, first sound after" in err
 
 
 @pytest.mark.parametrize("float32", [False, True])
-def test_the_stream_is_a_file_of_unknown_length(float32: bool) -> None:
+def test_the_stream_is_a_file_of_unknown_length(float32: bool, messages: Messages) -> None:
     file = io.BytesIO()
     stream = WavStream(file, 8000, float32=float32)
     soundfile.write("as-file.wav", np.array([0.5, -2.0, 0.25]), 8000, subtype="FLOAT" if float32 else "PCM_16")
@@ -63,9 +65,9 @@ def test_the_stream_is_a_file_of_unknown_length(float32: bool) -> None:
     np.testing.assert_array_equal(streamed, soundfile.read("as-file.wav")[0])
     assert rate == 8000
     assert soundfile.info(io.BytesIO(file.getvalue())).subtype == ("FLOAT" if float32 else "PCM_16")
-    with pytest.raises(AudioError, match="NaN or infinite samples"):
+    with messages.refused(AudioError):
         stream.write(np.array([np.nan]))
-    with pytest.raises(AudioError, match=r"shape \(1, 2\) is not mono"):
+    with messages.refused(AudioError):
         stream.write(np.zeros((1, 2)))
 
 
@@ -104,25 +106,26 @@ def test_a_reader_that_goes_away_ends_it_with_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        (["a.npz"], "give OUT, or --play"),
-        ([".", "-"], ". is a folder: give one mel to play, or for standard output"),
-        ([".", "out", "--play"], ". is a folder: give one mel to play, or for standard output"),
-        ([".", "out.wav"], ". is a folder, and out.wav would be one: give it a folder's name"),
-        (["a.npz", "a.wav", "--batch", "0"], "--batch 0: give at least 1"),
-        (["a.npz", "a.wav", "--jobs", "-1"], "--jobs -1: give at least 1"),
-        (["a.npz", "a.wav", "--temperature", "-1"], "--temperature -1.0: give 0 or more"),
-        (["a.npz", "a.wav", "--iterations", "-1"], "--iterations -1: give 0 or more"),
+        ["a.npz"],
+        [".", "-"],
+        [".", "out", "--play"],
+        [".", "out.wav"],
+        ["a.npz", "a.wav", "--batch", "0"],
+        ["a.npz", "a.wav", "--jobs", "-1"],
+        ["a.npz", "a.wav", "--temperature", "-1"],
+        ["a.npz", "a.wav", "--temperature", "inf"],
+        ["a.npz", "a.wav", "--temperature", "nan"],
+        ["a.npz", "a.wav", "--iterations", "-1"],
     ],
+    ids=" ".join,
 )
-def test_what_cannot_be_meant(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        synth.main(arguments)
-    assert capsys.readouterr().err.splitlines()[-1] == f"wavegen-synth: error: {message}"
+def test_impossible_arguments_are_refused(arguments: list[str], refused: Refused) -> None:
+    refused(synth.main, *arguments)
 
 
-def test_a_temperature_sharpens_a_wavenet_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_temperature_sharpens_a_wavenet_alone(capsys: pytest.CaptureFixture[str], messages: Messages) -> None:
     wavenet, spectral = (str(write_model(Path(f"{name}.safetensors"), name)) for name in ("wavenet", "spectral"))
     made = []
     for options in ([], ["--temperature", "1"], ["--temperature", "0", "--seed", "1"], ["--temperature", "0"]):
@@ -132,11 +135,10 @@ def test_a_temperature_sharpens_a_wavenet_alone(capsys: pytest.CaptureFixture[st
     assert made[1] != made[2] == made[3]  # the mode needs no noise
     capsys.readouterr()
     assert synth.main(["a.npz", "a.wav", "--model", spectral, "--temperature", "0.5"]) == 2
-    complaint = capsys.readouterr().err.splitlines()[-1]
-    assert complaint == "wavegen-synth: error: --temperature: this vocoder draws no samples; leave it out"
+    messages.check(capsys.readouterr().err.splitlines()[-1])
 
 
-def test_iterations_are_a_spectral_vocoders_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_iterations_are_a_spectral_vocoders_alone(capsys: pytest.CaptureFixture[str], messages: Messages) -> None:
     wavenet, spectral = (str(write_model(Path(f"{name}.safetensors"), name)) for name in ("wavenet", "spectral"))
     vocoder = load_vocoder(spectral)
     assert isinstance(vocoder, SpectralVocoder)
@@ -153,8 +155,7 @@ def test_iterations_are_a_spectral_vocoders_alone(capsys: pytest.CaptureFixture[
         assert np.abs(of_it - made[""]).max() > 1e-3
     capsys.readouterr()
     assert synth.main(["a.npz", "a.wav", "--model", wavenet, "--iterations", "9"]) == 2
-    complaint = capsys.readouterr().err.splitlines()[-1]
-    assert complaint == "wavegen-synth: error: --iterations: this vocoder has none; leave it out"
+    messages.check(capsys.readouterr().err.splitlines()[-1])
 
 
 # ---- the loudspeaker
@@ -210,18 +211,14 @@ def test_gaps_are_told(loudspeaker: Loudspeaker, capsys: pytest.CaptureFixture[s
     loudspeaker.late = True
     model = str(write_model(Path("model.safetensors"), "wavenet"))
     assert synth.main(["a.npz", "--play", "--model", model]) == 0
-    assert f"{FRAMES // 2 + 1} gaps: this model is slower than it is played here" in capsys.readouterr().err
+    assert f"{FRAMES // 2 + 1} gaps: this model is slower than real time here" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("fault", "message"), [("open", "Error querying device -1"), ("write", "Device unplugged")])
-def test_no_device(fault: str, message: str, loudspeaker: Loudspeaker, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("fault", ["open", "write"])
+def test_a_device_that_fails(fault: str, loudspeaker: Loudspeaker, refused: Refused) -> None:
     loudspeaker.fault = fault
     model = str(write_model(Path("model.safetensors")))
-    assert synth.main(["a.npz", "a.wav", "--play", "--model", model]) == 2
-    complaint = capsys.readouterr().err.splitlines()[-1]
-    remedy = "see that a sound device is there, or write a file instead"
-    assert complaint == f"wavegen-synth: error: cannot play: {message}; {remedy}"
-    assert not Path("a.wav").exists()
+    refused(synth.main, "a.npz", "a.wav", "--play", "--model", model)
     assert loudspeaker.calls == ([] if fault == "open" else ["start", "abort", "close"])
 
 
@@ -252,13 +249,13 @@ def test_a_saved_stream_goes_on(name: str, changes: dict[str, Any]) -> None:
     assert torch.equal(again.flush(continued), vocoder.flush(state))
 
 
-def test_a_state_that_is_none_or_anothers() -> None:
+def test_a_state_that_is_none_or_anothers(messages: Messages) -> None:
     vocoder = tiny_vocoder("spectral").prepared_for_synthesis()
     save_state(Path("stream.safetensors"), vocoder, vocoder.initial_state(1))
     vocoder.phase.bias.add_(0.1)
-    with pytest.raises(CheckpointError, match=r"stream\.safetensors: is of another vocoder; load what"):
+    with messages.refused(CheckpointError):
         load_state(Path("stream.safetensors"), vocoder)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: holds no state of a stream; give what save_state"):
+    with messages.refused(CheckpointError):
         load_state(write_model(Path("model.safetensors")), vocoder)
     save_checkpoint(Path("folder/there"), {}, {})
     with pytest.raises(OutputError):

@@ -1,4 +1,4 @@
-"""Every metric against an independent implementation or a case whose answer is known."""
+"""Every metric against an independent implementation or a case with a known answer."""
 
 import math
 import subprocess
@@ -64,9 +64,9 @@ def test_identity_is_perfect(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", METRICS)
-def test_noise_in_place_of_speech_is_far_worse_than_a_little_noise(key: str) -> None:
+def test_noise_instead_of_speech_is_far_worse_than_a_little_noise(key: str) -> None:
     if key in ("dc_offset", "clipping", "length", "tonal_line", "loudness", "f0_rmse"):
-        pytest.skip("noise of the same level has no fault of this kind, or no pitch to be wrong")
+        pytest.skip("noise of the same level has no fault of this kind, or no pitch")
     samples = recording()
     outputs = samples + 1e-2 * noise_like(samples), noise_like(samples)
     near, far = (METRICS[key].badness(compute(key, samples, output)) for output in outputs)
@@ -74,7 +74,7 @@ def test_noise_in_place_of_speech_is_far_worse_than_a_little_noise(key: str) -> 
 
 
 @needs_all
-def test_noise_in_place_of_speech_reads_near_the_floor() -> None:
+def test_noise_instead_of_speech_scores_near_the_floor() -> None:
     scores = score(recording(), noise_like(recording()), SPEC).values
     assert 1.0 < scores["pesq"] < 1.1
     assert abs(scores["stoi"]) < 0.4
@@ -93,9 +93,9 @@ def test_different_lengths_are_compared_over_the_common_start() -> None:
         assert found == wanted
 
 
-def test_scores_are_the_same_twice_and_leave_the_global_generator_alone() -> None:
+def test_scores_are_deterministic_and_leave_numpys_generator_unchanged() -> None:
     samples, broken = speech(), speech(pitch_hz=140)
-    broken[: RATE // 2] = 0  # where pystoi's own noise decides
+    broken[: RATE // 2] = 0  # here the score depends on the noise that pystoi adds
     np.random.seed(5)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     first = score(samples, broken, SPEC)
@@ -107,7 +107,7 @@ def test_scores_are_the_same_twice_and_leave_the_global_generator_alone() -> Non
 # ---- spectra
 
 
-def test_log_mel_is_librosas() -> None:
+def test_log_mel_equals_librosa() -> None:
     reference, generated = speech(), speech(pitch_hz=150)
 
     def log_mel(samples: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ def test_log_mel_is_librosas() -> None:
 
 
 @pytest.mark.parametrize("name", ["bigvgan-24k", "pwg-24k", "vocos-24k"])
-def test_doubling_is_ln_2_of_log_mel_whatever_the_logarithm(name: str) -> None:
+def test_doubling_is_ln_2_of_log_mel_for_any_logarithm(name: str) -> None:
     loud = hiss()  # far above every floor
     assert compute("log_mel", loud, 2 * loud, PROFILES[name]) == pytest.approx(math.log(2), rel=1e-4)
 
@@ -134,7 +134,7 @@ def test_statistics_do_not_change_log_mel() -> None:
     assert compute("log_mel", *pair, standardised) == compute("log_mel", *pair, plain)
 
 
-def test_stft_distance_is_librosas() -> None:
+def test_stft_distance_equals_librosa() -> None:
     reference, generated = speech(), speech(pitch_hz=150)
     distances = []
     for n_fft, hop in ((512, 128), (1024, 256), (2048, 512)):
@@ -146,8 +146,8 @@ def test_stft_distance_is_librosas() -> None:
     assert compute("m_stft", reference, generated) == pytest.approx(np.mean(distances), rel=1e-4)
 
 
-def test_cepstral_distortion_is_librosas_where_all_frames_count() -> None:
-    spec = profile("bigvgan-24k").replace(sample_rate_hz=16000, f_max_hz=8000)  # nothing to resample
+def test_cepstral_distortion_equals_librosa_if_all_frames_count() -> None:
+    spec = profile("bigvgan-24k").replace(sample_rate_hz=16000, f_max_hz=8000)  # so that nothing is resampled
     reference, generated = hiss(rate=16000), scipy.signal.lfilter([1, 0.7], [1], hiss(rate=16000, seed=1))
 
     def cepstra(samples: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def test_cepstral_distortion_is_librosas_where_all_frames_count() -> None:
             y=samples, sr=16000, n_fft=1024, win_length=400, hop_length=80, n_mels=80, fmax=8000, htk=True, norm=None,
             power=1.0, pad_mode="reflect",
         )  # fmt: skip
-        # librosa's DCT is orthonormal; cepstra are √(2/M) times that.
+        # librosa's DCT is orthonormal; the cepstrum is √(2/M) times that.
         return math.sqrt(2 / 80) * librosa.feature.mfcc(S=np.log(np.maximum(mel, 1e-4)), n_mfcc=14, dct_type=2)[1:]
 
     distance = np.sqrt(np.square(cepstra(reference) - cepstra(generated)).sum(axis=0)).mean()
@@ -164,7 +164,7 @@ def test_cepstral_distortion_is_librosas_where_all_frames_count() -> None:
     assert compute("mcd", reference, generated, spec) == pytest.approx(wanted, rel=1e-3)
 
 
-def test_cepstral_distortion_knows_no_level_and_reads_a_ripple_in_db() -> None:
+def test_cepstral_distortion_ignores_the_level_and_measures_a_ripple_in_db() -> None:
     loud = hiss(2.0, rate=16000)
     spec = SPEC.replace(sample_rate_hz=16000, f_max_hz=8000)
     assert compute("mcd", loud, 0.25 * loud, spec) == pytest.approx(0, abs=1e-4)
@@ -175,7 +175,7 @@ def test_cepstral_distortion_knows_no_level_and_reads_a_ripple_in_db() -> None:
     assert compute("mcd", loud, rippled, spec) == pytest.approx(10 * math.sqrt(2) / math.log(10) * 0.2, rel=0.03)
 
 
-def test_cepstral_distortion_leaves_the_pauses_to_others() -> None:
+def test_cepstral_distortion_ignores_pauses() -> None:
     spec = SPEC.replace(sample_rate_hz=16000, f_max_hz=8000)
     reference = np.concatenate([hiss(1, rate=16000), hiss(1, 1e-4, rate=16000)])
     noisy = reference.copy()
@@ -199,16 +199,20 @@ def pulses(pitch_hz: float, seconds: float = 1.5) -> np.ndarray:
 
 
 @pytest.mark.parametrize("cents", [50, -50, 700])
-def test_a_tone_shifted_by_cents_reads_them(cents: float) -> None:
+def test_a_shifted_tone_scores_its_shift_in_cents(cents: float) -> None:
     shifted = pulses(150 * 2 ** (cents / 1200))
     assert compute("f0_rmse", pulses(150), shifted) == pytest.approx(abs(cents), abs=0.1)
     assert compute("voicing_f1", pulses(150), shifted) > 0.98
 
 
-def test_pitch_counts_well_inside_what_is_voiced_in_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pitch_counts_only_frames_clearly_voiced_in_both(monkeypatch: pytest.MonkeyPatch) -> None:
     reference, generated = np.full(100, 100.0), np.full(100, 100 * 2 ** (1 / 12))
     reference[:10], generated[60:] = 0, 0  # voiced in both from 10 to 59
-    generated[10:12], generated[58:60], generated[:10] = 300, 300, 300  # wrong, but at the ends or without reference
+    generated[10:12], generated[58:60], generated[:10] = (
+        300,
+        300,
+        300,
+    )  # wrong, but at an end or unvoiced in the reference
     tracks = {0.5: PitchTrack(reference, np.zeros(100)), 0.25: PitchTrack(generated, np.zeros(100))}
     monkeypatch.setattr("wavegen.evaluation.metrics.pitch.pitch_track", lambda samples: tracks[samples[0]])
     pair = Pair(np.full(16000, 0.5), np.full(16000, 0.25), SPEC.replace(sample_rate_hz=16000, f_max_hz=8000))
@@ -216,14 +220,14 @@ def test_pitch_counts_well_inside_what_is_voiced_in_both(monkeypatch: pytest.Mon
     # 50 true positives, 10 false ones, 40 misses.
     assert METRICS["voicing_f1"].compute(pair) == pytest.approx(2 * 50 / (2 * 50 + 10 + 40))
     generated[13:] = 0
-    with pytest.raises(Undefined, match="0 frames are well inside voice in both, of which it needs 10"):
+    with pytest.raises(Undefined, match="0 frames are clearly voiced in both, but it needs 10"):
         METRICS["f0_rmse"].compute(pair)
 
 
 def test_half_a_voice_is_half_voiced() -> None:
     generated = pulses(150)
     generated[len(generated) // 2 :] = 0
-    # All of the reference is voiced and half of the output: TP 1/2, FN 1/2.
+    # The whole reference is voiced, and half of the output: TP 1/2, FN 1/2.
     assert compute("voicing_f1", pulses(150), generated) == pytest.approx(2 / 3, abs=0.03)
 
 
@@ -240,14 +244,14 @@ def test_periodicity_falls_with_noise_and_is_a_root_mean_square() -> None:
 
 
 @pytest.mark.parametrize("snr_db", [-10, 0, 20])
-def test_si_sdr_is_the_ratio_whatever_the_gain_and_offset(snr_db: float) -> None:
+def test_si_sdr_is_the_ratio_for_any_gain_and_offset(snr_db: float) -> None:
     clean, other = hiss(4.0), hiss(4.0, seed=1)
     noisy = clean + other * 10 ** (-snr_db / 20)
     assert compute("si_sdr", clean, 0.3 * noisy + 0.05) == pytest.approx(snr_db, abs=0.2)
 
 
-def test_si_sdr_is_torch_metrics_formula() -> None:
-    """Written out as in Le Roux et al., eq. 2."""
+def test_si_sdr_is_its_formula() -> None:
+    """As in Le Roux et al., eq. 2."""
     s, g = speech().astype(np.float64), speech(pitch_hz=121).astype(np.float64)
     s, g = s - s.mean(), g - g.mean()
     scaled = (g @ s) / (s @ s) * s
@@ -256,12 +260,12 @@ def test_si_sdr_is_torch_metrics_formula() -> None:
 
 
 @pytest.mark.parametrize("gain", [2.0, 0.5])
-def test_a_gain_of_two_reads_6_02_lu(gain: float) -> None:
+def test_a_gain_of_two_is_6_02_lu(gain: float) -> None:
     assert compute("loudness", 0.3 * speech(), 0.3 * gain * speech()) == pytest.approx(20 * math.log10(gain), abs=1e-3)
 
 
-def test_loudness_is_bs_1770s_of_its_reference_tone() -> None:
-    """A sine of 997 Hz at 0 dBFS in one channel is -3.01 LUFS (BS.1770-4, annex 1): so at half of it, -9.03."""
+def test_loudness_of_the_reference_tone_is_that_of_bs_1770() -> None:
+    """A sine of 997 Hz at 0 dBFS in one channel is -3.01 LUFS (BS.1770-4, annex 1)."""
     from pyloudnorm import Meter
 
     sine = tone(997, 48000, 96000, amplitude=1.0)
@@ -273,13 +277,13 @@ def test_loudness_is_bs_1770s_of_its_reference_tone() -> None:
 
 
 def spoken_with_pauses() -> np.ndarray:
-    """Noise, and 0.4 of 2 s of silence at 1e-4."""
+    """Two seconds of noise, with a pause of 0.4 s at 1e-4."""
     samples = hiss(2.0)
     samples[RATE : RATE + 2 * RATE // 5] *= 1e-3
     return samples
 
 
-def test_noise_in_pauses_reads_its_level() -> None:
+def test_noise_in_pauses_scores_its_level() -> None:
     reference = spoken_with_pauses()
     noisy = reference + hiss(2.0, 1e-2, seed=1)
     wanted = 10 * math.log10((1e-4**2 + 1e-2**2) / 1e-4**2)
@@ -288,21 +292,21 @@ def test_noise_in_pauses_reads_its_level() -> None:
     assert compute("silence_level", reference, gated) == pytest.approx(-16, abs=0.5)  # -80 dBFS to the floor of -96
 
 
-def test_pauses_must_be_there() -> None:
+def test_level_in_pauses_needs_pauses() -> None:
     with pytest.raises(Undefined, match="no pauses"):
         compute("silence_level", hiss(2.0), hiss(2.0))
 
 
 @pytest.mark.parametrize("offset", [0.01, -0.02])
-def test_dc_offset_is_read_in_percent(offset: float) -> None:
+def test_dc_offset_is_in_percent(offset: float) -> None:
     assert compute("dc_offset", speech(), speech() + np.float32(offset)) == pytest.approx(100 * offset, abs=1e-3)
 
 
-def test_a_steady_tone_reads_its_prominence_and_another_noise_little() -> None:
+def test_a_steady_tone_scores_its_prominence_and_another_noise_little() -> None:
     noise, frequency = hiss(4.0, 0.01), 24000 / 2048 * 128  # in the middle of a bin
     assert compute("tonal_line", noise, hiss(4.0, 0.01, seed=1)) < 3.5
-    # Power in a bin, as amplitudes: noise σ² · 4 Σw² / (Σw)², with Σw² / (Σw)² = 1.5 / 2048 for Hann windows; the
-    # median of what it gives (a chi-square of two degrees) is ln 2 of its mean.
+    # Mean power of the noise in a bin, if a full-scale tone has 1: 4 σ² Σw² / (Σw)², where Σw² / (Σw)² = 1.5 / 2048
+    # for a Hann window. It has a chi-square distribution of two degrees of freedom, whose median is ln 2 of its mean.
     tone_level = 0.01
     noise_level = math.sqrt(0.01**2 * 4 * 1.5 / 2048 * math.log(2))
     wanted = 20 * math.log10(tone_level / noise_level)
@@ -310,13 +314,13 @@ def test_a_steady_tone_reads_its_prominence_and_another_noise_little() -> None:
     assert found == pytest.approx(wanted, abs=1.0)
 
 
-def test_a_tone_that_the_recording_has_is_no_artefact() -> None:
+def test_a_tone_of_the_recording_is_not_an_artefact() -> None:
     humming = (hiss(4.0, 0.01) + tone(1500, RATE, 4 * RATE, 0.01)).astype(np.float32)
     assert compute("tonal_line", humming, humming) == 0
-    assert compute("tonal_line", humming, hiss(4.0, 0.01)) < 3.5  # that it lost the tone is no line
+    assert compute("tonal_line", humming, hiss(4.0, 0.01)) < 3.5  # a lost tone is not a line
 
 
-def test_clipping_is_the_share_at_full_scale_beyond_the_recordings() -> None:
+def test_clipping_is_the_share_at_full_scale_minus_the_recordings() -> None:
     samples = np.linspace(-0.5, 0.5, 1000, dtype=np.float32)
     clipped = samples.copy()
     clipped[:20], clipped[-10:] = -1, 32767 / 32768
@@ -324,33 +328,33 @@ def test_clipping_is_the_share_at_full_scale_beyond_the_recordings() -> None:
     assert compute("clipping", clipped, clipped) == compute("clipping", clipped, samples) == 0
 
 
-def test_length_is_in_ms_of_the_whole() -> None:
+def test_length_is_in_ms_before_the_cut() -> None:
     assert compute("length", hiss(1.0), hiss(1.25)) == pytest.approx(250)
     assert compute("length", hiss(1.0), hiss(0.99)) == pytest.approx(-10)
 
 
-# ---- where there is no answer
+# ---- scores that are not defined
 
 
 @pytest.mark.parametrize("seconds", [Fraction(1, RATE), 0.01, 0.05, 0.2])
-def test_short_clips_say_what_they_lack(seconds: float) -> None:
+def test_short_clips_have_reasons_instead_of_scores(seconds: float) -> None:
     short = speech()[1000:][: round(seconds * RATE)]
     scores = score(short, short, SPEC)
     assert list(scores.values) == available()
     assert {key for key, value in scores.values.items() if value is None} == set(scores.reasons)
-    assert scores.reasons["stoi"] == f"{len(short)} samples, of which it needs 9600"
+    assert scores.reasons["stoi"] == f"{len(short)} samples, but it needs 9600"
     assert {"loudness", "estoi"} <= set(scores.reasons)
     if seconds <= 0.01:
         assert set(available()) - set(scores.reasons) <= {"dc_offset", "clipping", "length", "si_sdr"}
 
 
-def test_no_samples_at_all() -> None:
+def test_clips_without_samples_only_have_a_length() -> None:
     scores = score(np.zeros(0), speech(), SPEC)
     assert {key for key, value in scores.values.items() if value is not None} == {"length"}
 
 
 @pytest.mark.parametrize("which", ["both", "reference", "output"])
-def test_silence_says_so(which: str) -> None:
+def test_silence_has_reasons_instead_of_scores(which: str) -> None:
     silence, samples = np.zeros(2 * RATE), speech(2.0)
     scores = score(silence if which != "output" else samples, silence if which != "reference" else samples, SPEC)
     assert all(value is None or math.isfinite(value) for value in scores.values.values())
@@ -363,17 +367,17 @@ def test_silence_says_so(which: str) -> None:
     if "pesq" in scores.values:
         assert "silence" in scores.reasons["pesq"]
     if "f0_rmse" in scores.values:
-        assert scores.reasons["f0_rmse"] == "0 frames are well inside voice in both, of which it needs 10"
+        assert scores.reasons["f0_rmse"] == "0 frames are clearly voiced in both, but it needs 10"
         assert ("voicing_f1" in scores.reasons) == (which == "both")
 
 
-def test_too_little_speech() -> None:
+def test_too_little_speech_has_no_stoi() -> None:
     samples = speech(1.0)
     samples[RATE // 5 :] *= 1e-4
     assert score(samples, samples, SPEC).reasons["stoi"] == "too little speech once silence is removed"
 
 
-def test_nan_is_none() -> None:
+def test_nan_has_no_scores() -> None:
     broken = speech()
     broken[100] = np.nan
     scores = score(speech(), broken, SPEC)
@@ -383,26 +387,24 @@ def test_nan_is_none() -> None:
 
 @needs_all
 @pytest.mark.parametrize("package", PACKAGES)
-def test_without_a_package_its_columns_are_absent_and_one_line_says_so(
-    package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_removes_its_metrics_and_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing_note() is None
     monkeypatch.setitem(sys.modules, package, None)  # makes the import fail
-    gone = [key for key, metric in METRICS.items() if metric.package == package]
-    assert available() == [key for key in METRICS if key not in gone]
-    assert not set(gone) & set(score(speech(0.5), speech(0.5), SPEC).values)
-    labels = ", ".join(METRICS[key].label for key in gone)
+    missing = [key for key, metric in METRICS.items() if metric.package == package]
+    assert available() == [key for key in METRICS if key not in missing]
+    assert not set(missing) & set(score(speech(0.5), speech(0.5), SPEC).values)
+    labels = ", ".join(METRICS[key].label for key in missing)
     assert missing_note() == f"no {labels}: pip install 'wavegen[evaluation]'"
 
 
 @needs_all
-def test_no_package_warns_when_it_is_imported() -> None:
+def test_imports_of_packages_are_quiet() -> None:
     code = "from wavegen.evaluation.metrics import METRICS, available; assert available() == list(METRICS)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_without_torchaudio_what_resamples_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchaudio_only_metrics_that_resample_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchaudio.functional", None)
     scores = score(speech(), speech(), SPEC)
     assert "needs torchaudio" in scores.reasons["mcd"]
@@ -410,7 +412,7 @@ def test_without_torchaudio_what_resamples_says_so(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif("pesq" not in available(), reason="the pesq package is not installed")
-def test_long_clips_do_not_overrun_the_pesq_package() -> None:
+def test_long_clips_do_not_overflow_the_pesq_package() -> None:
     # 30 s of short utterances: more than the 50 that its C code has room for.
     time = np.arange(30 * 16000) / 16000
     samples = (np.sin(2 * np.pi * 440 * time) * (time % 0.45 < 0.22)).astype(np.float32)
@@ -431,12 +433,12 @@ def test_each_metric_is_described() -> None:
 
 @pytest.mark.parametrize(("better", "best"), [("higher", 3.0), ("lower", -2.0), ("zero", -1.0)])
 def test_badness_is_lowest_for_the_best(better: str, best: float) -> None:
-    metric = Metric("label", "unit", better, "source")
+    metric = Metric("label", "unit", better, "source", "any", compute=lambda pair: 0.0)
     assert min([3.0, -2.0, -1.0], key=metric.badness) == best
 
 
-def test_an_output_that_drops_out_for_long_has_no_pesq() -> None:
-    """Its other pieces alone would say that all is well."""
+def test_an_output_with_a_long_gap_has_no_pesq() -> None:
+    """The mean of its other chunks would not show the gap."""
     pytest.importorskip("pesq")
     long = np.concatenate([speech(1.2, rate=16000, seed=seed) for seed in range(18)])
     dropped = np.where(np.arange(len(long)) < len(long) // 2, long, 0)
@@ -446,7 +448,7 @@ def test_an_output_that_drops_out_for_long_has_no_pesq() -> None:
     assert score(dropped, dropped, spec, ["pesq"]).values["pesq"] == pytest.approx(4.64, abs=0.01)
 
 
-def test_what_a_package_refuses_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_error_of_a_package_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(pair: object) -> float:
         raise ValueError("Audio must have length greater than the block size.")
 

@@ -1,4 +1,4 @@
-"""Which recording belongs to which output, and what systems are called."""
+"""Pairs of recordings and outputs, and the names of systems."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ def test_names_pair_across_suffixes_and_folders(tmp_path: Path, monkeypatch: pyt
         write_audio(Path(path), np.zeros(9, dtype=np.float32), 16000)
     pairing = pair_by_name(Path("real"), {"out": Path("out")})
     assert pairing.outputs == {"out": {"x/a": Path("out/x/a.flac")}}
-    assert pairing.notes == ["1 files of out have no recording"]
+    assert pairing.notes == ["out has no recording for 1 of 2 outputs"]
 
 
-def test_system_names_are_as_short_as_they_can_be() -> None:
+def test_system_names_are_as_short_as_possible() -> None:
     def names(*places: str, taken: tuple[str, ...] = ()) -> list[str]:
         return system_names([Path(place) for place in places], taken)
 
@@ -28,7 +28,7 @@ def test_system_names_are_as_short_as_they_can_be() -> None:
     assert names("/x/pcm16", taken=("pcm16",)) == ["x/pcm16"]
 
 
-def test_places_with_dots_have_names_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_names_of_paths_with_dots_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a/b").mkdir(parents=True)
     assert system_names([Path("a/b/..")]) == ["a"]

@@ -1,30 +1,43 @@
-"""Scores of many clips summed up, in tables."""
+"""Means of scores with intervals, and their tables."""
 
 import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from wavegen.evaluation.metrics import Scores
 from wavegen.evaluation.scoring import ScoredClip
 from wavegen.evaluation.summary import full_table, interval, short_table, summarize
 
 
-def test_an_interval_holds_the_true_mean_about_95_times_in_100() -> None:
+def test_an_interval_contains_the_true_mean_about_95_times_in_100() -> None:
     random = np.random.default_rng(0)
-    found = [interval(random.standard_normal(40)) for _ in range(100)]
-    assert 88 <= sum(of.low < 0 < of.high for of in found) <= 99
-    # Of normal values: mean ± 1.96 σ / √n.
+    intervals = [interval(random.standard_normal(40)) for _ in range(100)]
+    assert 88 <= sum(entry.low < 0 < entry.high for entry in intervals) <= 99
+    # For normal values: mean ± 1.96 σ / √n.
     values = random.standard_normal(400)
-    of = interval(values)
-    assert of.mean == pytest.approx(values.mean())
-    assert (of.high - of.low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+    entry = interval(values)
+    assert entry.mean == pytest.approx(values.mean())
+    assert (entry.high - entry.low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
     assert interval([3.0]).low == interval([3.0]).high == 3.0
 
 
+@pytest.mark.parametrize("count", [2, 7, 113])
+def test_an_interval_is_the_percentile_bootstrap_of_scipy(count: int) -> None:
+    values = np.random.default_rng(count).standard_normal(count)
+    options = {"n_resamples": 2000, "method": "percentile", "rng": np.random.default_rng(0)}
+    wanted = scipy.stats.bootstrap((values,), np.mean, **options).confidence_interval
+    entry = interval(values)
+    assert (entry.low, entry.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
 def scored(name: str, **systems: dict[str, float | None]) -> ScoredClip:
-    reasons = {s: {k: "silence" for k, v in values.items() if v is None} for s, values in systems.items()}
-    return ScoredClip(name, {s: Scores(values, reasons[s]) for s, values in systems.items()})
+    scores = {}
+    for system, values in systems.items():
+        reasons = {key: "silence" for key, value in values.items() if value is None}
+        scores[system] = Scores(values, reasons)
+    return ScoredClip(name, scores)
 
 
 CLIPS = [
@@ -46,39 +59,39 @@ def test_the_summary_does_not_depend_on_the_order_of_clips() -> None:
     assert summarize(clips) == summarize(clips[::-1]) == summarize(clips[4:] + clips[:4])
 
 
-def test_short_table() -> None:
+def test_the_short_table_has_a_row_per_system() -> None:
     assert short_table(CLIPS).splitlines() == [
         "         STOI ↑  PESQ ↑  log-mel ↓  M-STFT ↓  clips",
         "vocoder   0.850   2.000      0.300     1.250      2",
         "other     0.970   3.250      0.200     0.800      2",
-        "PESQ of vocoder is of 1 of 2 clips",
+        "PESQ of vocoder covers 1 of 2 clips",
     ]
 
 
-def test_short_table_without_pesq(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_short_table_names_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pesq", None)
-    bare = [
-        ScoredClip(
-            clip.name, {s: Scores({k: v for k, v in of.values.items() if k != "pesq"}) for s, of in clip.scores.items()}
-        )
-        for clip in CLIPS
-    ]
-    lines = short_table(bare).splitlines()
+    clips = []
+    for clip in CLIPS:
+        scores = {}
+        for system, entry in clip.scores.items():
+            scores[system] = Scores({key: value for key, value in entry.values.items() if key != "pesq"})
+        clips.append(ScoredClip(clip.name, scores))
+    lines = short_table(clips).splitlines()
     assert lines[0] == "         STOI ↑  log-mel ↓  M-STFT ↓  clips"
     assert lines[3].startswith("no PESQ")
     assert len(lines) == 4
 
 
-def test_full_table() -> None:
+def test_the_full_table_has_a_row_per_metric() -> None:
     assert full_table(summarize(CLIPS), 2).splitlines() == [
-        "                                  vocoder                 other",
-        "PESQ ↑     2.000 [2.000, 2.000] (1 clips)  3.250 [3.000, 3.500]",
-        "STOI ↑               0.850 [0.800, 0.900]  0.970 [0.960, 0.980]",
-        "log-mel ↓            0.300 [0.250, 0.350]  0.200 [0.100, 0.300]",
-        "M-STFT ↓             1.250 [1.000, 1.500]  0.800 [0.750, 0.850]",
+        "                                       vocoder                 other",
+        "PESQ ↑     2.000 [2.000, 2.000] (1 of 2 clips)  3.250 [3.000, 3.500]",
+        "STOI ↑                    0.850 [0.800, 0.900]  0.970 [0.960, 0.980]",
+        "log-mel ↓                 0.300 [0.250, 0.350]  0.200 [0.100, 0.300]",
+        "M-STFT ↓                  1.250 [1.000, 1.500]  0.800 [0.750, 0.850]",
     ]
 
 
-def test_a_note_says_one_reason_once() -> None:
+def test_a_note_gives_each_reason_once() -> None:
     clip = scored("a", vocoder={"stoi": None, "pesq": None, "log_mel": 1.0})
     assert clip.notes() == ["vocoder: no STOI, PESQ: silence"]

@@ -1,4 +1,4 @@
-"""Blind tests on the listening page, taken from start to end in a real browser."""
+"""Blind tests on the listening page, completed in a real browser."""
 
 import json
 import math
@@ -12,23 +12,24 @@ from support.report import CLIPS, REFERENCE, SYSTEMS, pitch_hz
 from wavegen.listening.ratings import summarize_ratings
 
 NAMES = (REFERENCE, *SYSTEMS)
-TELLTALES = ("studio", "quokka", "zephyr", "onerror", "hacked")  # of which the names are made
+TELLTALES = ("studio", "quokka", "zephyr", "onerror", "hacked")  # parts of the systems' names
 
 
 def assert_blind(page: Any) -> None:
+    """Assert that nothing in the document names a system or shows a picture."""
     whole = page.evaluate("document.title + document.documentElement.outerHTML.replace(/<script>.*<.script>/s, '')")
     assert [word for word in TELLTALES if word in whole] == []
     assert page.locator("article.clip, img").count() == 0
 
 
-# What a listener with perfect ears hears: which sounds are the same.
-SAME = """async ([one, other]) => {
+# A listener with perfect hearing: whether two sounds are equal.
+SAME = """async ([first, second]) => {
   const buffers = (await Deck.heard.load(audioContext())).map((buffer) => buffer.getChannelData(0));
-  const [these, those] = [buffers[one], buffers[other]];
-  return these.length === those.length && these.every((sample, i) => sample === those[i]);
+  const [a, b] = [buffers[first], buffers[second]];
+  return a.length === b.length && a.every((sample, i) => sample === b[i]);
 }"""
 
-
+# The frequency of a sound, from its zero crossings.
 PITCH = """async (place) => {
   const buffer = (await Deck.heard.load(audioContext()))[place];
   const crossings = buffer.getChannelData(0).filter((sample, i, all) => i && sample < 0 !== all[i - 1] < 0).length;
@@ -36,8 +37,8 @@ PITCH = """async (place) => {
 }"""
 
 
-def draw(page: Any, seed: int) -> None:
-    """Make the order of the next test that of ``seed``, because a shuffle may leave all in its place."""
+def set_seed(page: Any, seed: int) -> None:
+    """Fix the order of the next test, because a random one may happen to leave everything in its place."""
     page.evaluate(f"void (crypto.getRandomValues = (numbers) => numbers.fill({seed}))")
 
 
@@ -49,14 +50,14 @@ def finish_and_save(page: Any, folder: Path) -> tuple[Path, dict[str, Any]]:
     return path, json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_a_complete_abx_test(opened: Open, tmp_path: Path) -> None:
+def test_an_abx_test_can_be_completed(opened: Open, tmp_path: Path) -> None:
     page = opened()
     page.get_by_role("link", name="Blind test").click()
     page.get_by_label("Your name").fill("Ann O'Neill")
     page.get_by_label("Trials").fill("5")
-    page.get_by_label("This system").select_option(SYSTEMS[1])
-    page.get_by_label("and this").select_option(REFERENCE)
-    draw(page, 7)
+    page.get_by_label("First system").select_option(SYSTEMS[1])
+    page.get_by_label("Second system").select_option(REFERENCE)
+    set_seed(page, 7)
     page.get_by_role("button", name="Start ABX").click()
     pitches = []
     for trial in range(5):
@@ -67,24 +68,28 @@ def test_a_complete_abx_test(opened: Open, tmp_path: Path) -> None:
         wait_for_position(page, 0.05)
         page.keyboard.press("3")
         assert chosen(page) == [2]
-        assert page.evaluate("Deck.heard.duration") == 1.5  # that of the shortest, lest lengths tell them apart
+        assert (
+            page.evaluate("Deck.heard.duration") == 1.5
+        )  # that of the shortest sound, so that durations reveal nothing
         assert page.evaluate("Deck.heard.gains") != [1, 1, 1]  # loudness is matched
-        page.evaluate("location.hash = '#compare'")  # does not lead out of a test
+        page.evaluate("location.hash = '#compare'")  # does not leave the test
         wait_until(page, "location.hash === '#blind'")
         assert_blind(page)
         pitches.append([page.evaluate(PITCH, place) for place in range(2)])
         is_a, is_b = page.evaluate(SAME, [0, 2]), page.evaluate(SAME, [1, 2])
         assert is_a != is_b
-        page.get_by_role("button", name="X is A" if is_a != (trial == 4) else "X is B").click()  # the last one is wrong
+        page.get_by_role(
+            "button", name="X is A" if is_a != (trial == 4) else "X is B"
+        ).click()  # the last answer is wrong
     assert page.locator(".outcome").inner_text() == "4 of 5 right"
-    assert "probability of 0.188" in page.locator(".results").inner_text()  # 6 / 32
+    assert "by guessing is 0.188" in page.locator(".results").inner_text()  # 6 / 32
     assert SYSTEMS[1] in page.locator(".results").inner_text()
     path, saved = finish_and_save(page, tmp_path)
     assert path.name == f"ratings-abx-{saved['page']['id']}-Ann-O-Neill-{saved['seed']:x}.json"
     assert (saved["kind"], saved["listener"], saved["complete"]) == ("abx", "Ann O'Neill", True)
     assert saved["systems"] == [SYSTEMS[1], REFERENCE]
     assert saved["seed"] == 7
-    assert {trial["a"] for trial in saved["trials"]} == set(saved["systems"])  # now one is A, now the other
+    assert {trial["a"] for trial in saved["trials"]} == set(saved["systems"])  # A is not always the same system
     assert {trial["x"] for trial in saved["trials"]} == {"a", "b"}
     assert all({trial["a"], trial["b"]} == {SYSTEMS[1], REFERENCE} for trial in saved["trials"])
     heard = [[pitch_hz(trial["clip"], trial[letter]) for letter in "ab"] for trial in saved["trials"]]
@@ -94,13 +99,13 @@ def test_a_complete_abx_test(opened: Open, tmp_path: Path) -> None:
     assert lines[0] == f"ABX, {SYSTEMS[1]} against {REFERENCE}"
     assert lines[2].split() == ["Ann", "O'Neill", "4", "5", "80%", "38%", "to", "96%", "0.188"]
     page.get_by_role("link", name="Compare").click()
-    card(page).wait_for()  # shown once the browser has told the page that its address changed
+    card(page).wait_for()  # appears once the browser has reported the new address
 
 
-def test_a_complete_rating(opened: Open, tmp_path: Path) -> None:
+def test_a_rating_test_can_be_completed(opened: Open, tmp_path: Path) -> None:
     page = opened(at="#blind")
-    page.get_by_label("With an anchor").check()
-    draw(page, 7)
+    page.get_by_label("Include an anchor").check()
+    set_seed(page, 7)
     page.get_by_role("button", name="Start rating").click()
     pitches = []
     for clip in range(3):
@@ -117,7 +122,7 @@ def test_a_complete_rating(opened: Open, tmp_path: Path) -> None:
         assert page.get_by_role("alert").filter(has_text="Not rated yet: A, B, C, D").is_visible()
         for place, slider in enumerate(sliders):
             slider.fill("100" if equal[place] else str(10 * (place + 1)))
-            assert chosen(page) == [place + 1]  # what is rated is heard
+            assert chosen(page) == [place + 1]  # a sound is heard while it is rated
         page.get_by_role("button", name="Next clip" if clip < 2 else "Finish").click()
     path, saved = finish_and_save(page, tmp_path)
     for trial, heard in zip(saved["trials"], pitches, strict=True):
@@ -137,7 +142,7 @@ def test_a_complete_rating(opened: Open, tmp_path: Path) -> None:
     assert text.startswith("Ratings, 0 to 100: 1 listener, 3 clips")
 
 
-def test_a_test_that_is_stopped_keeps_what_is_done(opened: Open, tmp_path: Path) -> None:
+def test_a_stopped_test_keeps_its_answers(opened: Open, tmp_path: Path) -> None:
     page = opened(at="#blind")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Start ABX").click()
@@ -156,10 +161,10 @@ def test_the_anchor_is_a_low_pass_of_3500_hz(opened: Open) -> None:
         const buffer = new AudioBuffer({ length: 24000, sampleRate: 24000, numberOfChannels: 1 });
         buffer.getChannelData(0).forEach((_, i, samples) => (samples[i] = Math.sin((2 * Math.PI * hertz * i) / 24000)));
         const samples = (await lowPassed(buffer, 3500)).getChannelData(0).slice(12000);
-        return Math.sqrt(samples.reduce((sum, one) => sum + one * one, 0) / samples.length * 2);
+        return Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length * 2);
       };
       return [await level(1000), await level(3500), await level(5000)];
     }""")
-    # Order 8, as a bilinear transform at 24 kHz: 3 dB down at the edge.
+    # A Butterworth filter of order 8 by the bilinear transform at 24 kHz: 3 dB down at its edge.
     warped = math.tan(math.pi * 5000 / 24000) / math.tan(math.pi * 3500 / 24000)
     assert gains == pytest.approx([1, math.sqrt(0.5), 1 / math.sqrt(1 + warped**16)], rel=0.01)

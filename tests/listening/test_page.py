@@ -1,4 +1,4 @@
-"""The listening page in a real browser, opened from the disk as a listener would. test_blind.py takes its tests."""
+"""The comparison view of the listening page in a real browser, opened from a disk as a listener would open it."""
 
 import dataclasses
 import shutil
@@ -14,13 +14,13 @@ from wavegen.listening.report import write_page
 # ---- playing
 
 
-def test_play_advances_and_pause_stays(opened: Open) -> None:
+def test_play_advances_and_pause_keeps_the_position(opened: Open) -> None:
     page = opened()
     button = card(page).locator(".play")
     assert button.get_attribute("aria-label") == "Play"
     button.click()
     wait_for_position(page, 0.2)
-    wait_until(page, "Number(document.querySelector('.clip .seek').value) > 0.25")  # and so does what is shown
+    wait_until(page, "Number(document.querySelector('.clip .seek').value) > 0.25")  # the position shown advances too
     assert button.get_attribute("aria-label") == "Pause"
     button.click()
     stopped = position(page)
@@ -29,10 +29,10 @@ def test_play_advances_and_pause_stays(opened: Open) -> None:
     assert position(page) == stopped
 
 
-def test_it_stops_at_the_end_and_starts_again(opened: Open) -> None:
+def test_playing_stops_at_the_end_and_can_start_again(opened: Open) -> None:
     page = opened()
     card(page).locator(".play").click()
-    wait_until(page, "Deck.heard && !Deck.heard.playing && Deck.heard.position === 0 && Deck.heard.wanted > 1")
+    wait_until(page, "Deck.heard && !Deck.heard.playing && Deck.heard.position === 0 && Deck.heard.request > 1")
     page.keyboard.press("Space")  # the button has the focus
     wait_for_position(page, 0.05)
 
@@ -41,13 +41,13 @@ def test_switching_keeps_the_position(opened: Open) -> None:
     page = opened()
     card(page).locator(".play").click()
     wait_for_position(page, 0.1)
-    lag = "Deck.heard.position - audioContext().currentTime"  # a constant, as long as nothing starts anew
+    lag = "Deck.heard.position - audioContext().currentTime"  # constant as long as nothing restarts
     before = page.evaluate(lag)
     for place in (1, 2, 0):
         card(page).locator(".pick").nth(place).click()
         assert chosen(card(page)) == [place]
         assert page.evaluate(lag) == pytest.approx(before, abs=1e-6)
-    card(page).locator(".pick").nth(0).click()  # what is heard already: pause
+    card(page).locator(".pick").nth(0).click()  # the system that is playing: pauses
     assert page.evaluate("Deck.heard.playing") is False
 
 
@@ -75,7 +75,7 @@ async ([repeat, seek]) => {
 
 
 def test_switching_is_accurate_to_the_sample(opened: Open) -> None:
-    """Ramps say in each sample where they are; the second is upside down and at half the gain."""
+    """The sounds are ramps, so each sample shows its position; the second is inverted and at half the gain."""
     samples, where = opened().evaluate(OFFLINE, [None, 0])
     lead, at, settled = 160, 4096, 400
     assert samples[:lead] == [0] * lead
@@ -83,19 +83,19 @@ def test_switching_is_accurate_to_the_sample(opened: Open) -> None:
     after = [-0.5 * (i - lead) / 8000 for i in range(at + settled, 8000)]
     assert samples[at + settled :] == pytest.approx(after, abs=1e-5)
     assert where == pytest.approx((at - lead) / 8000, abs=1e-6)
-    steps = [abs(one - other) for one, other in zip(samples[at:], samples[at + 1 :], strict=False)]
-    assert max(steps) < 0.05  # a crossfade, no click: the ramps are 0.74 apart
+    steps = [abs(after - before) for before, after in zip(samples[at:], samples[at + 1 :], strict=False)]
+    assert max(steps) < 0.05  # a crossfade without a click: the ramps are 0.74 apart
 
 
-def test_a_part_repeats_to_the_sample(opened: Open) -> None:
+def test_a_selection_repeats_to_the_sample(opened: Open) -> None:
     samples, where = opened().evaluate(OFFLINE, [[0.25, 0.375], 0.3])
     heard = [0.25 + (400 + i) % 1000 / 8000 for i in range(4096 - 160)]
     assert samples[160:4096] == pytest.approx(heard, abs=1e-6)
     assert where == pytest.approx(0.25 + (400 + 3936) % 1000 / 8000, abs=1e-6)
 
 
-def test_sounds_are_brought_to_one_length(opened: Open) -> None:
-    """Longer is silence after it, shorter a cut that fades over 5 ms: 40 samples at 8 kHz."""
+def test_sounds_are_cut_or_padded_to_one_length(opened: Open) -> None:
+    """Padding is silence at the end; a cut fades out over 5 ms, which is 40 samples at 8 kHz."""
     longer, shorter = opened().evaluate("""() => {
       const buffer = new AudioBuffer({ length: 100, sampleRate: 8000, numberOfChannels: 1 });
       buffer.getChannelData(0).fill(0.5);
@@ -119,30 +119,30 @@ def test_loudness_can_be_matched(opened: Open) -> None:
     assert matched[2] != 1
 
 
-def test_pictures_seek_and_choose_a_part(opened: Open) -> None:
+def test_a_click_in_a_picture_seeks_and_a_drag_selects(opened: Open) -> None:
     page = opened()
     pictures = card(page).locator(".pictures").nth(1)
     pictures.scroll_into_view_if_needed()
     images = card(page).locator("img")
-    assert images.count() == 3 + 2  # the reference has no difference to itself
+    assert images.count() == 3 + 2  # the reference has no difference from itself
     wait_until(page, "[...document.querySelectorAll('.clip img')].every((i) => i.complete && i.naturalHeight === 80)")
     box = pictures.bounding_box()
     pictures.click(position={"x": box["width"] / 2, "y": 60})
     assert chosen(card(page)) == [1]
     value = float(card(page).locator(".seek").input_value())
-    assert value == pytest.approx(1.7 / 2, abs=0.02)  # the longest sound has 1.7 s
+    assert value == pytest.approx(1.7 / 2, abs=0.02)  # the longest sound lasts 1.7 s
     y = box["y"] + 80
     page.mouse.move(box["x"] + box["width"] * 0.25, y)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.75, y, steps=4)
     page.mouse.up()
-    repeat = card(page).get_by_role("button", name="Repeat the chosen part")
+    repeat = card(page).get_by_role("button", name="Repeat the selection")
     assert repeat.get_attribute("aria-pressed") == "true"
     repeat.click()
     assert card(page).get_by_role("button", name="Repeat").get_attribute("aria-pressed") == "false"
 
 
-def test_sounds_beside_the_page(opened: Open, tmp_path: Path) -> None:
+def test_sounds_beside_the_page_play_and_their_loss_is_reported(opened: Open, tmp_path: Path) -> None:
     (tmp_path / "sounds").mkdir()
     path = write_page(small_report(tmp_path / "sounds"), tmp_path / "page", largest_inside_bytes=0)
     page = opened(path)
@@ -153,17 +153,17 @@ def test_sounds_beside_the_page(opened: Open, tmp_path: Path) -> None:
     card(lost).locator(".play").click()
     fault = card(lost).get_by_role("alert")
     fault.wait_for()
-    assert "audio/clip-0001.js is missing: the folder “audio” must stay beside this page" in fault.inner_text()
+    assert "audio/clip-0001.js is missing" in fault.inner_text()
 
 
-def test_clips_without_a_reference_or_any_sound(opened: Open, tmp_path: Path) -> None:
+def test_clips_may_lack_the_reference_or_all_sounds(opened: Open, tmp_path: Path) -> None:
     (tmp_path / "sounds").mkdir()
     report = small_report(tmp_path / "sounds")
-    one, two, three = report.clips
-    without = dataclasses.replace(one, audio={system: one.audio[system] for system in SYSTEMS})
-    report = dataclasses.replace(report, clips=[without, dataclasses.replace(two, audio={}), three], summary={})
+    first, second, third = report.clips
+    without = dataclasses.replace(first, audio={system: first.audio[system] for system in SYSTEMS})
+    report = dataclasses.replace(report, clips=[without, dataclasses.replace(second, audio={}), third], summary={})
     page = opened(write_page(report, tmp_path / "page"))
-    assert page.get_by_text("Nothing was scored.").is_visible()
+    assert page.get_by_text("There are no scores.").is_visible()
     assert card(page).locator(".lane").count() == 2
     card(page).locator(".play").click()
     wait_for_position(page, 0.05)
@@ -177,13 +177,13 @@ def test_clips_without_a_reference_or_any_sound(opened: Open, tmp_path: Path) ->
     empty.keyboard.press("Space")
     empty.keyboard.press("ArrowDown")
     empty.get_by_role("link", name="Blind test").click()
-    assert empty.get_by_text("A test needs a clip and two systems.").is_visible()
+    assert empty.get_by_text("A blind test needs at least one clip and two systems.").is_visible()
 
 
 # ---- keys and tables
 
 
-def test_keys(opened: Open) -> None:
+def test_keyboard_shortcuts_work(opened: Open) -> None:
     page = opened()
     page.keyboard.press("Space")
     wait_for_position(page, 0.05)
@@ -215,7 +215,7 @@ def test_keys(opened: Open) -> None:
     page.keyboard.press("Space")
     page.wait_for_selector(".clip.playing")
     assert "playing" in card(page, 1).get_attribute("class")
-    page.keyboard.press("ArrowDown")  # plays on in the next
+    page.keyboard.press("ArrowDown")  # plays on in the next clip
     page.wait_for_selector(".clip:nth-child(3).playing")
     assert page.locator(".clip.playing").count() == 1
     page.keyboard.press("?")
@@ -228,7 +228,7 @@ def column(table: Any, index: int) -> list[str]:
     return [row.locator("th, td").nth(index).inner_text().split("\n")[0] for row in table.locator("tbody tr").all()]
 
 
-def test_tables_sort_best_first_and_say_so(opened: Open) -> None:
+def test_tables_sort_the_best_first(opened: Open) -> None:
     page = opened()
     summary = page.locator(".summary table")
     assert column(summary, 0) == list(SYSTEMS)
@@ -244,27 +244,27 @@ def test_tables_sort_best_first_and_say_so(opened: Open) -> None:
     assert (column(table, 3), heads.nth(3).get_attribute("aria-sort")) == (["0.100", "0.400"], "ascending")
     for _ in range(2):
         heads.nth(2).get_by_role("button").click()
-        assert column(table, 2) == ["3.50", "\N{EN DASH}"]  # what has no score is last in both directions
+        assert column(table, 2) == ["3.50", "\N{EN DASH}"]  # a missing score is last in both directions
     assert heads.nth(3).get_attribute("aria-sort") is None
     assert "higher is better\nITU-T P.862.2" in heads.nth(2).get_by_role("button").get_attribute("title")
 
 
-def test_clips_are_ordered_by_score(opened: Open) -> None:
+def test_clips_can_be_sorted_by_score(opened: Open) -> None:
     page = opened()
     names = page.locator(".clip h3")
     assert names.all_inner_texts() == list(CLIPS)
-    page.get_by_label("Order").select_option("worst STOI")
+    page.get_by_label("Sort by").select_option("worst STOI")
     assert names.all_inner_texts() == ["two", "three", CLIPS[0]]
-    page.locator(".of select").select_option(SYSTEMS[1])
+    page.locator(".by-system select").select_option(SYSTEMS[1])
     assert names.all_inner_texts() == [CLIPS[0], "two", "three"]
-    page.get_by_label("Order").select_option("name")
+    page.get_by_label("Sort by").select_option("name")
     assert names.all_inner_texts() == [CLIPS[0], "three", "two"]
 
 
 # ---- looks
 
 
-def test_light_and_dark(opened: Open) -> None:
+def test_colours_are_light_or_dark(opened: Open) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     light, dark = opened(color_scheme="light"), opened(color_scheme="dark")
     colours = light.evaluate(ground), dark.evaluate(ground)
@@ -275,7 +275,7 @@ def test_light_and_dark(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("view", ["", "#blind"])
-def test_a_phone_shows_it_without_scrolling_sideways(opened: Open, view: str) -> None:
+def test_a_phone_needs_no_sideways_scrolling(opened: Open, view: str) -> None:
     page = opened(at=view, width=360)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     if view:
@@ -284,11 +284,12 @@ def test_a_phone_shows_it_without_scrolling_sideways(opened: Open, view: str) ->
 
 
 @pytest.mark.parametrize("view", ["", "#blind"])
-def test_controls_have_names(opened: Open, view: str) -> None:
+def test_all_controls_have_accessible_names(opened: Open, view: str) -> None:
     nameless = """[...document.querySelectorAll("button, input, select, a[href], img, dialog, [role=group]")]
-      .filter((one) =>
-      !(one.getAttribute("aria-label") || one.getAttribute("aria-labelledby") || one.alt || one.textContent.trim() ||
-        [...(one.labels ?? [])].some((label) => label.textContent.trim()))).map((one) => one.outerHTML)"""
+      .filter((node) =>
+      !(node.getAttribute("aria-label") || node.getAttribute("aria-labelledby") || node.alt ||
+        node.textContent.trim() ||
+        [...(node.labels ?? [])].some((label) => label.textContent.trim()))).map((node) => node.outerHTML)"""
     page = opened(at=view)
     assert page.locator("button, input, select, a").count() > 10
     assert page.evaluate(nameless) == []

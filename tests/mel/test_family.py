@@ -1,12 +1,15 @@
-"""One spectral model for every mel definition of its frames."""
+"""One spectral vocoder for every mel definition with its frames."""
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from support.corpus import voice, write_corpus, write_recipe
+from support.messages import Messages
 from support.runs import assert_same_checkpoint, checkpoint
 from support.runs import train as run_training
 from support.vocoders import new_vocoder
@@ -15,7 +18,7 @@ from wavegen.blocks import Context
 from wavegen.checkpoint import load_state, save_state
 from wavegen.commands import evaluate, synth, train
 from wavegen.errors import CheckpointError, MelError
-from wavegen.mel import LogMel, MelFamily, mel_definition, profile, save_mel
+from wavegen.mel import LogMel, MelFamily, MelSpec, open_mel, profile, save_mel
 from wavegen.vocoders.spectral import SpectralVocoder
 
 OWN = profile("bigvgan-24k")
@@ -28,8 +31,8 @@ AT_OWN_RATE = {
 }
 
 
-def a_vocoder(**options) -> SpectralVocoder:
-    """Small, with the output layers that start at zero filled."""
+def a_vocoder(**options: Any) -> SpectralVocoder:
+    """A small vocoder, whose output layers, which start at zero, are filled."""
     torch.manual_seed(0)
     vocoder = new_vocoder("spectral", OWN, channels=16, layers=2, synthesis_iterations=0, any_mel=True, **options)
     for layer in (vocoder.magnitude, vocoder.phase):
@@ -40,8 +43,13 @@ def a_vocoder(**options) -> SpectralVocoder:
 FINE = LogMel(OWN.replace(n_fft=512, win_length=512, hop_length=64, n_mels=64, f_max_hz=7000))
 
 
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The error of a command."""
+    return capsys.readouterr().err.splitlines()[-1]
+
+
 def lag_samples(found: torch.Tensor, wanted: torch.Tensor) -> int:
-    """By how much ``found`` [1, samples] comes later, in steps of 64 samples."""
+    """How much later ``found`` [1, samples] is than ``wanted``, in steps of 64 samples."""
     length = min(found.shape[-1], wanted.shape[-1])
     found, wanted = FINE(found[:, :length])[..., 32:-32], FINE(wanted[:, :length])
     distance = [
@@ -51,22 +59,22 @@ def lag_samples(found: torch.Tensor, wanted: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize("spec", AT_OWN_RATE.values(), ids=AT_OWN_RATE)
-def test_the_model_speaks_from_every_profile_in_time_with_the_recording(spec):
-    gate = (np.arange(24000) // 2000 % 3 > 0) + 0.01  # onsets to tell the time by
+def test_the_vocoder_is_in_time_with_the_recording_for_every_profile(spec: MelSpec) -> None:
+    gate = (np.arange(24000) // 2000 % 3 > 0) + 0.01  # onsets show the lag
     sound = torch.from_numpy(voice(1.0) * gate).float()[None]
     vocoder = a_vocoder(refinement_iterations=8)
     for layer in (vocoder.magnitude, vocoder.phase):
-        torch.nn.init.zeros_(layer.weight)  # Griffin-Lim from the magnitude that explains the mel
+        torch.nn.init.zeros_(layer.weight)  # so that it is Griffin-Lim from the inverted mel
     mel = LogMel(spec)(sound)
     heard = vocoder.for_mel(spec).synthesize(mel)
     assert heard.shape[-1] == spec.frames(sound.shape[-1]) * spec.hop_length
     assert lag_samples(heard, sound) == 0
-    # With the other framing it would be half a hop off, and this test would see it.
+    # The other framing is half a hop off, and this test sees it.
     other = spec.replace(center=not spec.center)
     assert lag_samples(vocoder.for_mel(other).synthesize(mel), sound) == (128 if spec.center else -128)
 
 
-def test_readers_share_the_weights_and_leave_the_vocoder_as_it_was():
+def test_readers_share_the_weights_and_leave_the_vocoder_unchanged() -> None:
     vocoder = a_vocoder()
     before = vocoder.synthesize(torch.zeros(1, 100, 8) - 4)
     reader = vocoder.for_mel(AT_OWN_RATE["vocos"])
@@ -78,35 +86,36 @@ def test_readers_share_the_weights_and_leave_the_vocoder_as_it_was():
 
 
 @pytest.mark.parametrize("padding", ["causal", "same"])
-def test_readers_stream_what_they_synthesise(padding):
+def test_readers_stream_what_they_synthesise(padding: str) -> None:
     vocoder = a_vocoder(padding=padding, refinement_iterations=0).double()
     reader = vocoder.for_mel(AT_OWN_RATE["diffwave"])
     assert isinstance(reader.context, Context)
     mel = torch.rand(2, 80, 40, dtype=torch.float64)
-    state, pieces = reader.initial_state(2), []
-    for piece in mel.split([1, 7, 12, 20], dim=-1):
-        samples, state = reader.step(piece, state)
-        pieces.append(samples)
-    pieces.append(reader.flush(state))
-    torch.testing.assert_close(torch.cat(pieces, dim=-1), reader.synthesize(mel), atol=1e-12, rtol=0)
+    state = reader.initial_state(2)
+    chunks = []
+    for chunk in mel.split([1, 7, 12, 20], dim=-1):
+        samples, state = reader.step(chunk, state)
+        chunks.append(samples)
+    chunks.append(reader.flush(state))
+    torch.testing.assert_close(torch.cat(chunks, dim=-1), reader.synthesize(mel), atol=1e-12, rtol=0)
 
 
-def test_a_state_goes_on_with_its_reader_alone(tmp_path):
+def test_a_saved_state_continues_only_with_its_own_reader(tmp_path: Path, messages: Messages) -> None:
     vocoder, path = a_vocoder(), tmp_path / "stream.safetensors"
     reader = vocoder.for_mel(OWN.replace(center=True))
     save_state(path, reader, reader.initial_state(1))
     assert len(load_state(path, reader)) == len(reader.initial_state(1))
-    with pytest.raises(CheckpointError, match="is of a stream of mels of another definition"):
+    with messages.refused(CheckpointError):
         load_state(path, vocoder)
     reader.synthesis_iterations += 1
-    with pytest.raises(CheckpointError, match="is of a stream with more or fewer iterations"):
+    with messages.refused(CheckpointError):
         load_state(path, reader)
     save_state(path, vocoder, vocoder.initial_state(1)[:-1])
-    with pytest.raises(CheckpointError, match="is of another version of wavegen, or of another engine"):
+    with messages.refused(CheckpointError):
         load_state(path, vocoder)
 
 
-def test_statistics_and_logarithm_change_nothing_beyond_rounding():
+def test_statistics_and_logarithm_change_nothing_beyond_rounding() -> None:
     vocoder, sound = a_vocoder().double(), torch.from_numpy(voice(0.3))[None]
     plain = OWN.replace(n_mels=80)
     dressed = plain.replace(log="log10", gain=20.0, bias=-20.0, mean=tuple(range(80)), std=(3.0,) * 80)
@@ -123,46 +132,53 @@ def test_statistics_and_logarithm_change_nothing_beyond_rounding():
         ({"f_max_hz": 4000}, "f_max_hz is 4000, not 7600 or more"),
         ({"floor": 0.01}, "floor is 0.01, not up to 0.0001"),
         ({"magnitude_eps": 1e-4}, "magnitude_eps is 0.0001, not up to 1e-08"),
-        ({"clip": (-5.0, 3.0)}, r"clip is \(-5.0, 3.0\), not one that leaves speech as it is"),
-        ({"clip": (-20.0, -4.0)}, r"clip is \(-20.0, -4.0\), not one that leaves speech as it is"),
+        ({"clip": (-5.0, 3.0)}, r"clip is \(-5.0, 3.0\), not a range that leaves speech unchanged"),
+        ({"clip": (-20.0, -4.0)}, r"clip is \(-20.0, -4.0\), not a range that leaves speech unchanged"),
     ],
 )
-def test_what_is_outside_the_family_is_refused_by_name(change, named):
+def test_a_definition_outside_the_family_is_refused_by_field(change: dict, named: str) -> None:
     with pytest.raises(MelError, match=named):
         a_vocoder().for_mel(OWN.replace(**change))
 
 
-def test_the_family_is_of_the_vocoders_own_definition_whichever_it_reads():
+def test_readers_keep_the_family_of_the_vocoders_own_definition() -> None:
     vocoder = a_vocoder()
     reader = vocoder.for_mel(AT_OWN_RATE["pwg"])
     assert reader.family == vocoder.family == MelFamily(OWN)
     assert reader.for_mel(OWN).mel == OWN
 
 
-def test_a_definition_outside_its_own_family_is_refused_before_training(tmp_path, capsys):
+def test_an_own_definition_outside_the_limits_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], messages: Messages
+) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
     assert run_training(recipe, tmp_path / "run", "vocoder.any_mel=true", "mel.n_mels=40") == 2
-    assert "cannot have this one: n_mels is 40, not 64 to 160; change the definition" in capsys.readouterr().err
+    messages.check(error := last_line(capsys))
+    assert "n_mels is 40, not 64 to 160" in error
 
 
-def test_segments_can_be_mirrored_by_the_centred_definitions_too(tmp_path, capsys):
+def test_segments_must_be_long_enough_for_centred_definitions_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], messages: Messages
+) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
     settings = ["mel=bigvgan-44k", "training.stft_resolutions=[[256,64]]", "training.segment_frames=2"]
     assert run_training(recipe, tmp_path / "own", *settings) == 0
     assert run_training(recipe, tmp_path / "all", *settings, "vocoder.any_mel=true") == 2
-    assert "2 frames (1024 samples) are too short" in (error := capsys.readouterr().err)
-    assert "give at least 3" in error
+    messages.check(last_line(capsys))
 
 
-def test_a_vocoder_of_one_definition_begins_one_of_all(tmp_path, capsys):
+def test_training_for_all_definitions_starts_from_a_vocoder_of_one_but_does_not_resume_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], messages: Messages
+) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
     assert run_training(recipe, tmp_path / "own") == 0
     assert run_training(recipe, tmp_path / "all", "vocoder.any_mel=true", f"init={tmp_path / 'own'}") == 0
-    assert run_training(recipe, tmp_path / "own", "vocoder.any_mel=true", "training.steps=9") == 2  # but resumes none
-    assert "begun with other settings (vocoder.any_mel: False -> True)" in capsys.readouterr().err
+    assert run_training(recipe, tmp_path / "own", "vocoder.any_mel=true", "training.steps=9") == 2
+    messages.check(error := last_line(capsys))
+    assert "vocoder.any_mel" in error
 
 
-def test_a_vocoder_of_one_definition_refuses_all_others():
+def test_a_vocoder_of_one_definition_refuses_all_others() -> None:
     vocoder = new_vocoder("spectral", OWN, channels=16, layers=2)
     assert vocoder.for_mel(OWN) is vocoder
     with pytest.raises(MelError, match="center is True, not False"):
@@ -170,7 +186,7 @@ def test_a_vocoder_of_one_definition_refuses_all_others():
 
 
 @pytest.mark.parametrize("name", ["bigvgan-24k", "hifigan-22k", "wavegen-16k", "nsf-44k"])
-def test_drawn_definitions_are_of_the_family_depend_on_the_step_alone_and_cover_it(name):
+def test_drawn_definitions_belong_to_the_family_cover_it_and_depend_on_the_step_alone(name: str) -> None:
     family = MelFamily(profile(name))
     drawn = [family.draw(step) for step in range(200)]
     for spec in drawn:
@@ -180,7 +196,7 @@ def test_drawn_definitions_are_of_the_family_depend_on_the_step_alone_and_cover_
         assert len({getattr(spec, field) for spec in drawn}) > 1, field
 
 
-def test_training_draws_definitions_and_resumes_bit_for_bit(tmp_path):
+def test_training_draws_definitions_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
     settings = ["training.decay=constant", "training.adversarial={start_step: 2}", "training.segment_frames=24"]
     assert run_training(recipe, tmp_path / "own", *settings) == 0
@@ -193,7 +209,9 @@ def test_training_draws_definitions_and_resumes_bit_for_bit(tmp_path):
         assert_same_checkpoint(checkpoint(tmp_path / "whole", 8), checkpoint(tmp_path / "own", 8))
 
 
-def test_predicted_mels_are_not_passed_over_in_silence(tmp_path, capsys):
+def test_predicted_mels_are_refused_for_training_on_all_definitions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], messages: Messages
+) -> None:
     corpus = write_corpus(tmp_path / "corpus", clips=3)
     recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
     (tmp_path / "pairs.tsv").write_text(
@@ -201,10 +219,13 @@ def test_predicted_mels_are_not_passed_over_in_silence(tmp_path, capsys):
     )
     overrides = [f"data.manifest={tmp_path / 'pairs.tsv'}", "vocoder.any_mel=true"]
     assert run_training(recipe, tmp_path / "run", *overrides) == 2
-    assert "vocoder.any_mel: trains on mels of drawn definitions" in capsys.readouterr().err
+    messages.check(error := last_line(capsys))
+    assert "vocoder.any_mel" in error
 
 
-def test_synth_reads_what_the_file_states(tmp_path, capsys):
+def test_synth_reads_the_definition_that_the_file_states(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], messages: Messages
+) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
     run, spec = tmp_path / "run", AT_OWN_RATE["vocos"]
     assert train.main([str(recipe), "vocoder.any_mel=true", "training.steps=2", "--out", str(run)]) == 0
@@ -212,7 +233,7 @@ def test_synth_reads_what_the_file_states(tmp_path, capsys):
     (tmp_path / "mels").mkdir()
     save_mel(tmp_path / "mels" / "stated.npz", mel, spec)
     np.save(tmp_path / "bare.npy", mel)
-    assert mel_definition(tmp_path / "mels" / "stated.npz") == spec
+    assert open_mel(tmp_path / "mels" / "stated.npz").definition == spec
     model = ["--model", str(run)]
     assert synth.main([str(tmp_path / "mels" / "stated.npz"), str(tmp_path / "a.wav"), *model]) == 0
     assert synth.main([str(tmp_path / "bare.npy"), str(tmp_path / "b.wav"), "--profile", "vocos-24k", *model]) == 0
@@ -220,20 +241,20 @@ def test_synth_reads_what_the_file_states(tmp_path, capsys):
 
     ours = LogMel(OWN)(torch.from_numpy(voice(0.5)).float()[None])[0].numpy()
     save_mel(tmp_path / "other.npz", ours, OWN)
-    np.save(tmp_path / "other.npy", ours)  # states nothing, so it is of the model's own
+    np.save(tmp_path / "other.npy", ours)  # states no definition, so it has the model's own
     for other in ("other.npz", "other.npy"):
         beside = tmp_path / "mels" / other
         (tmp_path / other).rename(beside)
         capsys.readouterr()
         assert synth.main([str(tmp_path / "mels"), str(tmp_path / "out"), *model]) == 2
-        error = capsys.readouterr().err
-        assert "give mels of one definition at a time" in error
-        assert "differs from" in error
+        messages.check(last_line(capsys))
         assert not (tmp_path / "out").exists()
         beside.unlink()
 
 
-def test_evaluate_scores_a_model_by_what_it_reads(tmp_path, capsys):
+def test_evaluate_scores_a_model_once_for_each_definition_that_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     corpus = write_corpus(tmp_path / "corpus", clips=4)
     recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
     run, out = tmp_path / "run", tmp_path / "out"
@@ -242,7 +263,7 @@ def test_evaluate_scores_a_model_by_what_it_reads(tmp_path, capsys):
     assert evaluate.main([*command, "--reads", "bigvgan-24k", "--reads", "vocos-24k"]) == 0
     systems = json.loads((out / "summary.json").read_text())["systems"]
     assert set(systems) == {"run@bigvgan-24k", "run@vocos-24k"}
-    (beside := tmp_path / "run@vocos-24k").mkdir()  # outputs that have a reader's name
+    (beside := tmp_path / "run@vocos-24k").mkdir()  # a folder of outputs with the same name as a reader
     for sound in corpus.glob("*.wav"):
         shutil.copy(sound, beside)
     assert evaluate.main([str(corpus), str(beside), *command[1:], "--reads", "vocos-24k"]) == 0

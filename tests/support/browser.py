@@ -1,4 +1,4 @@
-"""A real browser for the tests of the listening page: fixtures, which conftest.py offers, and questions to a page."""
+"""A real browser for the tests of the listening page: fixtures, and helpers that read the state of a page."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -38,8 +38,13 @@ def small_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, small_page: Path) -> Iterator[Open]:
-    """Open the page; whatever the test did, nothing may have gone wrong in the console or out to a network."""
-    contexts, faults, asked = [], [], []
+    """A function that opens the page; afterwards, its console must show no errors, and it must not have used a network.
+
+    With ``faulty=True``, errors in the console are expected.
+    """
+    contexts: list[Any] = []
+    faults: list[str] = []
+    requests: list[str] = []
 
     def open_page(
         path: Path = small_page, *, at: str = "", width: int = 1280, faulty: bool = False, **options: Any
@@ -48,7 +53,7 @@ def opened(browser: Any, small_page: Path) -> Iterator[Open]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requests.append(request.url))
         if not faulty:
             page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -60,30 +65,36 @@ def opened(browser: Any, small_page: Path) -> Iterator[Open]:
         assert all(page.evaluate("window.hacked") is None for page in context.pages)
         context.close()
     assert faults == []
-    assert asked
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked)
+    assert requests
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)
 
 
 def card(page: Any, index: int = 0) -> Any:
+    """The card of a clip in the comparison view."""
     return page.locator("article.clip").nth(index)
 
 
 def chosen(scope: Any) -> list[int]:
-    pressed = [one.get_attribute("aria-pressed") for one in scope.locator(".pick").all()]
+    """Indices of the sounds whose button is pressed."""
+    pressed = [button.get_attribute("aria-pressed") for button in scope.locator(".pick").all()]
     return [index for index, value in enumerate(pressed) if value == "true"]
 
 
 def position(page: Any) -> float:
+    """Position in seconds of the deck that was played last."""
     return float(page.evaluate("Deck.heard.position"))
 
 
 def wait_until(page: Any, condition: str) -> None:
-    """Playwright's own wait_for_function needs eval, which the page forbids."""
+    """Wait until a JavaScript expression is true.
+
+    Playwright's own ``wait_for_function`` needs ``eval``, which the page's security policy forbids.
+    """
     for _ in range(500):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(20)
-    pytest.fail(f"never: {condition}")
+    pytest.fail(f"did not become true: {condition}")
 
 
 def wait_for_position(page: Any, seconds: float) -> None:

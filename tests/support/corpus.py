@@ -1,15 +1,18 @@
-"""A corpus and recipes small enough to train in a second."""
+"""A corpus and recipes that are small enough to train in a second."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from wavegen.vocoders import VOCODERS
+
 RATE = 24000
 
 
 def voice(seconds: float, *, pitch_hz: float = 120.0, seed: int = 0, rate: int = RATE) -> np.ndarray:
-    """Something like speech: harmonics of a gliding pitch, syllables, a little noise; float64 within ±0.6."""
+    """Synthesise a speech-like sound: harmonics of a gliding pitch, syllables and a little noise; float64 in ±0.6."""
     random = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     pitch = pitch_hz * (1 + 0.1 * np.sin(2 * np.pi * 1.3 * time + seed))
@@ -20,29 +23,25 @@ def voice(seconds: float, *, pitch_hz: float = 120.0, seed: int = 0, rate: int =
 
 
 def write_corpus(folder: Path, *, clips: int = 6, seconds: float = 0.8) -> Path:
-    """Clips ``a0.wav``, ``a1.wav``, …, 16-bit mono at 24 kHz; the last is shorter than any segment."""
+    """Write ``a0.wav``, ``a1.wav``, …, 16-bit mono at 24 kHz; the last one is shorter than a training segment."""
     folder.mkdir(parents=True, exist_ok=True)
-    for i in range(clips):
-        length = 0.1 if i == clips - 1 else seconds
-        soundfile.write(folder / f"a{i}.wav", voice(length, pitch_hz=100 + 20 * i, seed=i), RATE)
+    for index in range(clips):
+        length = 0.1 if index == clips - 1 else seconds
+        soundfile.write(folder / f"a{index}.wav", voice(length, pitch_hz=100 + 20 * index, seed=index), RATE)
     return folder
 
 
 def write_recipe(path: Path, corpus: Path, *, vocoder: str = "spectral") -> Path:
-    """A recipe for it: a tiny model, a few steps, nothing to listen to."""
-    shapes = {
-        "spectral": "{name: spectral, channels: 16, layers: 2, refinement_iterations: 1, synthesis_iterations: 1}",
-        "wavenet": "{name: wavenet, residual_channels: 8, skip_channels: 8, hidden_channels: 16, "
-        "condition_channels: 8, cycles: 1, depth: 5}",
-        "parallel": "{name: parallel, residual_channels: 8, gate_channels: 16, skip_channels: 8, "
-        "condition_channels: 8, cycles: 1, depth: 5, weight_norm: true}",
-    }
+    """Write a recipe for a corpus: the first example of the vocoder's config, eight steps, and no listening samples."""
+    example = VOCODERS[vocoder].Config.examples()[0]
+    # JSON is YAML on one line. Defaults are left out, so that a test can add keys to the section.
+    shape = json.dumps({"name": vocoder, **example.model_dump(mode="json", exclude_defaults=True)})
     path.write_text(
         f"""
 description: tiny
 mel: bigvgan-24k
 data: {{corpus: {corpus}, held_out: "a[01]"}}
-vocoder: {shapes[vocoder]}
+vocoder: {shape}
 training:
   steps: 8
   batch_size: 4
@@ -58,3 +57,11 @@ samples: {{clips: 0}}
 """
     )
     return path
+
+
+def write_noise(*names: str, seconds: float = 0.3) -> None:
+    """Write recordings of noise that swells from silence, at 24 kHz."""
+    for seed, name in enumerate(names):
+        samples = np.random.default_rng(seed).uniform(-0.5, 0.5, round(24000 * seconds))
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(name, samples * np.linspace(0, 1, len(samples)) ** 2, 24000)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from support.corpus import write_corpus, write_recipe
+from support.corpus import write_recipe
 from support.runs import train
 
 from wavegen.audio import read_audio
@@ -15,11 +15,6 @@ from wavegen.mel import load_mel, profile
 from wavegen.training.data import Segments, read_crop
 
 MEL = profile("bigvgan-24k")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +30,15 @@ def segments(run: Path, **changes: int) -> Segments:
     return Segments(clips, MEL, **{"frames": 16, "seed": 0, **changes})
 
 
-def test_a_segment_is_a_function_of_its_place_alone(run: Path) -> None:
+def test_a_segment_depends_on_nothing_but_seed_step_and_position(run: Path) -> None:
     first, again = segments(run), segments(run)
     for _ in range(3):
         again[9, 9]  # what was read before changes nothing
-    for step, place in ((0, 0), (5, 2), (70000, 31)):
-        one, other = first[step, place], again[step, place]
-        assert one.speakers is other.speakers is None
-        assert all(torch.equal(a, b) for a, b in zip(one[:4], other[:4], strict=True))
-    different = {tuple(first[step, place].audio[0, :8].tolist()) for step in range(6) for place in range(4)}
+    for step, position in ((0, 0), (5, 2), (70000, 31)):
+        left, right = first[step, position], again[step, position]
+        assert left.speakers is right.speakers is None
+        assert all(torch.equal(a, b) for a, b in zip(left[:4], right[:4], strict=True))
+    different = {tuple(first[step, position].audio[0, :8].tolist()) for step in range(6) for position in range(4)}
     assert len(different) > 12
 
 
@@ -55,8 +50,8 @@ def test_ranks_share_the_batch_that_one_process_would_take(run: Path) -> None:
 
 
 def test_workers_read_what_one_process_reads(run: Path) -> None:
-    one, several = (list(segments(run).batches(0, 3, 4, rank=0, world=1, workers=w)) for w in (0, 2))
-    assert all(torch.equal(a.audio, b.audio) for a, b in zip(one, several, strict=True))
+    alone, together = (list(segments(run).batches(0, 3, 4, rank=0, world=1, workers=w)) for w in (0, 2))
+    assert all(torch.equal(a.audio, b.audio) for a, b in zip(alone, together, strict=True))
 
 
 def test_audio_and_mel_of_a_segment_belong_together(run: Path) -> None:
@@ -67,19 +62,18 @@ def test_audio_and_mel_of_a_segment_belong_together(run: Path) -> None:
 
 
 def test_a_clip_shorter_than_a_segment_is_padded_not_dropped(run: Path) -> None:
-    data = segments(run)
-    short = min(data.clips, key=lambda clip: clip.frames)
-    assert short.frames < data.frames
-    crop = read_crop(short, MEL, 0, data.frames)
+    tested = segments(run)
+    short = min(tested.clips, key=lambda clip: clip.frames)
+    assert short.frames < tested.frames
+    crop = read_crop(short, MEL, 0, tested.frames)
     assert crop.lengths.tolist() == [short.frames]
-    assert crop.audio.shape == (1, data.frames * 256)
+    assert crop.audio.shape == (1, tested.frames * 256)
     assert not crop.audio[:, short.frames * 256 :].any()
-    lengths = {int(data[step, place].lengths) for step in range(60) for place in range(4)}
+    lengths = {int(tested[step, position].lengths) for step in range(60) for position in range(4)}
     assert short.frames in lengths
 
 
 def test_only_the_segment_is_read_from_the_file(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-
     asked: list[int] = []
     original = soundfile.SoundFile.read
 

@@ -1,18 +1,14 @@
-"""The loss guard: steps that are no numbers are skipped, the third in a row is undone at a lower learning rate."""
+"""The loss guard: steps with a NaN loss or gradient are skipped; the third in a row is undone at a lower rate."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from support.corpus import write_corpus, write_recipe
-from support.runs import assert_same_checkpoint, checkpoint, rows, train
+from support.messages import Messages
+from support.runs import assert_same_checkpoint, checkpoint, rows, train, train_in_two_processes
 from support.vocoders import new_vocoder
 
 from wavegen.checkpoint import load_checkpoint
@@ -20,27 +16,24 @@ from wavegen.corpora.manifest import Clip, read_manifest
 from wavegen.mel import profile
 from wavegen.training import data
 from wavegen.training.config import TrainingConfig
+from wavegen.training.data import Segments
 from wavegen.training.guard import skip
-from wavegen.training.objectives import AdversarialObjective, Losses, Objective, ReconstructionObjective
+from wavegen.training.objectives import (
+    AdversarialObjective,
+    Losses,
+    Objective,
+    ReconstructionObjective,
+)
 from wavegen.training.state import TrainingState
 from wavegen.vocoders import Vocoder
 
+MEL = profile("bigvgan-24k")
 CONSTANT = "training.decay=constant"
 NAN = float("nan")
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, corpus: Path) -> Path:
-    return write_recipe(tmp_path / "r.yaml", corpus)
-
-
 class Poison:
-    """Makes chosen steps of training no numbers, in chosen attempts at them; counts the attempts."""
+    """Makes the loss of chosen steps NaN, in the first attempts at them; counts the attempts."""
 
     def __init__(
         self,
@@ -55,7 +48,7 @@ class Poison:
 
         def forward(objective: Objective, batch: data.Batch, *, step: int = 0) -> Losses:
             parts = original(objective, batch, step=step)
-            if torch.is_grad_enabled():  # validation is left alone
+            if torch.is_grad_enabled():  # not in validation
                 self.attempts[step + 1] += 1
                 if step + 1 in steps and self.attempts[step + 1] <= attempts:
                     return self.spoil(objective.vocoder, parts)
@@ -68,7 +61,7 @@ class Poison:
 
 
 class PoisonedGradient(Poison):
-    """The loss is a number, its gradient is not."""
+    """The loss is finite, its gradient is NaN."""
 
     def spoil(self, vocoder: Vocoder, parts: Losses) -> Losses:
         weight = next(vocoder.parameters()).flatten()[0]
@@ -76,18 +69,13 @@ class PoisonedGradient(Poison):
 
 
 def clips_of_step(run: Path, step: int) -> list[str]:
-    """What the step after ``step - 1`` others reads, by the segments themselves."""
+    """Names of the clips in the batch of the step after ``step - 1`` others."""
     clips = [clip for clip in read_manifest(run / "features/manifest.tsv", Clip) if clip.split == "train"]
-    ends = torch.tensor([clip.frames for clip in clips]).cumsum(0)
-    names = []
-    for place in range(4):
-        random = np.random.Generator(np.random.Philox(key=np.array([0, (step - 1) << 24 | place], dtype=np.uint64)))
-        names.append(clips[int((ends <= int(random.integers(int(ends[-1])))).sum())].name)
-    return names
+    return Segments(clips, MEL, frames=16, seed=0).names(step - 1, 4)
 
 
 @pytest.mark.parametrize("kind", [Poison, PoisonedGradient])
-def test_a_step_that_is_no_number_is_skipped_and_recorded(
+def test_a_step_with_a_nan_loss_or_gradient_is_skipped_and_recorded(
     tmp_path: Path, recipe: Path, kind: type[Poison], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     kind(monkeypatch, {3, 6})
@@ -99,21 +87,18 @@ def test_a_step_that_is_no_number_is_skipped_and_recorded(
     assert [row["clips"] for row in skipped] == [clips_of_step(run, 3), clips_of_step(run, 6)]
     names = ", ".join(clips_of_step(run, 3)[:3])
     wrong = ", ".join(skipped[0]["wrong"])
-    assert f"step 3: not finite: {wrong}; skipped (clips {names}, …)\n" in capsys.readouterr().out
+    assert f"step 3 skipped: NaN or infinite {wrong} (clips {names}, …)\n" in capsys.readouterr().out
     assert [row["step"] for row in rows(run, "train")] == [1, 2, 4, 5, 7, 8]
     assert not rows(run, "rollback")
     tensors, header = load_checkpoint(checkpoint(run, 8))
     assert (header["step"], header["rollbacks"]) == (8, 0)
     assert tensors["optimizer.0.step"] == 6
     assert all(value.isfinite().all() for value in tensors.values())
-    # At step 6 a checkpoint was due; one is good where its step was taken.
-    assert not checkpoint(run, 6).exists()
+    assert not checkpoint(run, 6).exists()  # it was due, but its step was skipped
 
 
-def test_a_skip_touches_neither_weights_nor_averages_nor_optimisers() -> None:
-    state = TrainingState(
-        new_vocoder("spectral", profile("bigvgan-24k"), channels=4, layers=1), TrainingConfig(steps=9)
-    )
+def test_a_skip_touches_neither_weights_nor_ema_weights_nor_optimisers() -> None:
+    state = TrainingState(new_vocoder("spectral", MEL, channels=4, layers=1), TrainingConfig(steps=9))
     for step in range(2):
         for parameter in state.vocoder.parameters():
             parameter.grad = torch.full_like(parameter, NAN if step else 1.0)
@@ -126,7 +111,7 @@ def test_a_skip_touches_neither_weights_nor_averages_nor_optimisers() -> None:
     assert all(torch.equal(before[name], value) for name, value in state.tensors().items())
 
 
-def test_the_clip_at_fault_is_among_the_names(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clip_with_a_nan_is_named(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = data.read_crop
 
     def read_crop(clip: Clip, *arguments: Any) -> data.Batch:
@@ -142,25 +127,25 @@ def test_the_clip_at_fault_is_among_the_names(tmp_path: Path, recipe: Path, monk
     assert len(skipped) + len(rows(run, "train")) == 10
 
 
-def test_two_in_a_row_are_not_three(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_skips_in_a_row_do_not_go_back(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Poison(monkeypatch, {3, 4, 6, 7})
     assert train(recipe, tmp_path / "run") == 0
     assert len(rows(tmp_path / "run", "skipped")) == 4
     assert not rows(tmp_path / "run", "rollback")
 
 
-def test_the_third_in_a_row_goes_back_to_the_last_good_checkpoint_at_half_the_rate(
+def test_the_third_skip_in_a_row_goes_back_to_the_last_good_checkpoint_at_half_the_rate(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     poison, run = Poison(monkeypatch, {5, 6, 7}), tmp_path / "run"
     assert train(recipe, run, CONSTANT) == 0
-    assert "3 such steps in a row: back to step 4, with the learning rate times 0.5\n" in capsys.readouterr().out
+    assert "3 steps skipped in a row: back to step 4, with 0.5 times the learning rate\n" in capsys.readouterr().out
     assert [poison.attempts[step] for step in range(1, 9)] == [1, 1, 1, 1, 2, 2, 2, 1]
     (row,) = rows(run, "rollback")
     assert (row["step"], row["from_step"], row["learning_rate_factor"]) == (4, 7, 0.5)
     assert [(s["step"], s["clips"]) for s in row["skipped"]] == [(n, clips_of_step(run, n)) for n in (5, 6, 7)]
     rates = {row["step"]: row["learning_rate"] for row in rows(run, "train")}
-    assert list(rates) == list(range(1, 9))  # each step once: what was undone is not told twice
+    assert list(rates) == list(range(1, 9))  # each step once: the rows of undone steps are dropped
     assert [rates[step] / rates[4] for step in (5, 6, 7, 8)] == [0.5] * 4
     assert load_checkpoint(checkpoint(run, 8))[1]["rollbacks"] == 1
     assert load_checkpoint(checkpoint(run, 8))[0]["optimizer.0.step"] == 8
@@ -169,7 +154,7 @@ def test_the_third_in_a_row_goes_back_to_the_last_good_checkpoint_at_half_the_ra
 def test_a_rollback_undoes_the_steps_since_the_checkpoint(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps 5 and 6 were taken before the trouble: undone, they are taken anew from the weights of step 4."""
+    """Steps 5 and 6 were taken before the skips: they are undone, and taken again from the weights of step 4."""
     settings = (CONSTANT, "training.checkpoint_every=4", "training.steps=10")
     Poison(monkeypatch, {7, 8, 9})
     assert train(recipe, tmp_path / "a", *settings) == 0
@@ -212,7 +197,7 @@ def test_a_run_killed_just_after_a_rollback_keeps_the_lower_rate(
     with monkeypatch.context() as patch:
         patch.setattr(TrainingState, "take_step", dies)
         assert train(recipe, killed, *settings) == 130
-    assert train(recipe, killed, *settings) == 0  # the poison is used up: only the checkpoint knows of it
+    assert train(recipe, killed, *settings) == 0  # no step is spoilt any more: only the checkpoint has the lower rate
     assert_same_checkpoint(checkpoint(whole, 8), checkpoint(killed, 8))
     assert len(rows(killed, "rollback")) == 1
 
@@ -243,22 +228,11 @@ def test_a_rollback_lowers_the_rate_of_the_discriminators_too(
     Poison(monkeypatch, {5, 6, 7}, kind=AdversarialObjective)
     assert train(recipe, tmp_path / "run", CONSTANT, ADVERSARIAL) == 0
     assert [step for step, _ in rates] == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert [[after / before for after, before in zip(of, rates[3][1], strict=True)] for _, of in rates[4:]] == [
-        [0.5, 0.5]
-    ] * 4
+    for _, lowered in rates[4:]:
+        assert [after / before for after, before in zip(lowered, rates[3][1], strict=True)] == [0.5, 0.5]
 
 
-def test_discriminators_that_are_no_numbers_are_not_saved() -> None:
-    config = TrainingConfig(steps=9, adversarial={"periods": (2,), "period_channels": (4,), "resolutions": ()})
-    state = TrainingState(new_vocoder("spectral", profile("bigvgan-24k"), channels=4, layers=1), config)
-    assert state.is_finite()
-    assert state.discriminators is not None
-    with torch.no_grad():
-        next(state.discriminators.parameters()).flatten()[0] = NAN
-    assert not state.is_finite()
-
-
-def test_means_in_the_log_begin_anew_after_a_rollback(
+def test_means_in_the_log_do_not_count_undone_steps(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps 5 and 6 were taken, undone, and taken again: a mean over both attempts would differ."""
@@ -274,7 +248,7 @@ def test_means_in_the_log_begin_anew_after_a_rollback(
 def test_a_validation_after_a_skip_is_never_the_best(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No checkpoint is written then, so there would be no best one to find."""
+    """No checkpoint is saved after a skip, so none could be the best."""
     Poison(monkeypatch, {4})
     run = tmp_path / "run"
     assert train(recipe, run, "training.steps=5", "training.checkpoint_every=1") == 0
@@ -295,43 +269,28 @@ def test_a_run_whose_last_step_was_skipped_can_be_extended(
     assert [row["step"] for row in rows(run, "train")] == [*range(1, 8), 9]
 
 
-def test_a_log_without_a_checkpoint_begins_anew(tmp_path: Path, recipe: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "log.jsonl").write_text('{"step": 3, "kind": "train"}\n')
-    assert train(recipe, run) == 0
-    assert [row["step"] for row in rows(run, "train")] == list(range(1, 9))
-
-
 def test_without_a_checkpoint_to_go_back_to_training_stops(
-    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, messages: Messages, capsys: Any
 ) -> None:
     Poison(monkeypatch, {1, 2, 3})
     assert train(recipe, tmp_path / "run") == 2
-    assert capsys.readouterr().err == (
-        "wavegen-train: error: step 3: 3 steps in a row were not finite (gradient_norm, loss), and there is no "
-        f"checkpoint to go back to; look at the clips of the rows 'skipped' in {tmp_path}/run/log.jsonl, or start "
-        "anew with a lower training.learning_rate\n"
-    )
+    messages.check(capsys.readouterr().err)
     assert [row["step"] for row in rows(tmp_path / "run", "skipped")] == [1, 2, 3]
 
 
-def test_the_third_rollback_is_not_made(
-    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_training_stops_instead_of_a_third_rollback(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, messages: Messages, capsys: Any
 ) -> None:
     poison, run = Poison(monkeypatch, {5, 6, 7}, attempts=9), tmp_path / "run"
     assert train(recipe, run) == 2
-    error = capsys.readouterr().err
-    assert "step 7: 3 steps in a row were not finite (gradient_norm, loss), after going back 2 times;" in error
+    messages.check(capsys.readouterr().err)
     assert poison.attempts[7] == 3
     assert [row["learning_rate_factor"] for row in rows(run, "rollback")] == [0.5, 0.25]
     assert not (run / "model.safetensors").exists()
     assert max(path.name for path in (run / "checkpoints").iterdir()) == checkpoint(run, 4).name
 
 
-def test_weights_that_are_no_numbers_are_not_saved(
-    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nan_weights_are_not_saved(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, broken = TrainingState.take_step, []
 
     def breaks(state: TrainingState) -> None:
@@ -349,8 +308,8 @@ def test_weights_that_are_no_numbers_are_not_saved(
     assert all(v.isfinite().all() for v in load_checkpoint(run / "model.safetensors")[0].values())
 
 
-def test_weights_that_are_no_numbers_do_not_become_a_model(
-    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_nan_weights_do_not_become_a_model(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, messages: Messages, capsys: Any
 ) -> None:
     original = TrainingState.take_step
 
@@ -362,27 +321,11 @@ def test_weights_that_are_no_numbers_do_not_become_a_model(
 
     monkeypatch.setattr(TrainingState, "take_step", breaks)
     assert train(recipe, tmp_path / "run") == 2
-    assert "step 8: some weights are no numbers; the checkpoint before is kept" in capsys.readouterr().err
+    messages.check(capsys.readouterr().err)
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
-def test_a_validation_that_is_no_number_is_never_the_best(
-    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = ReconstructionObjective.forward
-
-    def forward(objective: ReconstructionObjective, batch: data.Batch, *, step: int = 0) -> Losses:
-        parts = original(objective, batch, step=step)
-        wrong = step == 4 and not torch.is_grad_enabled()
-        return {**parts, "loss": parts["loss"] * NAN} if wrong else parts
-
-    monkeypatch.setattr(ReconstructionObjective, "forward", forward)
-    run = tmp_path / "run"
-    assert train(recipe, run) == 0
-    assert load_checkpoint(run / "checkpoints/best.safetensors")[1]["step"] == 8
-
-
-# Poisons one process alone, and there the loss alone, whose gradient stays a number: only talking can tell the other.
+# Spoils the loss of one process, whose gradient stays finite: the other process can only know by communication.
 ONE_OF_TWO = """
 import os, sys, torch
 from wavegen.commands.train import main
@@ -402,16 +345,10 @@ sys.exit(main(sys.argv[1:]))
 def test_processes_agree_on_what_is_skipped_and_undone(tmp_path: Path, recipe: Path) -> None:
     script, run = tmp_path / "one_of_two.py", tmp_path / "run"
     script.write_text(ONE_OF_TWO)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script),
-        str(recipe), "--out", str(run), "--device", "cpu",
-    ]  # fmt: skip
-    result = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, capture_output=True, timeout=300, check=False
-    )
+    result = train_in_two_processes(recipe, run, script=script)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("step 2: not finite: a loss elsewhere; skipped (clips ") == 1
-    assert result.stdout.count("3 such steps in a row: back to step 4,") == 1
+    assert result.stdout.count("step 2 skipped: NaN or infinite a loss in another process (clips ") == 1
+    assert result.stdout.count("3 steps skipped in a row: back to step 4,") == 1
     assert [row["step"] for row in rows(run, "skipped")] == [2]
     assert [row["step"] for row in rows(run, "rollback")] == [4]
     assert [row["step"] for row in rows(run, "train")] == [1, 3, 4, 5, 6, 7, 8]

@@ -1,22 +1,35 @@
-"""What training minimises: distances, likelihood, what discriminators say, and what is not counted."""
+"""Objectives: the losses of a batch, what is not counted, and which network learns from which loss."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from support.corpus import voice
-from support.vocoders import new_vocoder
+from support.runs import SMALL
+from support.vocoders import new_vocoder, tiny_vocoder
+from torch import Tensor, nn
 
 from wavegen.mel import LogMel, profile
-from wavegen.training.config import TrainingConfig
+from wavegen.training.config import AdversarialConfig, TrainingConfig
 from wavegen.training.data import Batch
+from wavegen.training.discriminators import (
+    Discriminators,
+)
 from wavegen.training.losses import (
-    LogMelDistance,
-    MultiScaleMelDistance,
-    deception_loss,
     discriminator_loss,
     feature_matching_loss,
+    generator_loss,
 )
-from wavegen.training.objectives import LikelihoodObjective, ReconstructionObjective, past_samples
+from wavegen.training.objectives import (
+    AdversarialObjective,
+    LikelihoodObjective,
+    ReconstructionObjective,
+    build_objective,
+    past_samples,
+    shortest_segment,
+)
+from wavegen.training.state import TrainingState
 from wavegen.vocoders import VOCODERS, AutoregressiveVocoder
 
 MEL = profile("bigvgan-24k")
@@ -40,18 +53,8 @@ def with_nan_padding(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize("name", sorted(VOCODERS))
 def test_padding_reaches_neither_loss_nor_gradient(name: str) -> None:
-    torch.manual_seed(0)
-    shape = {
-        "spectral": {"channels": 8, "layers": 1},
-        "wavenet": {"cycles": 1, "depth": 3, "residual_channels": 4},
-        "parallel": {"cycles": 1, "depth": 3, "residual_channels": 4},
-    }
-    vocoder = new_vocoder(name, MEL, **shape[name])
-    objective = (
-        LikelihoodObjective(vocoder)
-        if isinstance(vocoder, AutoregressiveVocoder)
-        else ReconstructionObjective(vocoder, MEL, TrainingConfig(steps=1))
-    )
+    vocoder = tiny_vocoder(name, spec=MEL)
+    objective = build_objective(vocoder, TrainingConfig(steps=1))
     batch = random_batch([12, 5], [0, 0])
     clean = objective(batch)["loss"]
     dirty = objective(with_nan_padding(batch))["loss"]
@@ -73,20 +76,6 @@ def test_samples_without_their_past_are_not_counted() -> None:
     torch.testing.assert_close(from_the_start, -log_prob.mean())
 
 
-def test_reconstruction_of_the_recording_itself_costs_nothing() -> None:
-    class Perfect(torch.nn.Module):
-        audio, family = random_batch([12], [0]).audio, None
-
-        def forward(self, mel: torch.Tensor, mask: torch.Tensor, speakers: torch.Tensor | None) -> torch.Tensor:
-            return self.audio
-
-    objective = ReconstructionObjective(Perfect(), MEL, TrainingConfig(steps=1))  # type: ignore[arg-type]
-    assert objective(random_batch([12], [0]))["loss"] == 0
-    Perfect.audio = Perfect.audio * 0.5
-    halved = objective(random_batch([12], [0]))
-    assert float(halved["mel"]) == pytest.approx(np.log(2), rel=1e-3)
-
-
 def test_the_likelihood_of_padding_is_not_counted() -> None:
     vocoder = new_vocoder("wavenet", MEL, cycles=1, depth=3, residual_channels=4)
     batch = random_batch([12, 5], [0, 0])
@@ -95,58 +84,161 @@ def test_the_likelihood_of_padding_is_not_counted() -> None:
     torch.testing.assert_close(LikelihoodObjective(vocoder)(batch)["loss"], expected)
 
 
-REAL = [torch.tensor([[2.0, 0.5]]), torch.tensor([-1.0])]
-FAKE = [torch.tensor([[-3.0, 0.25]]), torch.tensor([0.5])]
+def test_reconstruction_of_the_recording_itself_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = ReconstructionObjective(tiny_vocoder("spectral", spec=MEL), TrainingConfig(steps=1))
+    batch = random_batch([12], [0])
+    monkeypatch.setattr(objective.vocoder, "forward", lambda *_, **__: batch.audio)
+    assert objective(batch)["loss"] == 0
+    monkeypatch.setattr(objective.vocoder, "forward", lambda *_, **__: batch.audio * 0.5)
+    assert float(objective(batch)["mel"]) == pytest.approx(np.log(2), rel=1e-3)
 
 
-def test_hinge_and_least_squares_are_the_published_equations() -> None:
-    # max(0, 1 - real) + max(0, 1 + fake), the mean over patches, then over the two discriminators
-    assert discriminator_loss("hinge", REAL, FAKE) == ((0 + 0.5) / 2 + (0 + 1.25) / 2 + 2 + 1.5) / 2
-    assert deception_loss("hinge", FAKE) == ((4 + 0.75) / 2 + 0.5) / 2
-    # (real - 1)² + fake²
-    assert discriminator_loss("least-squares", REAL, FAKE) == ((1 + 0.25) / 2 + (9 + 0.0625) / 2 + 4 + 0.25) / 2
-    assert deception_loss("least-squares", FAKE) == ((16 + 0.5625) / 2 + 0.25) / 2
+@pytest.mark.parametrize("adversarial", [None, SMALL])
+@pytest.mark.parametrize("name", sorted(VOCODERS))
+def test_the_shortest_segments_have_a_loss(name: str, adversarial: AdversarialConfig | None) -> None:
+    """Validation may use one frame for a likelihood, which counts every sample from the start of a clip."""
+    vocoder = tiny_vocoder(name, spec=MEL)
+    config = TrainingConfig(steps=1, adversarial=adversarial)
+    objective = build_objective(vocoder, config, None if adversarial is None else Discriminators(adversarial))
+    shortest = shortest_segment(vocoder, config)
+    assert objective.shortest_validation_segment == (1 if isinstance(vocoder, AutoregressiveVocoder) else shortest)
+    for frames, start in ((shortest, 40), (objective.shortest_validation_segment, 0)):
+        losses = objective(random_batch([frames], [start], frames))
+        assert all(loss.isfinite() for loss in losses.values())
+        assert losses["loss"] > 0
 
 
-def test_feature_matching_is_relative_to_the_recording_item_by_item() -> None:
-    real = [[torch.tensor([[1.0, -3.0], [8.0, 0.0]]), torch.tensor([[[4.0]], [[1.0]]])], [torch.tensor([[0.5], [0.5]])]]
-    fake = [[torch.tensor([[2.0, -3.0], [8.0, 1.0]]), torch.tensor([[[5.0]], [[1.0]]])], [torch.tensor([[0.5], [0.0]])]]
-    expected = np.mean([(0.5 / 2 + 0.5 / 4) / 2, (1 / 4 + 0) / 2, (0 + 0.5 / 0.5) / 2])
-    assert float(feature_matching_loss(real, fake)) == pytest.approx(expected)
-    tenfold = [[[10 * layer for layer in layers] for layers in maps] for maps in (real, fake)]
-    torch.testing.assert_close(feature_matching_loss(*tenfold), feature_matching_loss(real, fake))
-    halves = [
-        feature_matching_loss(*([[x[i : i + 1] for x in layers] for layers in maps] for maps in (real, fake)))
-        for i in (0, 1)
-    ]
-    torch.testing.assert_close(torch.stack(halves).mean(), feature_matching_loss(real, fake))
-    assert feature_matching_loss(real, real) == 0
-    silence, whisper = [[torch.zeros(1, 3)]], [[torch.full((1, 3), 1e-4)]]
-    assert feature_matching_loss(silence, silence) == 0
-    assert float(feature_matching_loss(silence, whisper)) == pytest.approx(0.01)
+# --- adversarial training -----------------------------------------------------------------------------------------
 
 
-def test_mels_at_several_scales_are_compared_alike() -> None:
-    distance = MultiScaleMelDistance(24000, ((512, 40), (128, 20)))
-    real, generated = (torch.tensor(voice(0.2, seed=seed), dtype=torch.float32)[None] for seed in (0, 1))
-    expected = []
-    for n_fft, bins in ((512, 40), (128, 20)):
-        spec = MEL.replace(n_fft=n_fft, win_length=n_fft, hop_length=n_fft // 4, n_mels=bins)
-        expected.append(float((LogMel(spec)(generated) - LogMel(spec)(real)).abs().mean()))
-    assert float(distance(generated, real)) == pytest.approx(np.mean(expected), rel=1e-5)
-    assert distance(real, real) == 0
-    vocoder = new_vocoder("spectral", MEL, channels=4, layers=1)
-    chosen = ReconstructionObjective(vocoder, MEL, TrainingConfig(steps=1, mel_scales=((512, 40), (128, 20))))
-    assert float(chosen.distance(generated, real)["mel"]) == pytest.approx(np.mean(expected), rel=1e-5)
-    assert isinstance(ReconstructionObjective(vocoder, MEL, TrainingConfig(steps=1)).mel_distance, LogMelDistance)
+def adversarial_objective(**changes: Any) -> AdversarialObjective:
+    torch.manual_seed(0)
+    adversarial = SMALL.model_copy(update=changes)
+    config = TrainingConfig(steps=9, adversarial=adversarial)
+    built = build_objective(new_vocoder("spectral", MEL, channels=4, layers=1), config, Discriminators(adversarial))
+    assert isinstance(built, AdversarialObjective)
+    return built
 
 
-@pytest.mark.parametrize("scale", [(510, 40), (64, 33), (100, 20)])
-def test_impossible_scales_are_refused(scale: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="mel_scales"):
-        TrainingConfig(steps=1, mel_scales=(scale,))
+def voiced_batch(frames: int = 16) -> Batch:
+    audio = torch.tensor(np.stack([voice(frames * 256 / 24000, seed=i) for i in range(2)]), dtype=torch.float32)
+    return Batch(audio, LogMel(MEL)(audio)[:, :, :frames], torch.tensor([frames, frames]), torch.tensor([0, 0]))
 
 
-def test_impossible_resolutions_are_refused() -> None:
-    with pytest.raises(ValueError, match="hop 512 is not shorter than n_fft 256"):
-        TrainingConfig(steps=1, stft_resolutions=((256, 512),))
+def gradients(module: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("kind", ["hinge", "least-squares"])
+def test_the_parts_of_the_loss_follow_from_the_discriminators_outputs(kind: Any) -> None:
+    tested, given = adversarial_objective(loss=kind, weight=0.7, feature_weight=1.3), voiced_batch()
+    parts = tested(given)
+    generated = tested.vocoder(given.mel).detach()
+    real, fake = tested.discriminators(given.audio), tested.discriminators(generated)
+    logits = [[output.logits for output in outputs] for outputs in (real, fake)]
+    maps = [[output.features for output in outputs] for outputs in (real, fake)]
+    torch.testing.assert_close(parts["adversarial"], generator_loss(kind, logits[1]))
+    torch.testing.assert_close(parts["discriminator_loss"], discriminator_loss(kind, *logits))
+    torch.testing.assert_close(parts["feature_matching"], feature_matching_loss(*maps))
+    for name, members in (("real_score", logits[0]), ("fake_score", logits[1])):
+        assert float(parts[name]) == pytest.approx(np.mean([float(x.detach().mean()) for x in members]), rel=1e-5)
+    reconstruction = tested.reconstruction(given)["loss"]
+    torch.testing.assert_close(parts["reconstruction"], reconstruction)
+    torch.testing.assert_close(
+        parts["loss"], reconstruction + 0.7 * parts["adversarial"] + 1.3 * parts["feature_matching"]
+    )
+
+
+def test_each_side_learns_from_its_own_loss_alone() -> None:
+    tested = adversarial_objective()
+    tested(voiced_batch())["loss"].backward()
+    assert gradients(tested.vocoder)
+    assert not gradients(tested.discriminators)
+    tested.vocoder.zero_grad()
+    tested(voiced_batch())["discriminator_loss"].backward()
+    assert len(gradients(tested.discriminators)) == len(list(tested.discriminators.parameters()))
+    assert not gradients(tested.vocoder)
+    # The generator loss moves the vocoder, not only the reconstruction.
+    with_them, without = (adversarial_objective(weight=weight, feature_weight=0.0) for weight in (1e3, 1e-9))
+    for variant in (with_them, without):
+        variant(voiced_batch())["loss"].backward()
+    pairs = zip(gradients(with_them.vocoder), gradients(without.vocoder), strict=True)
+    assert any(not torch.allclose(a, b, rtol=0.1) for a, b in pairs)
+
+
+def test_feature_matching_moves_the_vocoder_through_the_feature_maps() -> None:
+    with_it, without = (adversarial_objective(weight=1e-9, feature_weight=weight) for weight in (1e3, 0.0))
+    for variant in (with_it, without):
+        variant(voiced_batch())["loss"].backward()
+    pairs = zip(gradients(with_it.vocoder), gradients(without.vocoder), strict=True)
+    assert any(not torch.allclose(a, b, rtol=0.1) for a, b in pairs)
+
+
+def test_a_step_passes_through_the_vocoder_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tested, passes = adversarial_objective(), []
+    original = tested.vocoder.forward
+    monkeypatch.setattr(tested.vocoder, "forward", lambda *a, **kw: passes.append(1) or original(*a, **kw))
+    tested(voiced_batch())
+    assert passes == [1]
+
+
+def test_before_the_start_step_there_is_only_reconstruction() -> None:
+    tested = adversarial_objective(start_step=3)
+    before, at = tested(voiced_batch(), step=2), tested(voiced_batch(), step=3)
+    assert set(before) == {"loss", "mel", "stft", "reconstruction"}
+    assert torch.equal(before["loss"], tested.reconstruction(voiced_batch())["loss"])
+    assert {"discriminator_loss", "adversarial", "feature_matching", "real_score", "fake_score"} <= set(at)
+    assert torch.equal(at["reconstruction"], before["reconstruction"])
+
+
+def test_discriminators_learn_to_tell_recordings_from_generated_sound() -> None:
+    torch.manual_seed(0)
+    config = TrainingConfig(
+        steps=60, warmup_steps=1, decay="constant", learning_rate=5e-3, adversarial=SMALL, ema_decay=0.0
+    )
+    state = TrainingState(new_vocoder("spectral", MEL, channels=4, layers=1), config)
+    state.vocoder.requires_grad_(False)
+    tested, given = build_objective(state.vocoder, config, state.discriminators), voiced_batch()
+    losses = []
+    for _ in range(60):
+        state.zero_gradients()
+        parts = tested(given)
+        parts["discriminator_loss"].backward()
+        state.clip_gradients()
+        state.take_step()
+        losses.append(float(parts["discriminator_loss"].detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    assert parts["real_score"] > parts["fake_score"] + 0.5
+
+
+def test_padding_with_discriminators_reaches_neither_loss_nor_gradient() -> None:
+    tested, given = adversarial_objective(), voiced_batch()
+    lengths = torch.tensor([16, 9])
+    mel, audio = given.mel.clone(), given.audio.clone()
+    audio[1, 9 * 256 :] = 0
+    mel[1, :, 9:] = 0
+    clean = tested(Batch(audio, mel, lengths, given.starts))
+    mel[1, :, 9:] = float("nan")
+    dirty = tested(Batch(audio, mel, lengths, given.starts))
+    assert torch.equal(clean["loss"], dirty["loss"])
+    torch.autograd.backward([dirty["loss"], dirty["discriminator_loss"]])
+    assert all(
+        gradient.isfinite().all()
+        for module in (tested.vocoder, tested.discriminators)
+        for gradient in gradients(module)
+    )
+
+
+def test_steps_of_a_kind_run_the_same_computation() -> None:
+    """Discriminators begin at a step; drawn mel definitions differ from step to step."""
+    config = TrainingConfig(steps=1)
+    state = TrainingState(new_vocoder("spectral", MEL, channels=4, layers=1), config)
+    assert build_objective(state.vocoder, config).kind(0) == build_objective(state.vocoder, config).kind(9)
+    config = TrainingConfig(steps=9, adversarial=SMALL.model_copy(update={"start_step": 3}))
+    state = TrainingState(new_vocoder("spectral", MEL, channels=4, layers=1), config)
+    objective = build_objective(state.vocoder, config, state.discriminators)
+    assert objective.kind(0) == objective.kind(2) != objective.kind(3) == objective.kind(8)
+    family = new_vocoder("spectral", MEL, channels=4, layers=1, any_mel=True)
+    drawn = build_objective(family.train(), config, state.discriminators)
+    assert len({drawn.kind(step) for step in range(9)}) == 9
+    assert len({build_objective(family.eval(), config, state.discriminators).kind(step) for step in range(3)}) == 1

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from support.commands import Refused
 from support.corpus import RATE, voice, write_recipe
+from support.messages import Messages
 from support.runs import assert_same_checkpoint, checkpoint, train
 from support.vocoders import SPEC, tiny_mel, tiny_vocoder, vocoder_config, write_model
 
@@ -17,7 +19,7 @@ from wavegen.checkpoint import load_checkpoint, load_state, load_vocoder, save_c
 from wavegen.commands import evaluate, synth
 from wavegen.corpora.manifest import Clip, Recording, read_manifest, speaker_table
 from wavegen.errors import CheckpointError, ConfigError, DataError
-from wavegen.mel import save_mel
+from wavegen.mel import open_mel, save_mel
 from wavegen.recipe import load_recipe
 from wavegen.synthesis import synthesize, synthesize_files
 from wavegen.training.data import read_crop
@@ -92,42 +94,33 @@ def test_only_one_speaker_need_not_be_named() -> None:
     assert torch.equal(vocoder.synthesize(mel_of()), vocoder.synthesize(mel_of(), speaker="ann"))
 
 
-@pytest.mark.parametrize(
-    ("speaker", "message"),
-    [
-        ("boob", "unknown speaker 'boob'; did you mean 'bob'? known are ann, bob, cy"),
-        ("zed", "unknown speaker 'zed'; known are ann, bob, cy"),
-        (None, "a model of 3 speakers; name one of ann, bob, cy"),
-        (["ann", "bob"], "2 speakers for 1 items; give one for all, or one each"),
-    ],
-)
+@pytest.mark.parametrize("speaker", ["boob", "zed", None, ["ann", "bob"]], ids=str)
 @ALL
-def test_a_speaker_who_cannot_be_meant_is_refused(name: str, speaker: Any, message: str) -> None:
+def test_a_speaker_who_is_unknown_or_missing_is_refused(name: str, speaker: Any, messages: Messages) -> None:
     vocoder = speaking(name)
     for refusing in (
         lambda: vocoder.synthesize(mel_of(), speaker=speaker),
         lambda: vocoder.initial_state(1, speaker=speaker),
     ):
-        with pytest.raises(ConfigError) as caught:
+        with messages.refused(ConfigError):
             refusing()
-        assert str(caught.value) == message
 
 
 @ALL
-def test_a_speaker_for_a_model_without_any_is_refused(name: str) -> None:
+def test_a_speaker_for_a_model_without_any_is_refused(name: str, messages: Messages) -> None:
     plain = tiny_vocoder(name)
     for refusing in (lambda: plain.synthesize(mel_of(), speaker="ann"), lambda: plain.initial_state(1, speaker="ann")):
-        with pytest.raises(ConfigError, match="speaker 'ann' given to a model without speakers; leave it out"):
+        with messages.refused(ConfigError):
             refusing()
-    with pytest.raises(ConfigError, match="speakers= given to a vocoder without any; leave them out"):
+    with messages.refused(ConfigError):
         loss_of(plain, [0, 0])
-    with pytest.raises(ConfigError, match="a vocoder of several speakers; give speakers=, indices of ann, bob, cy"):
+    with messages.refused(ConfigError):
         loss_of(speaking(name), None)
 
 
-def test_a_table_that_cannot_be_is_refused() -> None:
+def test_a_table_that_cannot_be_is_refused(messages: Messages) -> None:
     for names, channels in ((NAMES, 0), (("ann", "ann"), 3)):
-        with pytest.raises(ConfigError, match="give each a name of its own, and channels such as 32"):
+        with messages.refused(ConfigError):
             tiny_vocoder("spectral", speakers=names, speaker_channels=channels)
 
 
@@ -179,7 +172,7 @@ def test_a_stream_that_waited_in_a_file_goes_on_in_its_voices(name: str, changes
 # ---- commands
 
 
-def test_synth_speaks_as_who_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_synth_speaks_as_the_speaker_that_is_named(messages: Messages, refused: Refused) -> None:
     write_model(Path("model.safetensors"), "spectral", speakers=NAMES, speaker_channels=3)
     for i in (1, 2):
         save_mel(f"mels/{i}.npz", tiny_mel(20 * i), SPEC)
@@ -191,20 +184,14 @@ def test_synth_speaks_as_who_is_named(capsys: pytest.CaptureFixture[str]) -> Non
     assert np.abs(expected - synthesize(vocoder, tiny_mel(20), speaker="ann")).max() > 1e-2
     for path in ("one.wav", "all/1.wav"):
         np.testing.assert_allclose(soundfile.read(path, dtype="float32")[0], expected, rtol=0, atol=1e-5)
-    capsys.readouterr()
-    for extra, message in {
-        (): "a model of 3 speakers; name one of ann, bob, cy",
-        ("--speaker", "anne"): "unknown speaker 'anne'; did you mean 'ann'? known are ann, bob, cy",
-    }.items():
-        assert synth.main(["mels", "none", *arguments, *extra]) == 2
-        assert capsys.readouterr().err == f"wavegen-synth: error: {message}\n"
-    assert not Path("none").exists()
-    with pytest.raises(ConfigError, match="unknown speaker 'dan'"):
-        synthesize_files(vocoder, [(Path("mels/1.npz"), Path("none/1.wav"))], speaker="dan")
+    for extra in ((), ("--speaker", "anne")):
+        refused(synth.main, "mels", "none", *arguments, *extra)
+    with messages.refused(ConfigError):
+        synthesize_files(vocoder, [(open_mel("mels/1.npz"), Path("none/1.wav"))], speaker="dan")
     assert not Path("none").exists()
 
 
-def test_evaluate_lets_the_model_speak_as_the_folder_of_each_recording(capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_takes_the_speaker_from_the_folder_of_each_recording(refused: Refused) -> None:
     write_model(Path("model/model.safetensors"), "spectral", speakers=NAMES, speaker_channels=3)
     write_model(Path("plain/model.safetensors"), "spectral")
     for path in ("real/ann/x.wav", "real/cy/x.wav"):
@@ -213,7 +200,7 @@ def test_evaluate_lets_the_model_speak_as_the_folder_of_each_recording(capsys: p
 
     def made(*arguments: str) -> list[np.ndarray]:
         assert evaluate.main(["real", *arguments, "--jobs", "1"]) == 0
-        return [soundfile.read(f"evaluation/audio/model/{who}/x.wav")[0] for who in ("ann", "cy")]
+        return [soundfile.read(f"evaluation/audio/model/{speaker}/x.wav")[0] for speaker in ("ann", "cy")]
 
     both = ["--model", "model", "--model", "plain"]
     ann, cy = made(*both)
@@ -221,21 +208,11 @@ def test_evaluate_lets_the_model_speak_as_the_folder_of_each_recording(capsys: p
     as_cy, also_as_cy = made(*both, "--speaker", "cy")
     np.testing.assert_array_equal(as_cy, cy)
     np.testing.assert_array_equal(also_as_cy, cy)
-    capsys.readouterr()
-    for arguments, message in {
-        ("real", *both, "--speaker", "zed"): "unknown speaker 'zed'; known are ann, bob, cy",
-        ("real", *both[2:], "--speaker", "cy"): "speaker 'cy' for no model that knows any; leave it out",
-        ("real/cy/x.wav", "--model", "model"): None,
-    }.items():
-        assert evaluate.main([*arguments, "--jobs", "1", "--out", "other"]) == (2 if message else 0)
-        assert not message or capsys.readouterr().err == f"wavegen-evaluate: error: {message}\n"
-        assert not message or not Path("other").exists()
+    for arguments in (("real", *both, "--speaker", "zed"), ("real", *both[2:], "--speaker", "cy")):
+        refused(evaluate.main, *arguments, "--jobs", "1", "--out", "other")
+    assert evaluate.main(["real/cy/x.wav", "--model", "model", "--jobs", "1", "--out", "other"]) == 0
     Path("real/ann").rename("real/dan")
-    assert evaluate.main(["real", *both, "--out", "third"]) == 2
-    assert capsys.readouterr().err == (
-        "wavegen-evaluate: error: --speaker: dan/x lies in dan, which is none of the model's speakers; "
-        "give one of ann, bob, cy, or put each recording in a folder of its speaker's name\n"
-    )
+    refused(evaluate.main, "real", *both, "--out", "third")
 
 
 @ALL
@@ -247,38 +224,27 @@ def test_bench_measures_any_speaker(name: str) -> None:
 
 
 def recordings(*named: str) -> list[Recording]:
-    """``speaker/name`` in the training split, ``speaker/name!`` held back."""
+    """``speaker/name`` in the training split, ``speaker/name!`` in the validation split."""
     return [
         Recording(name.rstrip("!"), Path(name), "valid" if name.endswith("!") else "train", None, name.split("/")[0])
         for name in named
     ]
 
 
-def test_the_table_is_of_those_who_are_trained_on() -> None:
+def test_the_table_has_the_speakers_of_the_training_clips(messages: Messages) -> None:
     assert speaker_table(recordings("b/2", "a/1", "b/3", "a/2!")) == ("a", "b")
-    for rows, message in (
-        (
-            recordings("a/1", "/2", "/3!"),
-            "data.speakers: 2 of 3 recordings have no speaker: /2, /3; put each in a folder",
-        ),
-        (recordings("a/1", "a/2!"), "data.speakers: all speak as 'a'; set it to false for one speaker"),
-        (
-            recordings("a/1", "b/2", "c/3!"),
-            "data.held_out: 1 of the speakers held back have nothing to train on: c; hold back some recordings of each",
-        ),
-    ):
-        with pytest.raises(DataError) as caught:
-            speaker_table(rows)
-        assert str(caught.value).startswith(message)
+    for names in (("a/1", "/2", "/3!"), ("a/1", "a/2!"), ("a/1", "b/2", "c/3!")):
+        with messages.refused(DataError):
+            speaker_table(recordings(*names))
 
 
-def test_a_clip_of_a_speaker_who_is_missing_from_the_table_is_refused() -> None:
+def test_a_clip_of_a_speaker_who_is_missing_from_the_table_is_refused(messages: Messages) -> None:
     soundfile.write("a.wav", voice(0.5, rate=SPEC.sample_rate_hz), SPEC.sample_rate_hz)
     save_mel("a.npz", tiny_mel(250), SPEC)
     clip = Clip("x/a", "train", 4000, 250, Path("a.wav"), Path("a.npz"), "bob")
     assert read_crop(clip, SPEC, 0, 8, ("ann", "bob")).speakers.tolist() == [1]
     assert read_crop(clip, SPEC, 0, 8).speakers is None
-    with pytest.raises(ConfigError, match="unknown speaker 'bob'; known are ann, cy"):
+    with messages.refused(ConfigError):
         read_crop(clip, SPEC, 0, 8, ("ann", "cy"))
 
 
@@ -412,10 +378,10 @@ def test_a_recipe_needs_both_the_names_and_their_channels() -> None:
         )
 
 
-def test_names_that_are_no_list_are_a_damaged_file() -> None:
+def test_names_that_are_no_list_are_a_damaged_file(messages: Messages) -> None:
     path = write_model(Path("model.safetensors"))
     tensors, header = load_checkpoint(path)
     save_checkpoint(path, tensors, {key: value for key, value in header.items() if key != "format"} | {"speakers": 3})
-    with pytest.raises(CheckpointError, match="holds no vocoder"):
+    with messages.refused(CheckpointError):
         load_vocoder(path)
     assert json.loads(json.dumps(vocoder_config("spectral")))["speaker_channels"] == 0

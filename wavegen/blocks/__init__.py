@@ -1,16 +1,17 @@
-"""The building blocks, for wavegen's own vocoders and for other projects. Imports torch and nothing else.
+"""The building blocks of wavegen's vocoders, also for use in other projects. Of other packages they need only torch.
 
-Everything takes and returns tensors ``[batch, channels, time]``, declares how much it reads around each step
-(``context``), and streams where it is causal (``initial_state``, ``step``).
+Layers take and return tensors ``[batch, channels, time]``. Each declares how many steps it reads around an output step
+(``context``), and a causal layer can run chunk by chunk (``initial_state``, ``step``). A streaming state is a tensor, a
+tuple with a tensor per layer, or a named tuple of tensors; ``step`` returns a new one and leaves the old one unchanged.
 """
 
 from wavegen.blocks.conv import (
     Context,
     DilatedConv1d,
+    LayerStates,
     Padding,
     apply_weight_norm,
     fold_weight_norm,
-    masked,
 )
 from wavegen.blocks.geometry import (
     causal_padding,
@@ -19,7 +20,8 @@ from wavegen.blocks.geometry import (
     receptive_field,
     same_padding,
 )
-from wavegen.blocks.istft import InverseSTFT, griffin_lim, griffin_lim_context
+from wavegen.blocks.istft import InverseSTFT, InverseSTFTState, griffin_lim, griffin_lim_context
+from wavegen.blocks.masks import frame_mask, masked, sample_mask
 from wavegen.blocks.residual import (
     DilatedStack,
     GatedResidualBlock,
@@ -27,6 +29,7 @@ from wavegen.blocks.residual import (
     SeparableResidualBlock,
     exponential_dilations,
 )
+from wavegen.blocks.transforms import complex_magnitude, reflect_pad
 from wavegen.blocks.upsample import HoldUpsampler, StagedUpsampler, small_factors
 
 __all__ = [
@@ -36,20 +39,26 @@ __all__ = [
     "GatedResidualBlock",
     "HoldUpsampler",
     "InverseSTFT",
+    "InverseSTFTState",
+    "LayerStates",
     "Padding",
     "ResidualBlock",
     "SeparableResidualBlock",
     "StagedUpsampler",
     "apply_weight_norm",
     "causal_padding",
+    "complex_magnitude",
     "effective_kernel_size",
     "exponential_dilations",
     "fold_weight_norm",
+    "frame_mask",
     "griffin_lim",
     "griffin_lim_context",
     "masked",
     "output_size",
     "receptive_field",
+    "reflect_pad",
     "same_padding",
+    "sample_mask",
     "small_factors",
 ]

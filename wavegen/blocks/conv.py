@@ -1,4 +1,4 @@
-"""The dilated convolution under every block: causal or same-padded, whole or streamed."""
+"""The dilated convolution inside every block: causal or same-padded, whole or streamed."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -9,17 +9,20 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from wavegen.blocks.geometry import padding_for
+from wavegen.blocks.masks import masked
 from wavegen.errors import StreamingError
 
-Padding = Literal["causal", "same"]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
+Padding = Literal["causal", "same"]
+LayerStates = tuple[Tensor, ...]
+"""The streaming states of layers that run one after another, one per layer, in their order."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """Input steps read before (left) and after (right) the output step itself.
+    """Input steps that a layer reads before (left) and after (right) the output step itself.
 
-    Contexts add along a stack; a causal layer is one with ``right == 0``.
+    Contexts add up along a stack. A causal layer has ``right == 0``.
     """
 
     left: int = 0
@@ -30,14 +33,14 @@ class Context:
 
     @property
     def receptive_field(self) -> int:
-        """Input steps that one output step reads, itself included."""
+        """Input steps that one output step reads, including its own."""
         return self.left + 1 + self.right
 
 
 class DilatedConv1d(nn.Conv1d):
     """1-D convolution with stride 1 whose output has as many steps as its input.
 
-    Missing context is zeros::
+    Context beyond the ends of the input is zeros::
 
         causal, k 3, d 2    0 0 0 0 | x0 x1 x2 …          y0 reads only x0
         same,   k 3, d 2        0 0 | x0 x1 x2 … | 0 0    y0 reads x0 and x2
@@ -74,7 +77,7 @@ class DilatedConv1d(nn.Conv1d):
 
         Args:
             x: ``[batch, in_channels, time]``.
-            mask: ``[batch, 1, time]``, True where a step is real; others are read as zeros whatever they hold.
+            mask: ``[batch, 1, time]``, True where a step is real; all other steps are read as zeros.
 
         Returns:
             ``[batch, out_channels, time]``; steps outside the mask hold unspecified finite values.
@@ -87,41 +90,36 @@ class DilatedConv1d(nn.Conv1d):
         return self.weight.new_zeros(batch, self.in_channels, self.context.left)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Convolve the next piece of a sequence; ``forward`` with real left context for padding.
+        """Convolve the next chunk of a sequence: ``forward`` with the previous steps in place of the left padding.
 
         Args:
             x: ``[batch, in_channels, time]`` for any ``time``.
-            state: what ``initial_state`` or the step before returned; it is not changed.
+            state: the state that ``initial_state`` or the previous ``step`` returned; it is not changed.
 
         Returns:
             ``[batch, out_channels, time]`` and the next state.
 
         Raises:
-            StreamingError: the layer reads the future.
+            StreamingError: the layer looks ahead.
         """
         refuse_look_ahead(self)
         seen = torch.cat((state, x), dim=-1)
-        # Sliced from the front: `seen[..., -left:]` would be everything where left is 0.
+        # Sliced from the front: ``seen[..., -left:]`` would be everything if left is 0.
         return self._convolve(seen), seen[..., seen.shape[-1] - self.context.left :]
 
     def _convolve(self, seen: Tensor) -> Tensor:
-        if seen.shape[-1] < self.context.receptive_field:  # a piece of no steps gives none
+        if seen.shape[-1] < self.context.receptive_field:  # an empty chunk gives no output
             return seen.new_zeros(seen.shape[0], self.out_channels, 0)
         return super().forward(seen)
 
 
-def masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """``x`` with zeros outside ``mask``. Selected, not multiplied: 0 × NaN is NaN."""
-    return x if mask is None else torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
-
-
 def refuse_look_ahead(layer: nn.Module) -> None:
-    """Raise StreamingError where ``layer.context.right > 0``: such a layer has no exact causal state."""
+    """Raise StreamingError if ``layer.context.right > 0``: such a layer has no exact causal state."""
     if layer.context.right > 0:  # type: ignore[union-attr,operator]
         raise StreamingError(
             f"reads {layer.context.right} steps ahead, so it cannot step",  # type: ignore[union-attr]
             where=type(layer).__name__,
-            remedy="build it with padding='causal', or stream the whole vocoder, which adds the look-ahead",
+            remedy="build it with padding='causal', or stream the whole vocoder, which handles the look-ahead",
         )
 
 
@@ -134,10 +132,10 @@ def apply_weight_norm(module: AnyModule) -> AnyModule:
 
 
 def fold_weight_norm(module: AnyModule) -> AnyModule:
-    """Replace weight normalisation by the plain weights it stands for; the output changes only by rounding.
+    """Replace weight normalisation by the plain weights that it computes; the output changes only by rounding.
 
-    Do it once before synthesis: recomputing the norm costs more than half of every autoregressive step. A folded
-    module has plain ``weight`` keys, so loading weights saved before folding raises instead of being ignored.
+    Fold once before synthesis: recomputing the norm takes more than half the time of every autoregressive step. A
+    folded module has plain ``weight`` keys, so it refuses weights saved before folding instead of ignoring them.
     """
     for layer in list(module.modules()):
         if parametrize.is_parametrized(layer, "weight"):

@@ -1,115 +1,105 @@
 """Sizes and paddings of dilated convolutions, for any number of dimensions.
 
-A kernel of ``k`` taps ``d`` steps apart spans ``d * (k - 1) + 1`` steps::
+A kernel of ``k`` taps that are ``d`` steps apart spans ``d * (k - 1) + 1`` steps::
 
     k = 3, d = 2      x . x . x      spans 5
 
-Every function takes an int (one dimension) or tuples of ints (one entry a dimension; ints among the arguments
-hold for all of them), so that 1-D vocoder stacks and 2-D discriminators share one set of formulas.
+Arguments are ints for one dimension, or tuples with one entry per dimension; an int beside tuples holds for every
+dimension. So 1-D vocoder stacks and 2-D discriminators share one set of formulas.
 """
 
-from collections.abc import Iterable
-from typing import TypeVar, overload
+from collections.abc import Iterable, Iterator
+from typing import Any, overload
 
 from wavegen.errors import ConfigError
 
-T = TypeVar("T")
-Pair = tuple[int, int]
+Ints = int | tuple[int, ...]
+LeftRight = tuple[int, int]
 
 
 @overload
 def effective_kernel_size(kernel_size: int, dilation: int = 1) -> int: ...
 @overload
-def effective_kernel_size(
-    kernel_size: int | tuple[int, ...], dilation: int | tuple[int, ...] = 1
-) -> int | tuple[int, ...]: ...
-def effective_kernel_size(
-    kernel_size: int | tuple[int, ...], dilation: int | tuple[int, ...] = 1
-) -> int | tuple[int, ...]:
+def effective_kernel_size(kernel_size: Ints, dilation: Ints = 1) -> Ints: ...
+def effective_kernel_size(kernel_size: Ints, dilation: Ints = 1) -> Ints:
     """Steps that a dilated kernel spans: ``dilation * (kernel_size - 1) + 1``.
 
     Raises:
         ConfigError: a kernel or dilation below 1, or tuples of different lengths.
     """
-    dimensions = _dimensions(kernel_size, dilation)
-    if dimensions is not None:
-        kernels, dilations = _spread(kernel_size, dimensions), _spread(dilation, dimensions)
-        return tuple(effective_kernel_size(k, d) for k, d in zip(kernels, dilations, strict=True))
-    assert isinstance(kernel_size, int)
-    assert isinstance(dilation, int)
-    _at_least_one(kernel_size=kernel_size, dilation=dilation)
-    return dilation * (kernel_size - 1) + 1
+    if isinstance(kernel_size, int) and isinstance(dilation, int):
+        _require_positive(kernel_size=kernel_size, dilation=dilation)
+        return dilation * (kernel_size - 1) + 1
+    return tuple(effective_kernel_size(k, d) for k, d in _per_dimension(kernel_size, dilation))
 
 
 @overload
-def output_size(size: int, kernel_size: int, *, stride: int = 1, padding: int | Pair = 0, dilation: int = 1) -> int: ...
+def output_size(
+    size: int, kernel_size: int, *, stride: int = 1, padding: int | LeftRight = 0, dilation: int = 1
+) -> int: ...
 @overload
 def output_size(
     size: tuple[int, ...],
-    kernel_size: int | tuple[int, ...],
+    kernel_size: Ints,
     *,
-    stride: int | tuple[int, ...] = 1,
-    padding: int | tuple[int | Pair, ...] = 0,
-    dilation: int | tuple[int, ...] = 1,
+    stride: Ints = 1,
+    padding: int | tuple[int | LeftRight, ...] = 0,
+    dilation: Ints = 1,
 ) -> tuple[int, ...]: ...
-def output_size(size, kernel_size, *, stride=1, padding=0, dilation=1):  # type: ignore[no-untyped-def]
+def output_size(size: Ints, kernel_size: Any, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Ints:
     """Output steps of a convolution: ``floor((W + P_left + P_right - k_eff) / S) + 1``.
 
     Args:
-        size: input steps ``W``, or one entry a dimension.
+        size: input steps ``W``, an int or one entry per dimension.
         kernel_size: taps.
-        stride: steps between outputs, ``S``.
-        padding: steps added on *each* side, or a ``(left, right)`` pair; with a tuple for ``size``, one int or
-            one pair a dimension.
+        stride: steps ``S`` between outputs.
+        padding: steps added on *each* side, or a ``(left, right)`` pair; if ``size`` is a tuple, one int for all
+            dimensions, or one int or pair per dimension.
         dilation: steps between taps.
 
     Returns:
-        An int, or a tuple where ``size`` is one.
+        an int, or a tuple if ``size`` is a tuple.
 
     Raises:
-        ConfigError: the padded input is shorter than the kernel, or an argument is out of range.
+        ConfigError: the padded input is shorter than the kernel's span, or an argument is out of range.
     """
     if isinstance(size, tuple):
-        spread = [_spread(value, len(size)) for value in (kernel_size, stride, padding, dilation)]
-        return tuple(
-            output_size(w, k, stride=s, padding=p, dilation=d) for w, k, s, p, d in zip(size, *spread, strict=True)
-        )
-    _at_least_one(stride=stride)
+        arguments = _per_dimension(size, kernel_size, stride, padding, dilation)
+        return tuple(output_size(w, k, stride=s, padding=p, dilation=d) for w, k, s, p, d in arguments)
+    _require_positive(stride=stride)
     left, right = (padding, padding) if isinstance(padding, int) else padding
-    k_eff = effective_kernel_size(kernel_size, dilation)
-    room = size + left + right - k_eff
+    span = effective_kernel_size(kernel_size, dilation)
+    room = size + left + right - span
     if room < 0:
         raise ConfigError(
-            f"an input of {size} steps padded by {left} + {right} is shorter than the kernel's span of {k_eff}",
+            f"an input of {size} steps padded by {left} + {right} is shorter than the kernel's span of {span}",
             remedy=f"give at least {size - room} steps, or pad more",
         )
     return room // stride + 1
 
 
 @overload
-def same_padding(kernel_size: int, dilation: int = 1) -> Pair: ...
+def same_padding(kernel_size: int, dilation: int = 1) -> LeftRight: ...
 @overload
-def same_padding(
-    kernel_size: int | tuple[int, ...], dilation: int | tuple[int, ...] = 1
-) -> Pair | tuple[Pair, ...]: ...
-def same_padding(kernel_size: int | tuple[int, ...], dilation: int | tuple[int, ...] = 1) -> Pair | tuple[Pair, ...]:
-    """``(left, right)`` padding that keeps the size at stride 1, a pair a dimension where tuples are given.
+def same_padding(kernel_size: Ints, dilation: Ints = 1) -> LeftRight | tuple[LeftRight, ...]: ...
+def same_padding(kernel_size: Ints, dilation: Ints = 1) -> LeftRight | tuple[LeftRight, ...]:
+    """``(left, right)`` padding that keeps the size at stride 1; one pair per dimension if a tuple is given.
 
-    A span of even length (even kernel, odd dilation) has no middle: the extra step goes right, as in torch.
+    A span of even length (even kernel, odd dilation) has no middle: the extra step goes to the right, as in torch.
     """
     spans = effective_kernel_size(kernel_size, dilation)
     if isinstance(spans, tuple):
-        return tuple(((s - 1) // 2, s // 2) for s in spans)
+        return tuple(((span - 1) // 2, span // 2) for span in spans)
     return (spans - 1) // 2, spans // 2
 
 
-def causal_padding(kernel_size: int, dilation: int = 1) -> Pair:
+def causal_padding(kernel_size: int, dilation: int = 1) -> LeftRight:
     """``(left, 0)`` padding that keeps the size at stride 1 and never reads the future."""
     return effective_kernel_size(kernel_size, dilation) - 1, 0
 
 
-def padding_for(kind: str, kernel_size: int, dilation: int = 1) -> Pair:
-    """``(left, right)`` for ``"causal"`` or ``"same"``. Raises ConfigError for anything else."""
+def padding_for(kind: str, kernel_size: int, dilation: int = 1) -> LeftRight:
+    """``(left, right)`` padding for the kind ``"causal"`` or ``"same"``. Raises ConfigError for any other kind."""
     if kind not in ("causal", "same"):
         raise ConfigError(f"padding is {kind!r}", remedy="give 'causal' or 'same'")
     return causal_padding(kernel_size, dilation) if kind == "causal" else same_padding(kernel_size, dilation)
@@ -118,32 +108,24 @@ def padding_for(kind: str, kernel_size: int, dilation: int = 1) -> Pair:
 def receptive_field(kernel_size: int, dilations: Iterable[int]) -> int:
     """Input steps that one output step of a stack of stride-1 layers reads: ``1 + (k - 1) * sum(dilations)``.
 
-    Kernel 3 with dilations 1, 2, 4 gives 3, 7, 15 after each layer. Texts in circulation print 16 for the last
-    (twice the eight they give for one side); that is wrong: 7 steps on either side and the middle are 15.
+    Kernel 3 with dilations 1, 2, 4 gives 3, 7 and 15 after each layer: 7 steps on either side of the middle. Some
+    texts print 16 for the last, which is wrong.
     """
-    return 1 + sum(effective_kernel_size(kernel_size, d) - 1 for d in dilations)
+    return 1 + sum(effective_kernel_size(kernel_size, dilation) - 1 for dilation in dilations)
 
 
-def _dimensions(*values: int | tuple[int, ...]) -> int | None:
-    """The common number of dimensions of the tuples among ``values``; None where all are ints."""
-    lengths = {len(value) for value in values if isinstance(value, tuple)}
+def _per_dimension(*arguments: Any) -> Iterator[tuple[Any, ...]]:
+    """The arguments of each dimension in turn; one that is not a tuple is the same in every dimension."""
+    lengths = sorted({len(argument) for argument in arguments if isinstance(argument, tuple)})
     if len(lengths) > 1:
         raise ConfigError(
-            f"arguments for {' and '.join(map(str, sorted(lengths)))} dimensions",
-            remedy="give one entry each",
+            f"arguments for {' and '.join(map(str, lengths))} dimensions",
+            remedy="give one entry per dimension in each tuple",
         )
-    return lengths.pop() if lengths else None
+    return zip(*(a if isinstance(a, tuple) else (a,) * lengths[0] for a in arguments), strict=True)
 
 
-def _spread(value: T | tuple[T, ...], dimensions: int) -> tuple[T, ...]:
-    if not isinstance(value, tuple):
-        return (value,) * dimensions
-    if len(value) != dimensions:
-        raise ConfigError(f"{value} has {len(value)} entries for {dimensions} dimensions", remedy="give one each")
-    return value
-
-
-def _at_least_one(**values: int) -> None:
+def _require_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}", remedy="give a whole number of at least 1")

@@ -1,4 +1,4 @@
-"""Residual blocks over dilated convolutions, and stacks of them."""
+"""Residual blocks around dilated convolutions, and stacks of blocks."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavegen.blocks.conv import Context, DilatedConv1d, Padding
+from wavegen.blocks.conv import Context, DilatedConv1d, LayerStates, Padding
 from wavegen.errors import ConfigError
-
-State = tuple[Tensor, ...]
 
 
 def exponential_dilations(cycles: int, depth: int, *, base: int = 2) -> tuple[int, ...]:
@@ -19,9 +17,9 @@ def exponential_dilations(cycles: int, depth: int, *, base: int = 2) -> tuple[in
 
 
 class ResidualBlock(nn.Module):
-    """What all blocks share: a dilated convolution, a condition added to it, then something pointwise.
+    """Base of all blocks: a dilated convolution, to which a condition is added, then a pointwise computation.
 
-    ``forward`` and ``step`` run the same computation; they differ only in where left context comes from.
+    ``forward`` and ``step`` run the same computation; they differ only in where the left context comes from.
     """
 
     channels: int
@@ -39,7 +37,7 @@ class ResidualBlock(nn.Module):
 
         Args:
             x: ``[batch, channels, time]``.
-            condition: ``[batch, condition_channels, time]``; needed where the block was built with some.
+            condition: ``[batch, condition_channels, time]``; needed if the block has condition channels.
             mask: ``[batch, 1, time]``, True where a step is real.
 
         Returns:
@@ -48,16 +46,16 @@ class ResidualBlock(nn.Module):
         return self.combine(x, self._conditioned(self.conv(x, mask), condition))
 
     def initial_state(self, batch: int) -> Tensor:
-        """State before the first step."""
+        """State before the first step: that of the dilated convolution."""
         return self.conv.initial_state(batch)
 
     def step(self, x: Tensor, state: Tensor, condition: Tensor | None = None) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Run the next piece: ``(residual, skip), state``."""
+        """Run the next chunk: ``(residual, skip), state``."""
         h, state = self.conv.step(x, state)
         return self.combine(x, self._conditioned(h, condition)), state
 
     def combine(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Make residual and skip of the block's input and its conditioned convolution, step by step."""
+        """Compute residual and skip from the block's input ``x`` and its conditioned convolution ``h``, pointwise."""
         raise NotImplementedError
 
     def _conditioned(self, h: Tensor, condition: Tensor | None) -> Tensor:
@@ -87,7 +85,7 @@ class GatedResidualBlock(ResidualBlock):
         padding: ``"causal"`` or ``"same"``.
         gate_channels: channels before the gate halves them; twice ``channels`` by default.
         skip_channels: channels of the skip output; ``channels`` by default.
-        condition_channels: channels of the condition; 0 for none.
+        condition_channels: channels of the condition; 0 for no condition.
         residual_scale: factor on the residual sum; √½ keeps its variance through a deep stack.
     """
 
@@ -106,7 +104,7 @@ class GatedResidualBlock(ResidualBlock):
         super().__init__()
         gate_channels = gate_channels or 2 * channels
         if gate_channels % 2:
-            raise ConfigError(f"gate_channels is {gate_channels}", remedy="the gate halves it: give an even number")
+            raise ConfigError(f"gate_channels is {gate_channels}, but the gate halves it", remedy="give an even number")
         self.channels = channels
         self.skip_channels = skip_channels or channels
         self.residual_scale = residual_scale
@@ -115,7 +113,7 @@ class GatedResidualBlock(ResidualBlock):
         self.output = DilatedConv1d(gate_channels // 2, channels + self.skip_channels, 1)
 
     def combine(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Gate, then mix into residual and skip."""
+        """Apply the gate, then mix its channels into residual and skip."""
         filtered, gate = h.chunk(2, dim=1)
         h = self.output(torch.tanh(filtered) * torch.sigmoid(gate))
         residual, skip = h.split((self.channels, self.skip_channels), dim=1)
@@ -123,15 +121,15 @@ class GatedResidualBlock(ResidualBlock):
 
 
 class SeparableResidualBlock(ResidualBlock):
-    """Depthwise dilated convolution, then a pointwise network: the block that learns fastest at frame rate.
+    """Depthwise dilated convolution, then a pointwise network; this block learns fastest at frame rate.
 
-    ConvNeXt's block (arXiv:2201.03545) as vocoders use it (arXiv:2306.00814), with dilation::
+    It is ConvNeXt's block (arXiv:2201.03545) as vocoders use it (arXiv:2306.00814), with dilation::
 
         x ──┬── depthwise conv ── LayerNorm over channels ── 1×1 ── GELU ── 1×1 ── × scale ──┬── skip
             │            condition 1×1 ┘                                                     │
             └────────────────────────────────────────────────────────────────────────── + ──┴── residual
 
-    The norm works on each time step alone: normalising over time would read the future.
+    The norm works on each time step separately: normalising over time would read the future.
 
     Args:
         channels: channels in and out.
@@ -139,8 +137,8 @@ class SeparableResidualBlock(ResidualBlock):
         dilation: steps between taps.
         padding: ``"causal"`` or ``"same"``.
         expansion: hidden channels as a multiple of ``channels``.
-        condition_channels: channels of the condition; 0 for none.
-        initial_scale: initial value of the learned scale per channel; 1 / layers suits a stack.
+        condition_channels: channels of the condition; 0 for no condition.
+        initial_scale: initial value of the learned scale of each channel; ``1 / layers`` suits a stack.
     """
 
     def __init__(
@@ -164,7 +162,7 @@ class SeparableResidualBlock(ResidualBlock):
         self.scale = nn.Parameter(torch.full((channels,), initial_scale))
 
     def combine(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Norm and pointwise network; the skip is what the block adds to its input."""
+        """Apply norm and pointwise network; the skip is what the block adds to its input."""
         h = self.norm(h.transpose(1, 2))
         h = self.scale * self.project(F.gelu(self.expand(h)))
         skip = h.transpose(1, 2)
@@ -172,23 +170,24 @@ class SeparableResidualBlock(ResidualBlock):
 
 
 class DilatedStack(nn.Module):
-    """Blocks one after another; their skips add up.
+    """Residual blocks in series, whose skips are summed.
 
     ``DilatedStack(GatedResidualBlock(64, dilation=d) for d in exponential_dilations(2, 10))``
 
     Args:
-        blocks: residual blocks, all of the same channel counts.
+        blocks: residual blocks, all with the same channel counts.
     """
 
     def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
         super().__init__()
         members = list(blocks)
         if not members:
-            raise ConfigError("a stack of no blocks", remedy="give at least one")
+            raise ConfigError("a stack without blocks", remedy="give at least one")
         self.blocks = nn.ModuleList(members)
-        self.channels, self.skip_channels = members[0].channels, members[0].skip_channels
+        self.channels = members[0].channels
+        self.skip_channels = members[0].skip_channels
         self.context = sum((block.context for block in members), Context())
-        # A condition enters after the first block's convolution.
+        # The condition is added after the first block's convolution, so that convolution does not widen its context.
         self.condition_context = sum((block.context for block in members[1:]), Context())
 
     def forward(self, x: Tensor, condition: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -203,26 +202,29 @@ class DilatedStack(nn.Module):
             the last block's residual ``[batch, channels, time]`` and the sum of all skips
             ``[batch, skip_channels, time]``.
         """
-        total = None  # added up on the way: kept until the end, 30 skips at sample rate are gigabytes
+        total = None  # Summed block by block: 30 skips at sample rate, kept until the end, would take gigabytes.
         for block in self._members():
             x, skip = block(x, condition, mask)
             total = skip if total is None else total + skip
         assert total is not None
         return x, total
 
-    def initial_state(self, batch: int) -> State:
-        """State before the first step, an entry a block."""
+    def initial_state(self, batch: int) -> LayerStates:
+        """States of the blocks before the first step."""
         return tuple(block.initial_state(batch) for block in self._members())
 
-    def step(self, x: Tensor, state: State, condition: Tensor | None = None) -> tuple[tuple[Tensor, Tensor], State]:
-        """Run the next piece: ``(residual, sum of skips), state``."""
-        total, after = None, []
-        for block, before in zip(self._members(), state, strict=True):
-            (x, skip), new = block.step(x, before, condition)
+    def step(
+        self, x: Tensor, state: LayerStates, condition: Tensor | None = None
+    ) -> tuple[tuple[Tensor, Tensor], LayerStates]:
+        """Run the next chunk: ``(residual, sum of skips), state``."""
+        total = None
+        next_states = []
+        for block, block_state in zip(self._members(), state, strict=True):
+            (x, skip), next_state = block.step(x, block_state, condition)
             total = skip if total is None else total + skip
-            after.append(new)
+            next_states.append(next_state)
         assert total is not None
-        return (x, total), tuple(after)
+        return (x, total), tuple(next_states)
 
     def _members(self) -> Iterator[ResidualBlock]:
-        return iter(self.blocks)  # type: ignore[arg-type]  # ModuleList is typed as a list of any modules
+        return iter(self.blocks)  # type: ignore[arg-type]  # to mypy, a ModuleList holds any modules

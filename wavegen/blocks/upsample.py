@@ -1,4 +1,4 @@
-"""From frames to samples: hold each frame, then smooth. No transposed convolution."""
+"""Upsampling from frames to samples: hold each frame, then smooth. There is no transposed convolution."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,30 +7,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavegen.blocks.conv import Context, Padding, masked, refuse_look_ahead
+from wavegen.blocks.conv import Context, LayerStates, Padding, refuse_look_ahead
 from wavegen.blocks.geometry import padding_for
+from wavegen.blocks.masks import masked, sample_mask
 from wavegen.errors import ConfigError
-
-State = tuple[Tensor, ...]
 
 
 class HoldUpsampler(nn.Module):
     """Hold each frame for ``hop_length`` samples, then smooth with one learned kernel for all channels.
 
-    With ``hop_length`` equal taps, as initialised, the result is linear interpolation::
+    With ``hop_length`` equal taps, the initial kernel, the result is linear interpolation::
 
         held   ▁▁▁▁████▁▁▁▁      smoothed   ▁▂▄▆█▆▄▂▁
 
-    A held signal is constant within a frame, so each output sample is a weighted sum of the frame itself and
-    its neighbours, and the weights are partial sums of the kernel. They are applied at frame rate: the numbers of
-    a stride-1 convolution at sample rate, for ``1 / hop_length`` of its cost.
+    A held signal is constant within a frame, so each output sample is a weighted sum of its own frame and the
+    neighbouring ones, and the weights are partial sums of the kernel. They are applied at frame rate, which gives the
+    same numbers as a stride-1 convolution at sample rate for ``1 / hop_length`` of its cost.
 
     Args:
         hop_length: samples per frame.
-        kernel_size: taps of the kernel; ``hop_length`` by default. The first meets the newest sample: it is an
-            ``nn.Conv1d`` weight from right to left.
-        padding: ``"causal"`` reads no frame after a sample's own, ``"same"`` those on either side; missing ones are
-            zeros.
+        kernel_size: taps of the kernel; ``hop_length`` by default. Tap 0 multiplies the newest sample, so the kernel
+            is an ``nn.Conv1d`` weight in reverse order.
+        padding: ``"causal"`` reads no frame after a sample's own, ``"same"`` reads frames on either side. Frames
+            beyond the ends are zeros.
     """
 
     def __init__(self, hop_length: int, *, kernel_size: int | None = None, padding: Padding = "causal") -> None:
@@ -38,9 +37,10 @@ class HoldUpsampler(nn.Module):
         self.hop_length = hop_length
         kernel_size = kernel_size or hop_length
         self.kernel = nn.Parameter(torch.full((kernel_size,), 1 / kernel_size))
-        # Sample p of frame t reads held[t * hop + p + ahead - i] through tap i: the frame that lies in.
+        # Through tap i, sample p of frame t reads held[t * hop + p + ahead - i], so it reads the frame of that sample.
         self._behind, self._ahead = padding_for(padding, kernel_size)
-        taps, phases = torch.arange(kernel_size), torch.arange(hop_length)
+        taps = torch.arange(kernel_size)
+        phases = torch.arange(hop_length)
         frame = torch.div(phases[:, None] + self._ahead - taps, hop_length, rounding_mode="floor")
         first, last = self.frames_reached(0, hop_length - 1)
         self.context = Context(left=-first, right=last)
@@ -57,7 +57,7 @@ class HoldUpsampler(nn.Module):
 
         Args:
             x: ``[batch, channels, frames]``.
-            mask: ``[batch, 1, frames]``, True where a frame is real; others are read as zeros.
+            mask: ``[batch, 1, frames]``, True where a frame is real; all other frames are read as zeros.
 
         Returns:
             ``[batch, channels, frames * hop_length]``.
@@ -69,18 +69,18 @@ class HoldUpsampler(nn.Module):
         return self.kernel.new_zeros(batch, channels, self.context.left)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Upsample the next frames: samples and the next state. Raises StreamingError for ``"same"``."""
+        """Upsample the next frames; returns samples and the next state. Raises StreamingError for ``"same"``."""
         seen, state = self.frames_read(x, state)
         return self._smooth(seen), state
 
     def frames_read(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``step`` computes its samples from: the frames kept and ``x`` behind one another; and the next state."""
+        """Frames that ``step`` reads, first those in ``state``, then ``x``; and the next state."""
         refuse_look_ahead(self)
         seen = torch.cat((state, x), dim=-1)
         return seen, seen[..., seen.shape[-1] - self.context.left :]
 
     def weights(self) -> Tensor:
-        """Weight of each frame that a sample reads, oldest first, for each sample of a frame: ``[frames, hop]``."""
+        """Weights of the frames that a sample reads, oldest first, per sample of a frame: ``[frames, hop_length]``."""
         return self.selection @ self.kernel
 
     def _smooth(self, x: Tensor) -> Tensor:
@@ -91,14 +91,15 @@ class HoldUpsampler(nn.Module):
 
 
 class StagedUpsampler(nn.Module):
-    """Hold and smooth by a small factor at a time: a long smooth interpolation of few weights.
+    """Hold and smooth by one small factor after another: a long, smooth interpolation with few weights.
 
-    What Parallel WaveGAN (arXiv:1910.11480) conditions on: each stage holds for ``factor`` steps and smooths with
-    ``2 * factor + 1`` taps, shared by all channels. The whole is linear in the frames, and treats all channels alike.
+    It is the upsampling of the condition in Parallel WaveGAN (arXiv:1910.11480): each stage holds for ``factor`` steps
+    and smooths with ``2 * factor + 1`` taps, shared by all channels. The whole is linear in the frames, and the same
+    for every channel.
 
     Args:
-        factors: of the stages in turn; their product is ``hop_length``.
-        padding: of every stage, as in ``HoldUpsampler``.
+        factors: factors of the stages in their order; the product is ``hop_length``.
+        padding: padding of every stage, as in ``HoldUpsampler``.
     """
 
     def __init__(self, factors: Sequence[int], *, padding: Padding = "causal") -> None:
@@ -120,31 +121,32 @@ class StagedUpsampler(nn.Module):
         """``[batch, channels, frames]`` to ``[batch, channels, frames * hop_length]``, as ``HoldUpsampler`` does."""
         for stage in self._members():
             x = stage(x, mask)
-            mask = mask if mask is None else mask.repeat_interleave(stage.hop_length, dim=-1)
+            mask = sample_mask(mask, stage.hop_length)
         return x
 
-    def initial_state(self, batch: int, channels: int) -> State:
-        """State before the first frame, an entry a stage."""
+    def initial_state(self, batch: int, channels: int) -> LayerStates:
+        """States of the stages before the first frame."""
         return tuple(stage.initial_state(batch, channels) for stage in self._members())
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Upsample the next frames: samples and the next state. Raises StreamingError for ``"same"``."""
-        after = []
-        for stage, before in zip(self._members(), state, strict=True):
-            x, new = stage.step(x, before)
-            after.append(new)
-        return x, tuple(after)
+    def step(self, x: Tensor, state: LayerStates) -> tuple[Tensor, LayerStates]:
+        """Upsample the next frames; returns samples and the next state. Raises StreamingError for ``"same"``."""
+        next_states = []
+        for stage, stage_state in zip(self._members(), state, strict=True):
+            x, next_state = stage.step(x, stage_state)
+            next_states.append(next_state)
+        return x, tuple(next_states)
 
     def _members(self) -> Iterator[HoldUpsampler]:
-        return iter(self.stages)  # type: ignore[arg-type]  # ModuleList is typed as a list of any modules
+        return iter(self.stages)  # type: ignore[arg-type]  # to mypy, a ModuleList holds any modules
 
 
 def small_factors(hop_length: int) -> tuple[int, ...]:
-    """Factors of ``hop_length`` for a ``StagedUpsampler``, largest first: its primes, the twos in pairs.
+    """Factors of ``hop_length`` for a ``StagedUpsampler``, largest first: its prime factors, with twos paired to 4.
 
     256 gives 4, 4, 4, 4; 300 gives 5, 5, 4, 3; a prime gives itself.
     """
-    factors, rest = [], hop_length
+    factors = []
+    rest = hop_length
     while rest > 1:
         factors.append(4 if rest % 4 == 0 else next(p for p in range(2, rest + 1) if rest % p == 0))
         rest //= factors[-1]

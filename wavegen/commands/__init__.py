@@ -1,29 +1,65 @@
-"""The console commands: arguments in, exit codes out, no logic.
+"""The console commands: they parse arguments, call the library and return an exit code.
 
-Heavy libraries are imported after the arguments are parsed, so that ``--help`` and a typing error answer at once.
+Heavy libraries are imported after the arguments are parsed, so that ``--help`` and mistakes are answered at once.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
     import torch
 
-# Threads of the OpenMP runtime under torch wait for each other by spinning. As soon as anything else runs on one of
-# the cores, that makes small steps over ten times slower (measured: 0.1 s to 2-7 s); a short spin costs at most 10 %.
-# Read when torch is loaded, so it must be set before; whoever has set it knows better.
+# The threads of torch's OpenMP runtime wait for each other by spinning. As soon as another program runs on one of the
+# cores, that makes small steps over ten times slower (measured: 0.1 s became 2 to 7 s). A short spin costs at most
+# 10 %. torch reads this variable when it is loaded. A value that the user has set is kept.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
+class _PrintVersion(argparse.Action):
+    """Prints the version and exits; it is looked up only now, because that takes longer than ``--help`` may."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        import wavegen
+
+        print(f"{parser.prog} {wavegen.__version__}")
+        parser.exit()
+
+
+def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a command, with the option ``--version``."""
+    parser = argparse.ArgumentParser(prog=name, description=description)
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
+    return parser
+
+
+def at_least(minimum: int, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    """Return an argparse ``type`` that refuses numbers below ``minimum``.
+
+    Args:
+        minimum: the smallest number allowed.
+        kind: converts the text, such as ``int`` or ``float``.
+    """
+
+    def convert(text: str) -> Any:
+        number = kind(text)
+        if not number >= minimum:  # NaN is refused too
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}")
+        return number
+
+    convert.__name__ = getattr(kind, "__name__", "number")  # argparse names it: "invalid int value"
+    return convert
+
+
 def run_command(name: str, command: Callable[[], int]) -> int:
-    """Run a command's body; a mistake of the user becomes one line on stderr and exit code 2."""
+    """Run a command's body and return its exit code; a WavegenError becomes one line on stderr and exit code 2."""
     try:
         return command()
     except WavegenError as error:
@@ -34,13 +70,13 @@ def run_command(name: str, command: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
-def say(line: str) -> None:
-    """Print a line now, also where stdout is a file."""
+def notify(line: str) -> None:
+    """Print a line and flush it, so that it appears at once also in a file."""
     print(line, flush=True)
 
 
 def pick_device(name: str) -> "torch.device":
-    """The device that a user names; for ``"auto"`` this process's own GPU where there is one.
+    """Return the device with this name; ``"auto"`` is this process's GPU if there is one, otherwise the CPU.
 
     Raises:
         WavegenError: this machine has no such device.
@@ -51,10 +87,12 @@ def pick_device(name: str) -> "torch.device":
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros((), device=device).item()  # a tensor can be made there, and read back
+        torch.zeros((), device=device).item()  # checks that tensors can be created and read back
     except (RuntimeError, AssertionError) as error:
-        has = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise WavegenError(f"no device {name!r} here", where="--device", remedy=f"give {' or '.join(has)}") from error
+        devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise WavegenError(
+            f"this machine has no device {name!r}", where="--device", remedy=f"use {' or '.join(devices)}"
+        ) from error
     if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # where collectives and random states look when they are not told
+        torch.cuda.set_device(device)  # collectives and random states use the current device by default
     return device

@@ -1,58 +1,56 @@
-"""wavegen-evaluate: scores of sounds against the recordings that they should sound like, and a page to hear them."""
+"""wavegen-evaluate: scores outputs against recordings, and writes a page to listen to them."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from wavegen.commands import pick_device, run_command, say
+from wavegen.commands import at_least, command_parser, notify, pick_device, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="wavegen-evaluate",
-        description="Score sounds against the recordings of the same names, of any project and at any sample rate. "
+    parser = command_parser(
+        "wavegen-evaluate",
+        "Score outputs against the recordings of the same names, from any project and at any sample rate. "
         "Writes scores.csv, summary.json and index.html, a page to listen to them.",
     )
-    parser.add_argument("references", type=Path, nargs="?", help="a folder of recordings, or one recording")
-    parser.add_argument("outputs", type=Path, nargs="*", help="folders of outputs, one a system, or single files")
+    parser.add_argument("references", type=Path, nargs="?", help="a folder of recordings, or a single recording")
+    parser.add_argument("outputs", type=Path, nargs="*", help="a folder of outputs per system, or single files")
     parser.add_argument(
         "--model", type=Path, action="append", default=[], metavar="RUN_OR_FILE",
-        help="also let this model speak the recordings' mels; may be given again",
+        help="also score this model, which speaks the recordings' mels; can be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--reads", action="append", default=[], metavar="PROFILE",
-        help="mel definition that models speak from (default: their own); may be given again, for a model of several",
+        help="mel profile that models speak from (default: their own); can be repeated, for models of any mel",
     )  # fmt: skip
     parser.add_argument(
         "--speaker", metavar="NAME",
-        help="who speaks, of models that know several (default: whoever has the name of a recording's folder)",
+        help="speaker for models with several speakers (default: the speaker named like a recording's folder)",
     )  # fmt: skip
     parser.add_argument(
         "--baseline", action="append", default=[], metavar="NAME",
-        help="also score griffin-lim, mu-law (256 levels) or pcm16, made of the recordings; may be given again",
+        help="also score griffin-lim, mu-law (256 levels) or pcm16, computed from the recordings; can be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, default=Path("evaluation"), help="folder for results (default: %(default)s)"
-    )
-    parser.add_argument("--profile", help="mel definition to score by (default: the model's, or by the sample rate)")
-    parser.add_argument("--jobs", type=int, help="processes (default: one a core)")
-    parser.add_argument(
-        "--device", default="auto", help="for --model: cpu, cuda, … (default: a GPU where there is one)"
+        "--out", type=Path, default=Path("evaluation"), help="folder for the results (default: %(default)s)"
     )
     parser.add_argument(
-        "--ratings", type=Path, nargs="+", metavar="FILE", help="sum up saved listening tests, and do nothing else"
+        "--profile", help="mel profile to score by (default: that of the first model, or by the lowest sample rate)"
+    )
+    parser.add_argument("--jobs", type=at_least(1), help="number of processes (default: one per core)")
+    parser.add_argument("--device", default="auto", help="device for --model: cpu, cuda, … (default: a GPU if present)")
+    parser.add_argument(
+        "--ratings", type=Path, nargs="+", metavar="FILE", help="summarise saved listening tests, and do nothing else"
     )
     arguments = parser.parse_args(argv)
     if arguments.ratings is None:
         if arguments.references is None:
-            parser.error("give REFERENCES and OUTPUTS, or --ratings")
+            parser.error("nothing to evaluate: give REFERENCES and OUTPUTS, or --ratings")
         if not (arguments.outputs or arguments.model or arguments.baseline):
             parser.error("nothing to compare with: give OUTPUTS, --model or --baseline")
     if arguments.reads and not arguments.model:
-        parser.error("--reads is for models: give --model")
-    if arguments.jobs is not None and arguments.jobs < 1:
-        parser.error(f"--jobs {arguments.jobs}: give at least 1")
+        parser.error("--reads applies only to models: give --model")
     return run_command("wavegen-evaluate", lambda: _evaluate(arguments))
 
 
@@ -60,24 +58,23 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.ratings is not None:
         from wavegen.listening.ratings import summarize_ratings
 
-        say(summarize_ratings(arguments.ratings))
+        notify(summarize_ratings(arguments.ratings))
         return 0
-    from wavegen.evaluation.evaluate import evaluate
+    from wavegen.evaluation.evaluate import EvaluationRequest, evaluate
 
-    result = evaluate(
-        arguments.references,
-        arguments.outputs,
-        arguments.out,
+    request = EvaluationRequest(
+        references=arguments.references,
+        outputs=arguments.outputs,
         models=arguments.model,
-        speaker=arguments.speaker,
         baselines=arguments.baseline,
-        mel=arguments.profile,
-        reads=arguments.reads,
-        device=pick_device(arguments.device) if arguments.model else "cpu",
-        jobs=arguments.jobs,
+        speaker=arguments.speaker,
+        scoring_profile=arguments.profile,
+        model_profiles=arguments.reads,
     )
-    say(result.table())
-    say(f"{len(result.clips)} clips: {arguments.out / 'index.html'}")
+    device = pick_device(arguments.device) if arguments.model else "cpu"
+    result = evaluate(request, arguments.out, device=device, jobs=arguments.jobs)
+    notify(result.table())
+    notify(f"{len(result.clips)} clips: {arguments.out / 'index.html'}")
     return 0
 
 

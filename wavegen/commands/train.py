@@ -1,23 +1,25 @@
-"""wavegen-train: from recordings to a voice."""
+"""wavegen-train: train a vocoder from recordings."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from wavegen.commands import INTERRUPTED, pick_device, run_command, say
+from wavegen.commands import INTERRUPTED, command_parser, notify, pick_device, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="wavegen-train",
-        description="Extract features, train a vocoder, and synthesise held-back clips. What is finished is skipped; "
-        "a stopped run goes on where it was. On several GPUs: torchrun --no-python --nproc-per-node N wavegen-train …",
+    parser = command_parser(
+        "wavegen-train",
+        "Extract features, train a vocoder, and synthesise validation clips. Finished stages are skipped, and a "
+        "stopped run resumes. On several GPUs: torchrun --no-python --nproc-per-node N wavegen-train …",
     )
     parser.add_argument("recipe", help="a recipe's name, such as demo or folder/spectral, or a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as training.steps=5000")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings of the recipe, such as training.steps=5000"
+    )
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/RECIPE)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     arguments = parser.parse_intermixed_args(argv)
     return run_command("wavegen-train", lambda: _train(arguments))
 
@@ -29,7 +31,7 @@ def _train(arguments: argparse.Namespace) -> int:
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
     out = arguments.out or Path("runs") / default_run_name(arguments.recipe)
-    finished = run(recipe, path, out, device=pick_device(arguments.device), say=say, progress=True)
+    finished = run(recipe, path, out, device=pick_device(arguments.device), notify=notify, progress=True)
     return 0 if finished else INTERRUPTED
 
 

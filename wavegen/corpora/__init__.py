@@ -1,1 +1,1 @@
-"""Corpora: lists of recordings, their extraction to features, and pairs for teacher-forced training."""
+"""Corpora: lists of recordings, extraction of their mels, and alignment of predicted mels for teacher forcing."""

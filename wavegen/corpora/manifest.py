@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from fnmatch import fnmatch
@@ -11,18 +12,22 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
 from wavegen.audio import AUDIO_SUFFIXES
-from wavegen.errors import DataError
-from wavegen.files import write_beside
+from wavegen.errors import DataError, MissingDataError
+from wavegen.files import atomic_write
 
 Split = Literal["train", "valid"]
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One file of a corpus.
+    """One audio file of a corpus.
 
-    ``name`` is unique in it: the path below the corpus folder without its suffix. ``mel`` is what a TTS predicted for
-    the recording, in place of its own; ``speaker`` is empty where nobody asks who speaks.
+    Attributes:
+        name: unique in the corpus; by default the path below the corpus folder, without suffix.
+        path: the audio file.
+        split: "train" or "valid".
+        mel: a mel that a TTS predicted for the recording, to use in place of the recording's own mel.
+        speaker: the speaker's name; empty if the corpus has no speaker names or they are not used.
     """
 
     name: str
@@ -36,7 +41,11 @@ class Recording:
 class Clip:
     """One recording after extraction.
 
-    ``audio`` is mono at the mel's sample rate, ``samples`` long; ``mel`` the ``.npz`` of it, ``frames`` long.
+    Attributes:
+        name, split, speaker: as in ``Recording``.
+        samples, frames: lengths of ``audio`` and ``mel``.
+        audio: a mono file at the mel's sample rate.
+        mel: the ``.npz`` file.
     """
 
     name: str
@@ -52,57 +61,57 @@ Row = TypeVar("Row", Recording, Clip)
 
 
 def find_recordings(folder: Path, *, pattern: str = "**/*", held_out: float | str = 0.05) -> list[Recording]:
-    """The recordings below a folder, each in its split.
+    """Find the recordings below a folder and split them.
 
     Args:
-        folder: where the corpus lies.
-        pattern: glob below ``folder``; of what it matches, the files with an audio suffix count.
-        held_out: a share of the recordings (chosen by a hash of their names, so adding files moves few), or a
-            glob that the names of the held-back ones match.
+        folder: the corpus.
+        pattern: a glob below ``folder``; files that match it and have an audio suffix are recordings.
+        held_out: the share of the recordings to use for validation (chosen by a hash of their names, so that adding
+            files moves few), or a glob that matches the names of the validation recordings.
 
     Returns:
-        sorted by name.
+        The recordings, sorted by name.
 
     Raises:
-        DataError: no such folder, a pattern that is no glob below it, no recordings, two of one name, a name that
-            is not UTF-8, or a glob that leaves a split empty.
+        DataError: the folder does not exist, the pattern is not a glob below it, there are no recordings, two have the
+            same name, a name is not UTF-8, or ``held_out`` is a glob that leaves a split empty.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError("no such folder", where=folder, remedy="give the folder that holds the recordings")
+        raise MissingDataError("no such folder", where=folder, remedy="give the folder that holds the recordings")
     try:
-        if ".." in Path(pattern).parts:  # names would lead out of the folder, and so would the files called after them
+        if ".." in Path(pattern).parts:  # such names, and the files named after them, would lead out of the folder
             raise ValueError("it leaves the folder")
-        # Hidden files are half-written ones and file managers' leavings.
+        # Hidden files are half-written recordings or made by file managers.
         visible = (p for p in folder.glob(pattern) if not p.name.startswith("."))
         paths = sorted(p for p in visible if p.is_file() and p.suffix.lower() in AUDIO_SUFFIXES)
     except (ValueError, NotImplementedError) as error:  # NotImplementedError: an absolute path
         raise DataError(
-            f"{pattern!r} is no pattern for files below it ({error})",
+            f"{pattern!r} is not a pattern for files in this folder ({error})",
             where=folder,
-            remedy="give one such as '**/*.wav'",
+            remedy="use one such as '**/*.wav'",
         ) from error
     if not paths:
         raise DataError(
-            f"no recordings match {pattern!r}",
+            f"no file matches {pattern!r} and ends in {', '.join(sorted(AUDIO_SUFFIXES))}",
             where=folder,
-            remedy=f"looked for {', '.join(sorted(AUDIO_SUFFIXES))}; check the folder and the pattern",
+            remedy="check the folder and the pattern",
         )
     _refuse_unusable_names(folder, paths)
     return split_recordings({p.relative_to(folder).with_suffix("").as_posix(): p for p in paths}, held_out)
 
 
 def split_recordings(paths: dict[str, Path], held_out: float | str) -> list[Recording]:
-    """Name → path to recordings in their splits; ``held_out`` as in ``find_recordings``, 0 for none."""
+    """Split recordings, given as name → path, by ``held_out`` as in ``find_recordings``; 0 puts all into "train"."""
     if isinstance(held_out, str):
         valid = {name for name in paths if fnmatch(name, held_out)}
         if len(valid) in (0, len(paths)):
             raise DataError(
                 f"held_out {held_out!r} matches {len(valid)} of {len(paths)} recordings",
-                remedy=f"it is compared with names like {next(iter(paths))!r}",
+                remedy=f"use a glob that matches some of the names, which look like {next(iter(paths))!r}",
             )
     else:
-        # Something is held back as soon as it is asked for, and something is always left to train on.
+        # Any share above 0 gives at least one validation recording; at least one recording is left for training.
         count = min(math.ceil(held_out * len(paths)), len(paths) - 1)
         by_hash = sorted(paths, key=lambda name: hashlib.sha256(name.encode()).digest())
         valid = set(by_hash[:count])
@@ -120,54 +129,56 @@ def _refuse_unusable_names(folder: Path, paths: Iterable[Path]) -> None:
             raise DataError(
                 f"{other.name} and {path.name} share the name {path.stem!r}",
                 where=folder,
-                remedy="rename one, or narrow the pattern, as '**/*.wav' does",
+                remedy="rename one, or use a narrower pattern such as '**/*.wav'",
             )
 
 
 def _is_utf8(path: Path) -> bool:
     try:
         str(path).encode()
-    except UnicodeEncodeError:  # Python holds the bytes of such a name as lone surrogates
+    except UnicodeEncodeError:  # Python represents bytes that are not UTF-8 by lone surrogates
         return False
     return True
 
 
 def speaker_table(rows: Sequence[Recording] | Sequence[Clip]) -> tuple[str, ...]:
-    """Names of those who speak in the training split, sorted.
+    """Names of the speakers in the training split, sorted.
 
     Raises:
-        DataError: somebody has no name, there is only one speaker, or one is held back whom none is trained on.
+        DataError: a row has no speaker, there is only one speaker, or a speaker has validation recordings alone.
     """
     nameless = [row.name for row in rows if not row.speaker]
     if nameless:
         raise DataError(
             f"{len(nameless)} of {len(rows)} recordings have no speaker: {', '.join(nameless[:3])}",
             where="data.speakers",
-            remedy="put each in a folder of its speaker's name, or add the column speaker to the manifest",
+            remedy="put each into a folder named after its speaker, or add the column speaker to the manifest",
         )
     table = sorted({row.speaker for row in rows if row.split == "train"})
-    unknown = sorted({row.speaker for row in rows} - {*table})
+    speakers = {row.speaker for row in rows}
+    unknown = sorted(speakers - {*table})
     if unknown:
         raise DataError(
-            f"{len(unknown)} of the speakers held back have nothing to train on: {', '.join(unknown[:3])}",
+            f"no training recordings of {len(unknown)} of the {len(speakers)} speakers: {', '.join(unknown[:3])}",
             where="data.held_out",
-            remedy="hold back some recordings of each, or leave these speakers out",
+            remedy="leave some recordings of each speaker for training, or leave these speakers out",
         )
     if len(table) < 2:
-        raise DataError(f"all speak as {table[0]!r}", where="data.speakers", remedy="set it to false for one speaker")
+        what = f"all recordings have the speaker {table[0]!r}"
+        raise DataError(what, where="data.speakers", remedy="set it to false for a single speaker")
     return tuple(table)
 
 
-def spread(clips: Sequence[Clip], count: int) -> list[Clip]:
-    """``count`` of the clips, evenly from all of them: the first few of a sorted corpus are one speaker's."""
+def take_evenly(clips: Sequence[Clip], count: int) -> list[Clip]:
+    """Take ``count`` clips (or all, if there are fewer) at even distances, because neighbours share a speaker."""
     count = min(count, len(clips))
-    return [clips[i * len(clips) // count] for i in range(count)]
+    return [clips[index * len(clips) // count] for index in range(count)]
 
 
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
-    """Write recordings or clips as tab-separated text with a header; files below its folder by relative path.
+    """Write recordings or clips as tab-separated text with a header.
 
-    A column that may be absent is, where it would say nothing.
+    Paths below the manifest's folder are relative to it. Optional columns that are empty in every row are left out.
     """
 
     def shown(value: object) -> object:
@@ -182,51 +193,67 @@ def write_manifest(path: Path, rows: Sequence[Row]) -> None:
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([shown(getattr(row, name)) for name in columns] for row in rows)
-    with write_beside(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(text.getvalue(), encoding="utf-8")
 
 
 def read_recordings(path: Path, *, held_out: float | str = 0.05) -> list[Recording]:
-    """A list of recordings that somebody made, tab-separated, with a header.
+    """Read a list of recordings made by hand or by another tool: tab-separated text with a header.
+
+    The column ``path`` (or ``audio``) is required; relative paths start at the list's folder. Optional columns:
+    ``name`` (default: the path without suffix), ``split`` (default: chosen by ``held_out``), ``mel`` (a mel that a TTS
+    predicted for the recording) and ``speaker``.
 
     Args:
-        path: the list. The column ``path`` (or ``audio``) is needed; ``name`` is else the path without its suffix,
-            ``split`` is else chosen by ``held_out``, ``mel`` is what a TTS predicted for the recording, ``speaker``
-            who speaks. Relative paths start at its folder.
+        path: the list.
         held_out: as in ``find_recordings``.
 
     Raises:
-        DataError: the file is missing or unreadable, has no rows, one of them is no recording, or two have one name.
+        DataError: the file is missing or unreadable, has no rows, a row is not a recording, or two have the same name.
     """
-    table, remedy = _read_table(path), "it needs the tab-separated column path, and may have name, split, mel, speaker"
-    for line in table:
-        line.setdefault("path", line.get("audio", ""))
-        parts = PurePath(line["path"] or "").with_suffix("").parts if line["path"] else ()
-        line.setdefault("name", "/".join(part for part in parts if part not in ("..", PurePath(line["path"]).anchor)))
+    table = _read_table(path)
+
+    # Fill in the columns that may be missing.
+    for row in table:
+        row.setdefault("path", row.get("audio", ""))
+        row.setdefault("name", _default_name(row["path"]))
     has_split = "split" in table[0] if table else True
-    recordings = _parse_rows(path, [{"split": "train", **line} for line in table], Recording, remedy)
-    seen = {recording.name for recording in recordings}
-    if len(seen) < len(recordings):
-        twice = next(name for name in seen if sum(r.name == name for r in recordings) > 1)
-        raise DataError(f"two recordings named {twice!r}", where=path, remedy="give each a name of its own")
+    rows = [{"split": "train", **row} for row in table]
+    remedy = "it needs the tab-separated column path, and may have name, split, mel, speaker"
+    recordings = _parse_rows(path, rows, Recording, remedy)
+
+    # Names must be unique.
+    name, count = Counter(recording.name for recording in recordings).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{count} recordings are named {name!r}", where=path, remedy="give each its own name")
+
+    # Split them, unless the list says how.
     if has_split:
         return recordings
-    splits = {r.name: r.split for r in split_recordings({r.name: r.path for r in recordings}, held_out)}
+    paths = {recording.name: recording.path for recording in recordings}
+    splits = {recording.name: recording.split for recording in split_recordings(paths, held_out)}
     return [replace(recording, split=splits[recording.name]) for recording in recordings]
 
 
-def read_manifest(path: Path, kind: type[Row]) -> list[Row]:
-    """Read what ``write_manifest`` wrote.
+def _default_name(path: str) -> str:
+    if not path:
+        return ""
+    parts = PurePath(path).with_suffix("").parts
+    return "/".join(part for part in parts if part not in ("..", PurePath(path).anchor))
+
+
+def read_manifest(path: Path, row_type: type[Row]) -> list[Row]:
+    """Read a manifest that ``write_manifest`` wrote.
 
     Args:
-        path: tab-separated text whose header names the fields of ``kind``; relative paths start at its folder.
-        kind: ``Recording`` or ``Clip``.
+        path: tab-separated text whose header names the fields of ``row_type``; relative paths start at its folder.
+        row_type: ``Recording`` or ``Clip``.
 
     Raises:
-        DataError: the file is missing or unreadable, has no rows, or a row is not one of ``kind``.
+        DataError: the file is missing or unreadable, has no rows, or a row is not a ``row_type``.
     """
-    needed = ", ".join(field.name for field in fields(kind) if field.default is MISSING)
-    return _parse_rows(path, _read_table(path), kind, f"it needs the tab-separated columns {needed}")
+    needed = ", ".join(field.name for field in fields(row_type) if field.default is MISSING)
+    return _parse_rows(path, _read_table(path), row_type, f"it needs the tab-separated columns {needed}")
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:
@@ -235,12 +262,12 @@ def _read_table(path: Path) -> list[dict[str, str]]:
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file, delimiter="\t"))
     except FileNotFoundError:
-        raise DataError("no such manifest", where=path, remedy="check the path") from None
+        raise MissingDataError("no such manifest", where=path) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"not a manifest ({error})", where=path, remedy=remedy) from error
 
 
-def _parse_rows(path: Path, rows: Sequence[Mapping[str, str]], kind: type[Row], remedy: str) -> list[Row]:
+def _parse_rows(path: Path, rows: Sequence[Mapping[str, str]], row_type: type[Row], remedy: str) -> list[Row]:
     parse: dict[str, Callable[[str], object]] = {"split": _split, "samples": int, "frames": int}
     parse |= dict.fromkeys(("path", "audio", "mel"), lambda value: path.parent / _not_empty(value))
     parse["name"] = _name
@@ -249,31 +276,39 @@ def _parse_rows(path: Path, rows: Sequence[Mapping[str, str]], kind: type[Row], 
         try:
             values: dict[str, Any] = {
                 field.name: parse.get(field.name, str)(row[field.name])
-                for field in fields(kind)
+                for field in fields(row_type)
                 if field.default is MISSING or row.get(field.name)
             }
-            result.append(kind(**values))
+            result.append(row_type(**values))
         except (KeyError, TypeError, ValueError) as error:
-            what = f"line {line} is not a row of a manifest ({error!r})"
+            what = f"line {line} is not a row of a manifest ({_fault(error)})"
             raise DataError(what, where=path, remedy=remedy) from error
     if not result:
-        raise DataError("a manifest without rows", where=path, remedy=remedy)
+        raise DataError("has no rows", where=path, remedy=remedy)
     return result
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no column {error}"
+    return "it has too few cells" if isinstance(error, TypeError) else str(error)
 
 
 def _not_empty(value: str) -> str:
     if not value:
-        raise ValueError("an empty cell")
+        raise ValueError("a cell is empty")
     return value
 
 
 def _name(value: str) -> str:
-    """Files are called after it, in folders that they must not leave."""
+    """Check a name: files are named after it, and must not leave their folder."""
     if PurePath(_not_empty(value)).is_absolute() or ".." in PurePath(value).parts:
-        raise ValueError("a name that leads out of its folder")
+        raise ValueError(f"the name {value!r} leads out of its folder")
     return value
 
 
 def _split(value: str) -> Split:
     splits: dict[str, Split] = {"train": "train", "valid": "valid"}
+    if value not in splits:
+        raise ValueError(f"the split {value!r} is neither train nor valid")
     return splits[value]

@@ -1,8 +1,8 @@
-"""Mels that a TTS predicted for recordings: whether they belong together, and how they lie in time.
+"""Mels that a TTS predicted for recordings: checks that a pair belongs together, and aligns it in time.
 
-A vocoder that is to speak for a TTS trains best on what that TTS predicts when it is fed the real durations
-("teacher forcing"): as long as the recording, frame for frame, but smoother. Tools disagree by a frame or a few in
-where they begin, and lists of files go wrong; both would teach the vocoder a blur.
+The best training data for the vocoder of a TTS are mels that this TTS predicts with the real durations ("teacher
+forcing"): they match the recording frame for frame, but are smoother. Tools disagree by a few frames about where a mel
+begins, and lists of files have errors; a vocoder trained on misaligned or wrong pairs would learn to blur.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,25 @@ import numpy as np
 
 from wavegen.errors import DataError
 
-TOLERANCE_FRAMES = 8
-"""By how many frames the two may differ in length."""
-MOST_SHIFT = 8
-"""Frames by which one may lag behind the other."""
-LEAST_CORRELATION = 0.5
-"""Of a pair taken for one utterance. On 48 clips of two speakers: 0.88 or more between a clip and itself blurred
-over five frames, with noise; at most 0.45 (0.09 in the median) between any two of them."""
+MAX_LENGTH_DIFFERENCE = 8
+"""Largest difference between the two lengths, in frames."""
+MAX_SHIFT = 8
+"""Largest shift that is searched, in frames; a true shift must be smaller."""
+MIN_CORRELATION = 0.5
+"""Smallest correlation of a pair that shows one utterance. On 48 clips of two speakers, a clip and itself blurred over
+five frames, with noise, correlate by 0.88 or more; any two clips by at most 0.45 (median 0.09)."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Where a recording's own mel and a predicted one show the same.
+    """The frames that a recording's natural mel and a predicted one share.
 
     Attributes:
-        first: frame of the recording's own mel from which on both are there.
-        frames: how many there are in both.
-        shift: frames by which the predicted mel lags behind: its frame ``first + shift`` is the recording's ``first``.
-        correlation: of the two over those frames, at most 1.
+        first: the first shared frame, counted in the natural mel.
+        frames: the number of shared frames.
+        shift: the frames by which the predicted mel lags: its frame ``first + shift`` is frame ``first`` of the natural
+            mel.
+        correlation: the correlation of the two over the shared frames, at most 1.
     """
 
     first: int
@@ -38,46 +39,48 @@ class Alignment:
 
 
 def align(predicted: np.ndarray, natural: np.ndarray) -> Alignment:
-    """Find the frame shift between a predicted mel and a recording's own, and whether they are one utterance.
+    """Find the shift between a predicted mel and a recording's natural one, and check that they show one utterance.
 
     Args:
-        predicted: log mel ``[n_mels, frames]``.
-        natural: the mel of the recording, to the same definition.
+        predicted: a log mel ``[n_mels, frames]``.
+        natural: the mel of the recording, by the same definition.
 
     Raises:
-        DataError: the lengths differ by more than :data:`TOLERANCE_FRAMES`; or at no shift up to :data:`MOST_SHIFT` do
-            the two correlate by :data:`LEAST_CORRELATION`, or best at the very end of that range.
+        DataError: the lengths differ by more than ``MAX_LENGTH_DIFFERENCE``, the correlation is below
+            ``MIN_CORRELATION`` at every shift, or it is highest at a shift of ``MAX_SHIFT``, so that the true shift may
+            be larger.
     """
     given, wanted = predicted.shape[1], natural.shape[1]
-    if abs(given - wanted) > TOLERANCE_FRAMES:
+    if abs(given - wanted) > MAX_LENGTH_DIFFERENCE:
         raise DataError(
-            f"the mel has {given} frames and the recording {wanted}",
-            remedy=f"pair it with its own recording; up to {TOLERANCE_FRAMES} frames of difference are taken",
+            f"the mel has {given} frames and the recording {wanted}, which differ by more than {MAX_LENGTH_DIFFERENCE}",
+            remedy="pair the mel with its own recording",
         )
-    found = [_overlap(predicted, natural, shift) for shift in range(-MOST_SHIFT, MOST_SHIFT + 1)]
-    possible = [alignment for alignment in found if alignment is not None]
-    # Of two that are as good, the smaller shift.
-    best = max(possible, key=lambda a: (round(a.correlation, 6), -abs(a.shift)), default=None)
-    if best is None or best.correlation < LEAST_CORRELATION:
-        reached = "nothing in common" if best is None else f"a correlation of {best.correlation:.2f}"
+    overlaps = [_overlap(predicted, natural, shift) for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)]
+    alignments = [overlap for overlap in overlaps if overlap is not None]
+    # Between two that are equally good, the smaller shift wins.
+    best = max(alignments, key=lambda a: (round(a.correlation, 6), -abs(a.shift)), default=None)
+    if best is None or best.correlation < MIN_CORRELATION:
+        correlation = 0.0 if best is None else best.correlation
         raise DataError(
-            f"the mel is not that of the recording ({reached}; {LEAST_CORRELATION} is the least)",
-            remedy="pair it with its own recording",
+            f"the mel is not that of the recording: their correlation is {correlation:.2f}, below {MIN_CORRELATION}",
+            remedy="pair the mel with its own recording",
         )
-    if abs(best.shift) == MOST_SHIFT:
+    if abs(best.shift) == MAX_SHIFT:
         raise DataError(
-            f"the mel lies {MOST_SHIFT} frames or more beside the recording",
-            remedy="cut both at the same place: up to 7 frames are found and set right",
+            f"the mel is {MAX_SHIFT} frames or more off the recording, and at most {MAX_SHIFT - 1} can be corrected",
+            remedy="cut both at the same place",
         )
     return best
 
 
 def _overlap(predicted: np.ndarray, natural: np.ndarray, shift: int) -> Alignment | None:
+    """The alignment at one shift; None if fewer than two frames overlap."""
     first = max(0, -shift)
     frames = min(predicted.shape[1] - shift, natural.shape[1]) - first
     if frames < 2:
         return None
-    # Without each bin's mean, which is the voice and the microphone, what is left is what is said.
+    # The mean of each bin depends on the voice and the microphone; what remains without it depends on the words.
     a, b = (
         mel - mel.mean(axis=1, keepdims=True)
         for mel in (predicted[:, first + shift : first + shift + frames], natural[:, first : first + frames])

@@ -1,1 +1,1 @@
-"""Scores, pictures and baselines of generated sound."""
+"""Evaluation of generated audio: metrics, baselines, pictures, and reports of whole sets of clips."""

@@ -1,4 +1,4 @@
-"""Systems that need no training, for a number to be measured by: a vocoder, and ceilings of resynthesis."""
+"""Baselines that need no training: Griffin-Lim as a vocoder, and the best that quantised outputs can reach."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,27 +10,30 @@ from wavegen.blocks import InverseSTFT, griffin_lim
 from wavegen.distributions import mu_law_decode, mu_law_encode
 from wavegen.mel import LogMel, MelInverse, MelSpec, check_mel
 
-# Fast Griffin-Lim (Perraudin et al., 2013); 0 is the original, which converges far more slowly.
+# Fast Griffin-Lim (Perraudin et al., 2013); 0 is the original algorithm, which converges far more slowly.
 MOMENTUM = 0.99
-# More updates than these change nothing that is heard.
+# More updates of the mel inverse make no audible difference.
 UPDATES = 20
+
+Resynthesizer = Callable[[np.ndarray, MelSpec], np.ndarray]
+"""A recording ``[samples]`` within ±1 at the sample rate of a mel definition -> another version of it."""
 
 
 def griffin_lim_baseline(mel: np.ndarray, spec: MelSpec, iterations: int = 32) -> np.ndarray:
-    """Waveform of a mel without any training: the magnitude that explains the mel, phases by Griffin-Lim.
+    """Waveform of a mel without any training: a magnitude that has this mel, with phases by Griffin-Lim.
 
-    Phases start at zero at each frame's centre, that is at alternating signs of the bins; nothing is random.
+    Phases start at zero at each frame's centre, which means alternating signs of the bins; nothing is random.
 
     Args:
-        mel: ``[n_mels, frames]`` made to ``spec``.
-        spec: the definition of ``mel``.
-        iterations: of Griffin-Lim; quality still rises slowly beyond the default.
+        mel: ``[n_mels, frames]``, made by the definition ``spec``.
+        spec: the mel definition.
+        iterations: iterations of Griffin-Lim; quality still rises slowly beyond the default.
 
     Returns:
         float32 ``[frames * hop_length]``.
 
     Raises:
-        MelError: ``mel`` cannot be of ``spec``.
+        MelError: ``mel`` cannot have been made by ``spec``.
     """
     check_mel(mel, spec, "griffin_lim_baseline")
     istft = InverseSTFT(spec.n_fft, spec.hop_length, spec.window(), left_padding=spec.left_padding)
@@ -42,10 +45,10 @@ def griffin_lim_baseline(mel: np.ndarray, spec: MelSpec, iterations: int = 32) -
 
 
 def log_mel_of(samples: np.ndarray, spec: MelSpec) -> np.ndarray:
-    """Mel ``[n_mels, frames]`` of float ``samples`` ``[samples]`` at the rate of ``spec``, for copy synthesis.
+    """Mel ``[n_mels, frames]`` of float ``samples`` ``[samples]`` at the sample rate of ``spec``.
 
     Raises:
-        MelError: the samples are too few for a frame.
+        MelError: there are too few samples for a frame.
     """
     return LogMel(spec)(torch.from_numpy(samples)[None])[0].numpy()
 
@@ -62,13 +65,13 @@ def _pcm16(samples: np.ndarray, spec: MelSpec) -> np.ndarray:
     return to_int16(samples).astype(np.float32) / 32768
 
 
-BASELINES: Mapping[str, Callable[[np.ndarray, MelSpec], np.ndarray]] = {
+BASELINES: Mapping[str, Resynthesizer] = {
     "griffin-lim": _griffin_lim,
     "mu-law": _mu_law,
     "pcm16": _pcm16,
 }
-"""Name -> function of a recording ``[samples]`` within ±1 at the rate of the definition.
+"""Baselines by name.
 
-``griffin-lim`` inverts the recording's mel; ``mu-law`` and ``pcm16`` round its samples to 256 mu-law classes and to 16
-bits, which is the best that models with such outputs can do.
+``griffin-lim`` inverts the recording's mel. ``mu-law`` and ``pcm16`` round its samples to 256 mu-law classes and to 16
+bits, which is the best that models with such outputs can reach.
 """

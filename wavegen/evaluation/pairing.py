@@ -1,4 +1,4 @@
-"""Which recording belongs to which output: by name."""
+"""Pairs recordings with outputs by their names, and names the systems."""
 
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wavegen.corpora.manifest import find_recordings
-from wavegen.errors import DataError
+from wavegen.errors import DataError, MissingDataError
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Recordings with an output, and what was left over.
+    """Recordings and their outputs.
 
     Attributes:
-        references: clip name -> recording, of the clips that have an output.
-        outputs: system -> clip name -> sound file; of those clips only.
-        notes: what has no counterpart, in words.
+        references: clip name -> recording.
+        outputs: system -> clip name -> sound file.
+        notes: counts of the recordings and outputs without a counterpart, as text.
     """
 
     references: Mapping[str, Path]
@@ -25,18 +25,19 @@ class Pairing:
 
 
 def pair_by_name(references: Path, outputs: Mapping[str, Path], *, keep_all: bool = False) -> Pairing:
-    """Pair sound files by their path below their folder, without its suffix; two single files are a pair as they are.
+    """Pair sound files by their path below their folder, without its suffix; two single files always form a pair.
 
     Args:
-        references: folder of the recordings, or one of them.
-        outputs: system -> folder of its outputs, or one.
-        keep_all: keep the recordings that no folder has an output for, because something is still made of them.
+        references: folder of the recordings, or a single recording.
+        outputs: system -> folder of its outputs, or a single output.
+        keep_all: keep recordings without any output, because models or baselines are still to make one.
 
     Raises:
-        DataError: a folder is missing or without sound files, or an output has no counterpart at all.
+        DataError: a folder is missing or has no sound files, or none of a system's outputs has a counterpart.
     """
     wanted = list_sounds(references)
-    paired, notes = {}, []
+    paired = {}
+    notes = []
     for system, place in outputs.items():
         found = list_sounds(place)
         if references.is_file() and place.is_file():
@@ -44,42 +45,46 @@ def pair_by_name(references: Path, outputs: Mapping[str, Path], *, keep_all: boo
         paired[system] = {name: found[name] for name in wanted if name in found}
         if not paired[system]:
             raise DataError(
-                f"no file has the name of one in {references}: {_some(found)} here, {_some(wanted)} there",
+                f"has no name in common with {references}: {_examples(found)} here, {_examples(wanted)} there",
                 where=place,
                 remedy="names are compared as paths below each folder, without the suffix; rename one side",
             )
         if missing := len(wanted) - len(paired[system]):
             notes.append(f"{system} has no output for {missing} of {len(wanted)} recordings")
-        if spare := len(found) - len(paired[system]):
-            notes.append(f"{spare} files of {system} have no recording")
+        if unpaired := len(found) - len(paired[system]):
+            notes.append(f"{system} has no recording for {unpaired} of {len(found)} outputs")
     kept = {name: path for name, path in wanted.items() if keep_all or any(name in files for files in paired.values())}
     return Pairing(kept, paired, notes)
 
 
 def list_sounds(place: Path) -> dict[str, Path]:
-    """Name -> path of the sound files below a folder, sorted; of a file, itself.
+    """Name -> path of the sound files below a folder, sorted; for a single file, only that one.
 
     Raises:
-        DataError: there are none, or two of one name.
+        DataError: there are none, or two have the same name.
     """
     if place.is_file():
-        return {_composed(place.stem): place}
+        return {_normalised(place.stem): place}
     if not place.exists():
-        raise DataError("no such file or folder", where=place, remedy="check the path")
+        raise MissingDataError("no such file or folder", where=place)
     found = find_recordings(place, held_out=0.0)
-    named = {_composed(recording.name): recording.path for recording in found}
+    named = {_normalised(recording.name): recording.path for recording in found}
     if len(named) < len(found):
-        raise DataError("two names differ in how their accents are written only", where=place, remedy="rename one")
+        raise DataError(
+            "two names differ only in how their accents are encoded (Unicode NFC and NFD)",
+            where=place,
+            remedy="rename one of the files",
+        )
     return named
 
 
-def _composed(name: str) -> str:
-    """Accents as one character with their letter, as most systems write them; macOS writes two. Bytes as ``?``."""
+def _normalised(name: str) -> str:
+    """``name`` in Unicode NFC, as most systems write accents (macOS writes NFD); invalid bytes become ``?``."""
     return unicodedata.normalize("NFC", name.encode(errors="replace").decode())
 
 
 def system_names(places: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
-    """A name for each place: the last parts of its path, as few as tell it from the others and from ``taken``."""
+    """A name for each place: the fewest last parts of its path that differ from the others and from ``taken``."""
     parts = [(place.with_suffix("") if place.is_file() else place).resolve().parts[1:] for place in places]
     names: list[str] = []
     for index, own in enumerate(parts):
@@ -89,18 +94,19 @@ def system_names(places: Sequence[Path], taken: Sequence[str] = ()) -> list[str]
             any(own[-count:] == other[-count:] for other in others) or "/".join(own[-count:]) in taken
         ):
             count += 1
-        names.append(distinct("/".join(own[-count:]) or "output", [*names, *taken]))  # the same folder twice
+        # Names are still equal if the same folder is given twice.
+        names.append(distinct("/".join(own[-count:]) or "output", [*names, *taken]))
     return names
 
 
 def distinct(name: str, taken: Collection[str]) -> str:
-    """``name``, with marks after it where it is taken."""
+    """``name``, followed by as many apostrophes as it takes to differ from the names in ``taken``."""
     while name in taken:
         name += "'"
     return name
 
 
-def _some(names: Mapping[str, Path]) -> str:
+def _examples(names: Mapping[str, Path]) -> str:
     first = list(names)[:3]
     more = len(names) - len(first)
     return ", ".join(map(repr, first)) + (f" and {more} more" if more else "")

@@ -1,4 +1,4 @@
-"""Scoring many clips in parallel processes; the scores do not depend on how many."""
+"""Scores clips in parallel processes; the scores do not depend on the number of processes."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ from wavegen.audio import audio_info, read_audio
 from wavegen.errors import AudioError, WavegenError
 from wavegen.evaluation.metrics import METRICS, Scores, score
 from wavegen.mel import MelSpec
-from wavegen.progress import pace
-from wavegen.threads import one_torch_thread
+from wavegen.progress import bar_options, one_torch_thread
 
-FEW = 8  # clips
+FEW_ITEMS = 8
+"""Fewer items than this are faster without processes, which take seconds to start."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,7 +27,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """One clip: its recording, and each system's sound file of it."""
+    """One clip to score.
+
+    Attributes:
+        name: name of the clip.
+        reference: the recording.
+        outputs: system -> sound file of the clip.
+        spec: mel definition; everything is scored at its sample rate.
+        metrics: keys of the metrics to compute.
+    """
 
     name: str
     reference: Path
@@ -38,28 +46,34 @@ class ScoringJob:
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """The scores of one clip by system; ``unreadable`` are the systems whose output cannot be read."""
+    """The scores of one clip.
+
+    Attributes:
+        name: name of the clip.
+        scores: system -> scores of its output.
+        unreadable: systems whose output cannot be read.
+    """
 
     name: str
     scores: Mapping[str, Scores]
     unreadable: frozenset[str] = frozenset()
 
     def note(self, system: str) -> str:
-        """Which metrics a system has no score of, and why; one reason is said once."""
+        """Which of a system's scores are not defined, and why; metrics with the same reason are listed together."""
         by_reason: dict[str, list[str]] = {}
         for key, reason in self.scores[system].reasons.items():
             by_reason.setdefault(reason, []).append(METRICS[key].label)
         return "; ".join(f"no {', '.join(labels)}: {reason}" for reason, labels in by_reason.items())
 
     def notes(self) -> list[str]:
-        """The notes of all systems that have any."""
+        """The notes of all systems that have one."""
         return [f"{system}: {note}" for system in self.scores if (note := self.note(system))]
 
 
 def score_clip(job: ScoringJob) -> ScoredClip:
-    """Read the sound files of one clip, resampled to the rate of the job's definition, and score them.
+    """Read the sound files of one clip, resample them to the rate of the job's mel definition, and score them.
 
-    An output that cannot be read whole has no scores, and the reason; it does not stop the others.
+    An output that cannot be read has no scores, with the error as the reason; the other outputs are still scored.
 
     Raises:
         AudioError: the recording cannot be read.
@@ -67,7 +81,8 @@ def score_clip(job: ScoringJob) -> ScoredClip:
     rate = job.spec.sample_rate_hz
     reference = read_audio(job.reference, rate)
 
-    scores, unreadable = {}, set()
+    scores = {}
+    unreadable = set()
     for system, path in job.outputs.items():
         try:
             generated = read_audio(path, rate)
@@ -81,15 +96,16 @@ def score_clip(job: ScoringJob) -> ScoredClip:
 
 
 class Workers:
-    """Processes with one torch thread each, started when they are first needed; the same ones for all work.
+    """Processes with one torch thread each; started when first needed, and kept for all later work.
 
     Args:
-        jobs: how many; by default one a core, or none for a few items, because starting them takes seconds.
-        progress: show bars on stderr.
+        jobs: number of processes; by default one per core, or none for a few items.
+        progress: show progress bars on stderr.
     """
 
     def __init__(self, jobs: int | None = None, *, progress: bool = True) -> None:
-        self.jobs, self.progress = jobs, progress
+        self.jobs = jobs
+        self.progress = progress
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
@@ -97,37 +113,37 @@ class Workers:
 
     def __exit__(self, *error: object) -> None:
         if self._pool:
-            self._pool.shutdown(cancel_futures=True)  # after a mistake or Ctrl-C, what waits is not begun
+            self._pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, start no more items
 
-    def map(self, work: Callable[[Item], Result], items: Sequence[Item], *, doing: str) -> list[Result]:
-        """``work`` of each item, in their order; the results do not depend on how many processes there are.
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item], *, title: str) -> list[Result]:
+        """Apply ``work`` to each item and return the results in the order of the items.
 
         Args:
-            work: a function of a module; it and the items travel to the processes.
-            items: what to work on.
-            doing: title of the bar.
+            work: function of a module, so that it can be sent to the processes.
+            items: what to work on; sent to the processes too.
+            title: title of the progress bar.
 
         Raises:
-            WavegenError: what ``work`` raises, or a process died.
+            WavegenError: raised by ``work``, or a process was killed.
         """
-        jobs = min(self.jobs or ((os.cpu_count() or 1) if len(items) >= FEW else 1), len(items))
+        jobs = min(self.jobs or ((os.cpu_count() or 1) if len(items) >= FEW_ITEMS else 1), len(items))
         if jobs <= 1:
             with one_torch_thread():
-                return self._collect(map(work, items), len(items), doing)
+                return self._collect(map(work, items), len(items), title)
         if self._pool is None:
-            # Spawned: a process forked from one whose OpenMP threads have run may wait for them for ever.
+            # Spawn processes: a fork of a process whose OpenMP threads have run can deadlock.
             self._pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_process)
         try:
-            return self._collect(self._pool.map(work, items), len(items), doing)
+            return self._collect(self._pool.map(work, items), len(items), title)
         except BrokenProcessPool as error:
-            raise WavegenError(f"{doing}: a process was killed", remedy="check the memory, or use --jobs 1") from error
+            raise WavegenError(f"{title}: a process was killed", remedy="check the memory, or use --jobs 1") from error
 
-    def _collect(self, results: Iterable[Result], count: int, doing: str) -> list[Result]:
-        return list(tqdm(results, total=count, desc=doing, unit="clip", disable=not self.progress, **pace()))
+    def _collect(self, results: Iterable[Result], count: int, title: str) -> list[Result]:
+        return list(tqdm(results, total=count, desc=title, unit="clip", disable=not self.progress, **bar_options()))
 
 
 def _start_process() -> None:
     import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one answers it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, but only the main one handles it

@@ -1,1 +1,1 @@
-"""The listening page, its blind tests, and their results. Knows audio and pictures, not vocoders."""
+"""The listening page, its blind tests, and their results; knows audio and pictures, but no vocoders."""

@@ -1,7 +1,6 @@
-"""What the listeners of blind tests said: files that the listening page saved, summed up with intervals."""
+"""Results of blind tests: summarises the rating files that the listening page saved."""
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from wavegen.errors import DataError
+from wavegen.tables import text_table
 
-SCREENED_BELOW, SCREENED_SHARE = 90, 0.15
-"""ITU-R BS.1534-3, 4.1.2: a listener who rates the hidden reference below 90 in more than 15 % of the items is left
-out."""
+# ITU-R BS.1534-3, 4.1.2: exclude a listener who rates the hidden reference below 90 in more than 15 % of the items.
+SCREENED_BELOW = 90
+SCREENED_SHARE = 0.15
 
 RESAMPLES = 2000
 _LARGEST_BYTES = 50_000_000
 
 
 class _Saved(BaseModel):
-    """What a page may write: later versions may add keys, but not change these."""
+    """Part of a rating file. Later versions of the page may add keys, but not change these."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -74,7 +74,7 @@ _FILE: TypeAdapter[_RatingTest | _AbxTest] = TypeAdapter(Annotated[_RatingTest |
 
 @dataclass(frozen=True)
 class _Answer:
-    """One rating, of one clip by one listener."""
+    """One listener's rating of one clip in one system."""
 
     listener: str
     clip: str
@@ -84,15 +84,15 @@ class _Answer:
 
 
 def summarize_ratings(paths: Sequence[Path]) -> str:
-    """Tables of all tests in ``paths``, as text: mean ratings of each system, and counts of each ABX pair.
+    """Summarise rating files as text: mean ratings of each system, and counts of right answers of each ABX pair.
 
-    Ratings come with 95 % intervals of a bootstrap over listeners and over clips at once (Owen, 2007, "The pigeonhole
-    bootstrap"), so that they hold for other listeners and other clips, as far as there are several of each. ABX comes
-    with the one-sided exact binomial test and the interval of Wilson (1927). Files with the same name of a listener are
-    one listener; each nameless file is one of its own. A test that is given twice counts once.
+    Ratings have 95 % intervals of a bootstrap over listeners and clips at once (Owen, 2007, "The pigeonhole
+    bootstrap"), so that they extend to other listeners and other clips as far as there are several of each. ABX has the
+    one-sided exact binomial test and Wilson's interval (1927). Files with the same listener's name belong to one
+    listener; each file without a name counts as another listener. A test that is given twice counts once.
 
     Raises:
-        DataError: a file cannot be read, or is not one that the page saved; or there is none.
+        DataError: a file cannot be read or was not saved by the page, or no files were given.
     """
     tests: dict[tuple[str, int, str], _RatingTest | _AbxTest] = {}
     repeated = 0
@@ -103,36 +103,43 @@ def summarize_ratings(paths: Sequence[Path]) -> str:
         tests[key] = test
     if not tests:
         raise DataError("no rating files were given", remedy="give the files that listeners saved on the page")
+
     rated = [test for test in tests.values() if isinstance(test, _RatingTest)]
     compared = [test for test in tests.values() if isinstance(test, _AbxTest)]
     parts = [*(_rating_part(rated) if rated else []), *(_abx_part(compared) if compared else [])]
+
     notes = []
     if repeated:
         notes.append(f"{_count(repeated, 'file')} given twice, counted once")
-    if len({test.page.id for test in tests.values()}) > 1:
-        notes.append("the files are of different pages: " + ", ".join(sorted({t.page.id for t in tests.values()})))
-    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
+    pages = sorted({test.page.id for test in tests.values()})
+    if len(pages) > 1:
+        notes.append(f"the files come from different pages: {', '.join(pages)}")
+    if notes:
+        parts.append("\n".join(notes))
+    return "\n\n".join(parts)
 
 
 def _read(path: Path) -> _RatingTest | _AbxTest:
-    remedy = "give a file that “Save the results” of a listening page wrote"
+    remedy = "give a file that “Save the results” on a listening page wrote"
     try:
         if path.stat().st_size > _LARGEST_BYTES:
-            raise DataError("is far too large for ratings", where=path, remedy=remedy)
+            raise DataError("is too large for a rating file", where=path, remedy=remedy)
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", where=path, remedy=remedy) from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are among the first
+    except (ValueError, RecursionError) as error:  # ValueError includes UnicodeDecodeError and JSONDecodeError
         raise DataError("is not JSON", where=path, remedy=remedy) from error
-    if isinstance(data, dict) and data.get("format") == "wavegen-ratings" and data.get("version", 1) != 1:
+    if not isinstance(data, dict) or data.get("format") != "wavegen-ratings":
+        raise DataError("is not a rating file", where=path, remedy=remedy)
+    if data.get("version", 1) != 1:
         version = f"{data['version']!r:.40}"
-        raise DataError(f"has version {version} of the format, not 1", where=path, remedy="use a newer wavegen")
+        raise DataError(f"has format version {version}, but only 1 is known", where=path, remedy="use a newer wavegen")
     try:
         return _FILE.validate_python(data)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, fault["loc"][1:]))  # the first is the kind
-        what = f"holds no ratings ({place + ': ' if place else ''}{fault['msg']})"
+        place = ".".join(map(str, fault["loc"][1:]))  # the first part is the kind of test
+        what = f"is a damaged rating file ({place + ': ' if place else ''}{fault['msg']})"
         raise DataError(what, where=path, remedy=remedy) from error
 
 
@@ -147,11 +154,10 @@ def _rating_part(tests: Sequence[_RatingTest]) -> list[str]:
         for trial in test.trials
         for rating in trial.ratings
     ]
-    screened = _screened(answers)
     parts = [_rating_table("Ratings, 0 to 100", answers)]
-    if screened:
+    if screened := _screened(answers):
         lines = [f"{name} rated the hidden reference below {SCREENED_BELOW} in {share}" for name, share in screened]
-        lines.append(f"BS.1534-3 leaves out who does so in more than {SCREENED_SHARE:.0%} of the clips.")
+        lines.append(f"BS.1534-3 excludes listeners who do so in more than {SCREENED_SHARE:.0%} of the clips.")
         parts.append("\n".join(lines))
         kept = [answer for answer in answers if answer.listener not in dict(screened)]
         if kept:
@@ -160,7 +166,8 @@ def _rating_part(tests: Sequence[_RatingTest]) -> list[str]:
 
 
 def _rating_table(title: str, answers: Sequence[_Answer]) -> str:
-    listeners, clips = (len({getattr(a, part) for a in answers}) for part in ("listener", "clip"))
+    listeners = len({answer.listener for answer in answers})
+    clips = len({answer.clip for answer in answers})
     rows = []
     for role, system in dict.fromkeys((answer.role, answer.system) for answer in answers):
         own = [answer for answer in answers if (answer.role, answer.system) == (role, system)]
@@ -168,35 +175,38 @@ def _rating_table(title: str, answers: Sequence[_Answer]) -> str:
         name = f"{system} (hidden reference)" if role == "reference" else system
         rows.append((mean, [name, f"{mean:.1f}", _rating_interval(own), str(len(own))]))
     rows.sort(key=lambda row: -row[0])
-    table = _aligned([["", "mean", "95 % interval", "ratings"], *(cells for _, cells in rows)])
+    table = text_table([["", "mean", "95 % interval", "ratings"], *(cells for _, cells in rows)])
     return f"{title}: {_count(listeners, 'listener')}, {_count(clips, 'clip')}\n{table}"
 
 
 def _rating_interval(answers: Sequence[_Answer]) -> str:
-    """Percentiles of means in which listeners and clips are each drawn anew with replacement."""
-    who, listener = np.unique([answer.listener for answer in answers], return_inverse=True)
-    what, clip = np.unique([answer.clip for answer in answers], return_inverse=True)
-    if len(who) == len(what) == 1:
+    """Percentiles of the means when listeners and clips are each resampled with replacement."""
+    listeners, listener = np.unique([answer.listener for answer in answers], return_inverse=True)
+    clips, clip = np.unique([answer.clip for answer in answers], return_inverse=True)
+    if len(listeners) == len(clips) == 1:
         return "-"
     ratings = np.array([answer.rating for answer in answers])
     random = np.random.default_rng(0)
-    of_listener, of_clip = (random.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in (len(who), len(what)))
-    weights = of_listener[:, listener] * of_clip[:, clip]
+    listener_counts, clip_counts = (
+        random.multinomial(count, np.full(count, 1 / count), RESAMPLES) for count in (len(listeners), len(clips))
+    )
+    weights = listener_counts[:, listener] * clip_counts[:, clip]
     total = weights.sum(axis=1)
-    means = (weights @ ratings)[total > 0] / total[total > 0]  # where nobody drawn heard any clip drawn, there is none
+    # A resample is empty if none of its listeners rated any of its clips; it has no mean.
+    means = (weights @ ratings)[total > 0] / total[total > 0]
     low, high = np.percentile(means, [2.5, 97.5])
     return f"{low:.1f} to {high:.1f}"
 
 
 def _screened(answers: Sequence[_Answer]) -> list[tuple[str, str]]:
-    """Listeners to be left out, and in how many clips they missed the hidden reference."""
-    found = []
+    """Listeners to exclude, and in how many clips they missed the hidden reference."""
+    screened = []
     for listener in dict.fromkeys(answer.listener for answer in answers):
-        references = [a.rating for a in answers if a.listener == listener and a.role == "reference"]
+        references = [answer.rating for answer in answers if answer.listener == listener and answer.role == "reference"]
         low = sum(rating < SCREENED_BELOW for rating in references)
         if low > SCREENED_SHARE * len(references):
-            found.append((listener, f"{low} of {_count(len(references), 'clip')}"))
-    return found
+            screened.append((listener, f"{low} of {_count(len(references), 'clip')}"))
+    return screened
 
 
 # ---- ABX
@@ -214,34 +224,28 @@ def _abx_part(tests: Sequence[_AbxTest]) -> list[str]:
     for pair, answers in pairs.items():
         rows = [["", "right", "trials", "share", "95 % interval", "p"]]
         listeners = list(dict.fromkeys(name for name, _ in answers))
-        rows += [_abx_row(one, [right for name, right in answers if name == one]) for one in listeners]
+        rows += [_abx_row(listener, [right for name, right in answers if name == listener]) for listener in listeners]
         if len(listeners) > 1:
             rows.append(_abx_row("all", [right for _, right in answers]))
-        parts.append(f"ABX, {titles[pair]}\n{_aligned(rows)}")
-    return [*parts, "p: probability of as many right answers or more by guessing"]
+        parts.append(f"ABX, {titles[pair]}\n{text_table(rows)}")
+    return [*parts, "p: probability of at least as many right answers by guessing"]
 
 
 def _abx_row(name: str, answers: Sequence[bool]) -> list[str]:
-    right, trials = sum(answers), len(answers)
-    low, high = wilson_interval(right, trials)
-    p = chance_of_at_least(right, trials)
-    share = f"{right / trials:.0%}"
-    return [name, str(right), str(trials), share, f"{low:.0%} to {high:.0%}", "<0.001" if p < 0.001 else f"{p:.3f}"]
+    from scipy.stats import binomtest
 
-
-def chance_of_at_least(right: int, trials: int) -> float:
-    """Probability of ``right`` or more of ``trials`` by guessing between two: the one-sided exact binomial test."""
-    return sum(math.comb(trials, k) for k in range(right, trials + 1)) / 2**trials
-
-
-def wilson_interval(right: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson, 1927); unlike ± 1.96 standard errors it stays within 0 and 1."""
-    z = 1.959964
-    share = right / trials
-    middle = share + z**2 / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    scale = 1 + z**2 / trials
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    right = sum(answers)
+    trials = len(answers)
+    p = binomtest(right, trials, alternative="greater").pvalue
+    interval = binomtest(right, trials).proportion_ci(method="wilson")
+    return [
+        name,
+        str(right),
+        str(trials),
+        f"{right / trials:.0%}",
+        f"{interval.low:.0%} to {interval.high:.0%}",
+        "<0.001" if p < 0.001 else f"{p:.3f}",
+    ]
 
 
 # ---- text
@@ -249,18 +253,10 @@ def wilson_interval(right: int, trials: int) -> tuple[float, float]:
 
 def _listeners(tests: Iterable[Any]) -> list[str]:
     """A name for the listener of each test."""
-    names = ("".join(filter(str.isprintable, test.listener)).strip() for test in tests)  # these files come by mail
+    # The files come from other people: keep control characters out of the terminal.
+    names = ("".join(filter(str.isprintable, test.listener)).strip() for test in tests)
     return [name or f"listener {number}" for number, name in enumerate(names, start=1)]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _count(number: int, one: str) -> str:
-    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,8 +1,8 @@
 """The listening page: one HTML file with the sounds, pictures and scores of every system, and blind tests.
 
-What the browser runs lies beside this file in ``page/``, as plain HTML, CSS and JavaScript; it is put into the page
-whole, with the data as JSON. Nothing is loaded from a network: the page's own security policy forbids it, and names
-only these scripts, by their hash, as allowed to run.
+What the browser runs lies beside this file in ``page/`` as plain HTML, CSS and JavaScript. All of it is embedded in the
+page, with the data as JSON. The page loads nothing from a network: its own security policy forbids that, and allows
+only these scripts, by their hash, to run.
 """
 
 import base64
@@ -15,33 +15,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from wavegen.evaluation.metrics import Metric
-from wavegen.files import require_folder, write_beside
+from wavegen.files import atomic_write, require_folder
+
+if TYPE_CHECKING:
+    from wavegen.listening.sounds import ClipMedia
 
 LARGEST_INSIDE_BYTES = 24_000_000
-"""Sounds above this, together and in base64, go into ``audio/`` beside the page."""
+"""Total size of the base64 sounds above which they are written to ``audio/`` beside the page."""
 
 STYLES = ("page.css", "clips.css", "blind.css")
 SCRIPTS = (
     "dom.js", "sounds.js", "deck.js", "transport.js", "tables.js", "compare.js",
     "blind.js", "abx.js", "rating.js", "page.js",
 )  # fmt: skip
-"""In the order in which they are put into the page: each uses what those before it define."""
-
-SHOWN_OF_METRICS = ("label", "unit", "better", "range", "source")
-"""What the page says of a :class:`Metric`; one without a range says nothing of it."""
+"""In the order in which they are embedded: each uses what those before it define."""
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean over ``count`` clips and its 95 % interval."""
+class MetricDescription:
+    """What a column of scores means, as the page explains it.
 
-    mean: float
-    low: float
-    high: float
-    count: int
+    Attributes:
+        label: heading of the column.
+        unit: unit of the scores.
+        better: which scores are better; ``"zero"`` for a signed deviation.
+        range: range of the scores, as text.
+        source: who defined the metric.
+    """
+
+    label: str
+    unit: str
+    better: Literal["higher", "lower", "zero"]
+    range: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,10 @@ class ReportClip:
     """One clip in every system.
 
     Attributes:
-        name: shown as it is.
-        audio: system -> sound file, of any rate and project; the reference too. One that is missing is left out.
-        scores: system -> key of a metric -> score, None where it is not defined; not for the reference.
-        notes: what could not be scored, and why.
+        name: name that the page shows.
+        audio: system -> sound file, of any sample rate; including the reference. Systems without a file are omitted.
+        scores: system -> metric key -> score, None where it is not defined; without the reference.
+        notes: which scores are missing, and why.
     """
 
     name: str
@@ -63,75 +71,80 @@ class ReportClip:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a listening page shows.
+    """Everything that a listening page shows.
 
     Attributes:
-        title: its heading.
-        reference: name of the system that the others are compared to.
-        systems: the others, in the order of the page.
-        metrics: key -> what the score means, in the order of the columns.
-        clips: in the order of the page.
-        summary: system -> key of a metric -> mean and interval over the clips.
-        notes: for the whole page: what was resampled, which packages are missing.
+        title: heading of the page.
+        reference: the system that the others are compared with.
+        systems: the other systems, in the order of the page.
+        metrics: metric key -> its description, in the order of the columns.
+        clips: the clips, in the order of the page.
+        summary: system -> metric key -> ``mean``, its interval from ``low`` to ``high``, and the ``count`` of clips.
+        notes: notes on the whole page, such as which files were resampled.
     """
 
     title: str
     reference: str
     systems: Sequence[str]
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, MetricDescription]
     clips: Sequence[ReportClip]
-    summary: Mapping[str, Mapping[str, Interval]]
+    summary: Mapping[str, Mapping[str, Mapping[str, float]]]
     notes: Sequence[str] = ()
 
 
 def write_page(report: Report, folder: Path, *, largest_inside_bytes: int = LARGEST_INSIDE_BYTES) -> Path:
-    """Write ``folder/index.html``, which opens from the disk, from a mail or from a server alike.
+    """Write ``folder/index.html``, a page that opens from a disk, a mail or a server, and return its path.
 
-    The sounds are inside, as 16-bit FLAC at their own rates; above ``largest_inside_bytes`` they are written to
-    ``folder/audio``, a file for each clip, which must travel with the page. (They are scripts, not sound files,
-    because a page that is opened from the disk may not read other files.) The same report gives the same bytes.
+    The page holds the sounds as 16-bit FLAC at their own sample rates. If they exceed ``largest_inside_bytes``, they
+    are written to ``folder/audio``, one file per clip, and that folder must stay beside the page. (Those files are
+    scripts, because a page opened from a disk may not read other files.) The same report gives the same bytes.
 
     Raises:
         AudioError: a sound file cannot be read.
-        OutputError: the page cannot be written; an older one there is left as it was.
+        OutputError: the page cannot be written; an older page there is unchanged.
     """
-    from wavegen.listening.sounds import ClipMedia, clip_media  # takes torch and the pictures with it
+    from wavegen.listening.sounds import clip_media  # imports torch and the picture libraries
 
     folder = Path(folder)
     require_folder(folder)
     order = [report.reference, *report.systems]
     identity = hashlib.sha256()
     clips: list[dict[str, Any]] = []
-    held: list[str] = []  # until it is known that not all fit inside
-    held_bytes, beside = 0, False
-    for clip in report.clips:
-        media: ClipMedia = clip_media(
-            {name: clip.audio[name] for name in order if name in clip.audio}, report.reference
-        )
+
+    # Keep the sounds until their total size is known. Once it exceeds the limit, write them as they come.
+    inside: list[str] = []
+    total_bytes = 0
+    for index, clip in enumerate(report.clips):
+        audio = {system: clip.audio[system] for system in order if system in clip.audio}
+        media = clip_media(audio, report.reference)
         clips.append(_clip_data(clip, order, media))
         sounds = json.dumps(media.flacs)
         identity.update(json.dumps(clip.name).encode() + sounds.encode())
-        held.append(sounds)
-        held_bytes += len(sounds)
-        beside = beside or held_bytes > largest_inside_bytes
-        if beside:
-            for later, text in enumerate(held, start=len(clips) - len(held)):
-                _write(folder / "audio" / _audio_name(later), f"receiveSounds({later}, {text});\n")
-            held.clear()
-    data = _page_data(report, order, clips)
+        inside.append(sounds)
+        total_bytes += len(sounds)
+        if total_bytes > largest_inside_bytes:
+            for number, text in enumerate(inside, start=index + 1 - len(inside)):
+                _write(folder / "audio" / _audio_name(number), f"receiveSounds({number}, {text});\n")
+            inside.clear()
+    audio_names = [_audio_name(index) for index in range(len(clips))] if total_bytes > largest_inside_bytes else []
+
+    # The identity tells rating files of different pages apart.
     identity.update(json.dumps([report.title, order]).encode())
+    data = _page_data(report, order, clips)
     data["id"] = identity.hexdigest()[:12]
-    data["soundFiles"] = [f"audio/{_audio_name(index)}" for index in range(len(clips))] if beside else None
+    data["soundFiles"] = [f"audio/{name}" for name in audio_names] or None
     page = folder / "index.html"
-    _write(page, _html(report.title, data, [] if beside else held))
+    _write(page, _html(report.title, data, inside))
+
+    # Remove what an earlier page left behind, now that the new page is in place.
     for stale in set((folder / "audio").glob("clip-*.js")):
-        if not beside or stale.name not in {_audio_name(index) for index in range(len(clips))}:
+        if stale.name not in audio_names:
             stale.unlink()
     return page
 
 
 def _audio_name(index: int) -> str:
-    """Of the clip alone: a name of a system would give it away in a blind test."""
+    """File name of a clip's sounds; without names of systems, which would give them away in a blind test."""
     return f"clip-{index + 1:04d}.js"
 
 
@@ -141,13 +154,9 @@ def _page_data(report: Report, order: list[str], clips: list[dict[str, Any]]) ->
     return {
         "title": report.title,
         "systems": order,
-        "metrics": [
-            {"key": key, **{part: getattr(metric, part, "") for part in SHOWN_OF_METRICS}}
-            for key, metric in report.metrics.items()
-        ],
+        "metrics": [{"key": key, **asdict(metric)} for key, metric in report.metrics.items()],
         "summary": [
-            {key: _finite(asdict(interval)) for key, interval in report.summary.get(system, {}).items()}
-            for system in order
+            {key: _finite(interval) for key, interval in report.summary.get(system, {}).items()} for system in order
         ],
         "notes": list(report.notes),
         "clips": clips,
@@ -158,7 +167,7 @@ def _page_data(report: Report, order: list[str], clips: list[dict[str, Any]]) ->
     }
 
 
-def _clip_data(clip: ReportClip, order: list[str], media: Any) -> dict[str, Any]:
+def _clip_data(clip: ReportClip, order: list[str], media: "ClipMedia") -> dict[str, Any]:
     return {
         "name": clip.name,
         "notes": list(clip.notes),
@@ -170,8 +179,11 @@ def _clip_data(clip: ReportClip, order: list[str], media: Any) -> dict[str, Any]
 
 
 def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """JSON has no NaN; six digits are more than any metric means."""
-    return {key: None if v is None or not math.isfinite(v) else float(f"{v:.6g}") for key, v in values.items()}
+    """Values for JSON: None in place of NaN, and six digits, which is more than any metric resolves."""
+    return {
+        key: None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+        for key, value in values.items()
+    }
 
 
 def _html(title: str, data: dict[str, Any], sounds: Sequence[str]) -> str:
@@ -180,7 +192,7 @@ def _html(title: str, data: dict[str, Any], sounds: Sequence[str]) -> str:
     return string.Template(_joined(["page.html"])).substitute(
         title=html.escape(title),
         style=_joined(STYLES),
-        # Sounds beside the page come as scripts of their own, from its own folder or server.
+        # Sounds beside the page are scripts too, loaded from its own folder or server.
         scripts_allowed=f"'sha256-{digest}'" + (" 'self' file:" if data["soundFiles"] else ""),
         data=_inert(json.dumps(data, ensure_ascii=False, allow_nan=False)),
         sounds="\n".join(f'<script type="application/json" class="sounds">{_inert(text)}</script>' for text in sounds),
@@ -189,7 +201,7 @@ def _html(title: str, data: dict[str, Any], sounds: Sequence[str]) -> str:
 
 
 def _inert(text: str) -> str:
-    """JSON that cannot end the script element it stands in, nor open a comment in it."""
+    """Escape JSON so that it can neither end its script element nor open a comment in it."""
     return text.replace("<", "\\u003c")
 
 
@@ -199,5 +211,5 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with write_beside(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(text.encode("utf-8", "replace"))

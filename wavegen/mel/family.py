@@ -8,91 +8,87 @@ import numpy as np
 from wavegen.errors import MelError
 from wavegen.mel.spec import MelSpec, ln_ceilings
 
-# What a network that works on spectra is built around.
-FRAMES = ("sample_rate_hz", "n_fft", "win_length", "hop_length")
-# Within these a definition holds what such a network was trained to read.
-MEL_BINS = (64, 160)
-HIGHEST_F_MIN_HZ, LOWEST_F_MAX_HZ = 150.0, 7600.0
-HIGHEST_FLOOR = 1e-4
-HIGHEST_MAGNITUDE_EPS = HIGHEST_FLOOR**2  # it is added below the square root
-LARGEST_CLIPPED_DB = 20.0
+# A network that works on spectra is built for one frame layout, so these fields cannot vary.
+SHARED_FIELDS = ("sample_rate_hz", "n_fft", "win_length", "hop_length")
+# Definitions within these limits keep what such a network was trained to read.
+MIN_MELS, MAX_MELS = 64, 160
+MAX_F_MIN_HZ, MIN_F_MAX_HZ = 150.0, 7600.0
+MAX_FLOOR = 1e-4
+MAX_MAGNITUDE_EPS = MAX_FLOOR**2  # it is added below the square root
+MAX_CLIPPED_DB = 20.0
 
 
 @dataclass(frozen=True)
 class MelFamily:
     """Definitions with the frames of ``own`` and 64 to 160 bins over speech's range, in any scale, norm and logarithm.
 
-    Framing is free too: centred frames lie half a hop earlier, which the inverse STFT takes into account.
+    The framing is free too: centred frames lie half a hop earlier, which the inverse STFT takes into account.
 
     Attributes:
-        own: the definition that the others share their frames with; one of the family itself.
+        own: the member of the family whose frames the others share; the vocoder's own definition.
 
     Raises:
-        MelError: ``own`` is beyond what such a vocoder reads.
+        MelError: ``own`` is outside the limits.
     """
 
     own: MelSpec
 
     def __post_init__(self) -> None:
         if outside := self._outside(self.own):
-            what = f"a vocoder for every mel definition of its frames cannot have this one: {outside}"
+            what = f"a vocoder with any_mel cannot have this mel definition: {outside}"
             raise MelError(what, remedy="change the definition, or leave any_mel out")
 
     def check(self, spec: MelSpec, where: object) -> None:
-        """Refuse a definition that is not of the family.
+        """Check that a definition belongs to the family.
 
         Raises:
-            MelError: names what keeps it out, with the values that are accepted.
+            MelError: it does not; names the fields outside the limits, with the accepted values.
         """
         if outside := self._outside(spec):
             raise MelError(
-                f"mel of a definition beyond what this vocoder reads: {outside}",
+                f"this vocoder cannot read the mel definition: {outside}",
                 where=where,
-                remedy="extract it again from the recording",
+                remedy="extract the mel from the recording again",
             )
 
     def _outside(self, spec: MelSpec) -> str:
-        """What keeps a definition out, with the values that are accepted; empty for one that belongs."""
-        found, own = spec.model_dump(), self.own.model_dump()
-        limits: list[tuple[str, object, bool, str]]
-        limits = [(name, found[name], found[name] == own[name], f"{own[name]}") for name in FRAMES]
-        least, most = spec.ln_range
-        clipped_db = 20 / math.log(10) * (ln_ceilings(spec)[0] - most)
-        reaches = clipped_db <= LARGEST_CLIPPED_DB and least <= math.log(HIGHEST_FLOOR) + 1e-9
-        limits += [
-            ("n_mels", spec.n_mels, MEL_BINS[0] <= spec.n_mels <= MEL_BINS[1], f"{MEL_BINS[0]} to {MEL_BINS[1]}"),
-            ("f_min_hz", spec.f_min_hz, spec.f_min_hz <= HIGHEST_F_MIN_HZ, f"up to {HIGHEST_F_MIN_HZ:g}"),
-            ("f_max_hz", spec.f_max_hz, spec.f_max_hz >= self.lowest_f_max_hz, f"{self.lowest_f_max_hz:g} or more"),
-            ("floor", spec.floor, spec.floor <= HIGHEST_FLOOR, f"up to {HIGHEST_FLOOR:g}"),
-            (
-                "magnitude_eps",
-                spec.magnitude_eps,
-                spec.magnitude_eps <= HIGHEST_MAGNITUDE_EPS,
-                f"up to {HIGHEST_MAGNITUDE_EPS:g}",
-            ),
-            ("clip", spec.clip, spec.clip is None or reaches, "one that leaves speech as it is"),
+        """The fields that keep a definition out, with the accepted values; empty if it belongs."""
+        ln_low, ln_high = spec.ln_range
+        clipped_db = 20 / math.log(10) * (ln_ceilings(spec)[0] - ln_high)
+        keeps_speech = clipped_db <= MAX_CLIPPED_DB and ln_low <= math.log(MAX_FLOOR) + 1e-9
+        shared = [(name, getattr(self.own, name)) for name in SHARED_FIELDS]
+        limits = [
+            *((name, getattr(spec, name) == accepted, str(accepted)) for name, accepted in shared),
+            ("n_mels", MIN_MELS <= spec.n_mels <= MAX_MELS, f"{MIN_MELS} to {MAX_MELS}"),
+            ("f_min_hz", spec.f_min_hz <= MAX_F_MIN_HZ, f"up to {MAX_F_MIN_HZ:g}"),
+            ("f_max_hz", spec.f_max_hz >= self.min_f_max_hz, f"{self.min_f_max_hz:g} or more"),
+            ("floor", spec.floor <= MAX_FLOOR, f"up to {MAX_FLOOR:g}"),
+            ("magnitude_eps", spec.magnitude_eps <= MAX_MAGNITUDE_EPS, f"up to {MAX_MAGNITUDE_EPS:g}"),
+            ("clip", spec.clip is None or keeps_speech, "a range that leaves speech unchanged"),
         ]
-        shown = [f"{name} is {_shown(value)}, not {wanted}" for name, value, fits, wanted in limits if not fits]
-        return ", ".join(shown)
+        faults = [
+            f"{name} is {_shown(getattr(spec, name))}, not {accepted}" for name, fits, accepted in limits if not fits
+        ]
+        return ", ".join(faults)
 
     @property
-    def lowest_f_max_hz(self) -> float:
-        """The least upper end of the filters, in Hz."""
-        return min(LOWEST_F_MAX_HZ, self.own.sample_rate_hz / 2)
+    def min_f_max_hz(self) -> float:
+        """The lowest accepted upper end of the filters, in Hz."""
+        return min(MIN_F_MAX_HZ, self.own.sample_rate_hz / 2)
 
     def draw(self, step: int) -> MelSpec:
-        """A definition for a training step, always the same for the same step.
+        """A random definition for a training step; the same step always gives the same one.
 
-        Logarithm, gain and statistics are undone exactly before the network, so they need not be drawn.
+        Logarithm, gain, bias and statistics are undone exactly before the network, so drawing them would add nothing.
         """
-        # A counter-based generator, as for the choice of segments, none of which has this second word.
+        # A counter-based generator, as for the choice of segments; their keys never have this second word.
         random = np.random.Generator(np.random.Philox(key=np.array([step, 2**64 - 1], dtype=np.uint64)))
         nyquist = self.own.sample_rate_hz / 2
         whole_band = random.random() < 0.5
-        f_max_hz = nyquist if whole_band else random.uniform(self.lowest_f_max_hz, nyquist)
+        f_max_hz = nyquist if whole_band else random.uniform(self.min_f_max_hz, nyquist)
         return self.own.replace(
-            n_mels=int(random.integers(MEL_BINS[0], MEL_BINS[1] + 1)),
-            f_min_hz=random.choice([0.0, random.uniform(0, HIGHEST_F_MIN_HZ)]),
+            n_mels=int(random.integers(MIN_MELS, MAX_MELS + 1)),
+            f_min_hz=random.choice([0.0, random.uniform(0, MAX_F_MIN_HZ)]),
             f_max_hz=float(f_max_hz),
             scale=str(random.choice(["slaney", "htk"])),
             norm=str(random.choice(["slaney", "none"])),

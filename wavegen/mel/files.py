@@ -4,139 +4,208 @@ import contextlib
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from pydantic import ValidationError
 
-from wavegen.errors import MelError
-from wavegen.files import write_beside
+from wavegen.errors import MelError, MissingMelError
+from wavegen.files import atomic_write
 from wavegen.mel.spec import MelSpec, check_compatible, check_mel
 
-# numpy reads an array's header with Python's own parser, which in CPython 3.11 fails now and then ("AST constructor
-# recursion depth mismatch") when several threads use it at once.
-_ONE_AT_A_TIME = threading.Lock()
+# numpy parses array headers with ``ast``, which CPython 3.11 cannot do safely in several threads: now and then it
+# raises "AST constructor recursion depth mismatch".
+_header_lock = threading.Lock()
 _NOT_A_MEL = "give an .npz made by wavegen-extract, or a .npy with one float mel [n_mels, frames]"
+
+
+@dataclass(frozen=True)
+class MelFile:
+    """A mel file whose headers have been read; its numbers stay on disk until they are indexed.
+
+    ``file[:, 100:200]`` reads these frames and no others. A ``MelFile`` is a plain value without a file descriptor:
+    thousands can be open at once, and it can be pickled and shared by threads.
+
+    Attributes:
+        path: the file.
+        definition: the definition that the file states; None for a bare ``.npy``.
+        shape: ``(n_mels, frames)``; a bare ``.npy`` may have any shape until it is checked.
+        dtype, offset, order: how the numbers lie in the file, as ``np.memmap`` takes them.
+    """
+
+    path: Path
+    definition: MelSpec | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    order: Literal["C", "F"]
+
+    @property
+    def frames(self) -> int:
+        """The length of the mel in frames."""
+        return self.shape[1]
+
+    def check(self, spec: MelSpec) -> None:
+        """Check the stated definition, then all values, in constant memory.
+
+        Raises:
+            MelError: the definition differs from ``spec``, or the values cannot be a mel of ``spec``.
+        """
+        _check(self.mapped(), self.definition, spec, self.path)
+
+    def mapped(self) -> np.memmap:
+        """The mel as a read-only memory map, which holds a file descriptor until it is garbage-collected.
+
+        Raises:
+            MelError: the file is gone, or too short.
+        """
+        with _errors_name(self.path):
+            # A string, because numpy would resolve the links of a path, which takes longer than mapping it.
+            return np.memmap(str(self.path), self.dtype, "r", self.offset, self.shape, self.order)
+
+    def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
+        """Read a part of the mel, indexed like the array ``[n_mels, frames]``."""
+        return np.array(self.mapped()[index])
+
+
+def open_mel(path: Path | str, spec: MelSpec | None = None) -> MelFile:
+    """Open a mel file without reading the mel, which may be very long.
+
+    Args:
+        path: an ``.npz`` written by ``save_mel``, or any ``.npy``. Nothing is ever unpickled.
+        spec: the definition that the file must state; None accepts any file. The values are not read: see
+            ``MelFile.check``.
+
+    Raises:
+        MelError: the file is missing, damaged, not a mel file, or compressed, or it does not state ``spec``.
+    """
+    path = Path(path)
+    with _opened(path) as (file, is_npz):
+        definition = None
+        if is_npz:
+            with np.load(file, allow_pickle=False) as arrays:  # reads a member when it is asked for
+                definition = _definition(arrays)
+                _seek_member(file, arrays.zip.getinfo("mel.npy"), path)
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise _not_mappable(path)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if is_npz and (dtype != np.float32 or len(shape) != 2):
+            raise MelError(f"holds {dtype} {shape}", where=path, remedy="write it with save_mel")
+        if dtype.hasobject:
+            raise _holds_objects(path)
+        mel = MelFile(path, definition, shape, dtype, file.tell(), "F" if is_fortran else "C")
+    mel.mapped()  # fails if the file was cut short
+    if spec is not None:
+        if definition is None:
+            raise MelError("states no mel definition", where=path, remedy="give an .npz written by save_mel")
+        check_compatible(definition, spec, path)
+    return mel
+
+
+def load_mel(path: Path | str, spec: MelSpec | None = None) -> tuple[np.ndarray, MelSpec | None]:
+    """Read a whole mel file, which may be compressed; ``open_mel`` suits long ones.
+
+    Args:
+        path: an ``.npz`` with the arrays of ``save_mel``, or a ``.npy``. Nothing is ever unpickled.
+        spec: the definition to check the mel against; None checks nothing.
+
+    Returns:
+        The mel ``[n_mels, frames]``, in float32 if ``spec`` is given, and the definition that the file states (None for
+        a bare ``.npy``).
+
+    Raises:
+        MelError: the file is missing, damaged or not a mel file, its definition differs from ``spec``, or its values
+            cannot be a mel of ``spec``.
+    """
+    with _opened(path) as (file, is_npz):
+        if is_npz:
+            with np.load(file, allow_pickle=False) as arrays:
+                mel, definition = arrays["mel"], _definition(arrays)
+        else:
+            mel, definition = np.load(file, allow_pickle=False), None
+    if spec is not None:
+        _check(mel, definition, spec, path)
+        mel = mel.astype(np.float32, copy=False)
+    return mel, definition
 
 
 def save_mel(path: Path | str, mel: np.ndarray, spec: MelSpec) -> None:
     """Write ``mel`` ``[n_mels, frames]`` and its definition as an uncompressed ``.npz``.
 
-    The arrays are ``mel``, float32 with the bins of a frame side by side (so that a slice of frames is one
-    run of bytes in :func:`open_mel`), and ``spec``, the definition as JSON.
+    The arrays are ``mel``, float32 with the bins of a frame side by side (so that a slice of frames is one run of
+    bytes), and ``spec``, the definition as JSON.
 
     Raises:
-        MelError: the suffix is not .npz, or the mel is not one of ``spec``.
+        MelError: the suffix is not .npz, or the values cannot be a mel of ``spec``.
         OutputError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".npz":
-        raise MelError("a mel with its definition is an .npz file", where=path, remedy="name it with .npz")
+        raise MelError(f"cannot store a mel definition in {path.suffix or 'this file'}", where=path, remedy="use .npz")
     check_mel(mel, spec, path)
-    with write_beside(path) as beside:
+    with atomic_write(path) as beside:
         np.savez(beside, mel=np.asfortranarray(mel, dtype=np.float32), spec=np.array(spec.model_dump_json()))
+
+
+def _check(mel: np.ndarray, definition: MelSpec | None, spec: MelSpec, path: Path | str) -> None:
+    if definition is not None:
+        check_compatible(definition, spec, path)
+    check_mel(mel, spec, path)
 
 
 @contextlib.contextmanager
 def _opened(path: Path | str) -> Iterator[tuple[BinaryIO, bool]]:
-    """A mel file and whether it is an ``.npz``; whatever goes wrong inside is one MelError naming the file."""
+    """A mel file and whether it is an ``.npz``, by its first bytes; errors inside become MelErrors."""
+    with _errors_name(path), _header_lock, open(path, "rb") as file:
+        magic = file.read(6)
+        is_npz = magic[:4] == b"PK\x03\x04"
+        if not is_npz and magic != b"\x93NUMPY":  # numpy would take anything else for a pickle
+            what = "is neither an .npy nor an .npz file" if magic else "is empty"
+            raise MelError(what, where=path, remedy=_NOT_A_MEL)
+        file.seek(0)
+        yield file, is_npz
+
+
+@contextlib.contextmanager
+def _errors_name(path: Path | str) -> Iterator[None]:
+    """Turn each error that reading a mel file can raise into a MelError that names the file."""
     try:
-        with _ONE_AT_A_TIME, open(path, "rb") as file:
-            magic = file.read(6)
-            is_npz = magic[:4] == b"PK\x03\x04"
-            if not is_npz and magic != b"\x93NUMPY":  # numpy would take anything else for a pickle
-                what = "is neither an .npy nor an .npz file" if magic else "is empty"
-                raise MelError(what, where=path, remedy=_NOT_A_MEL)
-            file.seek(0)
-            yield file, is_npz
+        yield
     except FileNotFoundError:
-        raise MelError("no such file", where=path, remedy="check the path") from None
+        raise MissingMelError(where=path) from None
     except ValidationError as error:
         problem = error.errors()[0]
         fault = f"{'.'.join(map(str, problem['loc']))} {problem['msg']}".strip()
-        what = f"its mel definition is not valid: {fault}"
-        raise MelError(what, where=path, remedy=_NOT_A_MEL) from error
+        raise MelError(f"its mel definition is not valid: {fault}", where=path, remedy=_NOT_A_MEL) from error
     except KeyError as error:
         raise MelError("is an .npz without the arrays mel and spec", where=path, remedy=_NOT_A_MEL) from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        objects = "allow_pickle" in str(error)
-        what = "holds Python objects, which are never unpickled" if objects else f"cannot be read: {error}"
-        raise MelError(what, where=path, remedy=_NOT_A_MEL) from error
+        if "allow_pickle" in str(error):
+            raise _holds_objects(path) from error
+        raise MelError(f"cannot be read: {error}", where=path, remedy=_NOT_A_MEL) from error
+
+
+def _holds_objects(path: Path | str) -> MelError:
+    return MelError("holds Python objects, which are never unpickled", where=path, remedy=_NOT_A_MEL)
+
+
+def _not_mappable(path: Path) -> MelError:
+    what = "cannot be read in slices, because its array is compressed or has an unknown header"
+    return MelError(what, where=path, remedy="write it with save_mel")
 
 
 def _definition(arrays: Mapping[str, np.ndarray]) -> MelSpec:
     return MelSpec.model_validate_json(str(arrays["spec"]))
 
 
-def load_mel(path: Path | str) -> tuple[np.ndarray, MelSpec | None]:
-    """The array of a mel file and its definition; a bare ``.npy`` has none. Nothing is ever unpickled.
-
-    Raises:
-        MelError: the file is missing, damaged, or no mel file.
-    """
-    with _opened(path) as (file, is_npz):
-        if not is_npz:
-            return np.load(file, allow_pickle=False), None
-        with np.load(file, allow_pickle=False) as arrays:
-            return arrays["mel"], _definition(arrays)
-
-
-def mel_definition(path: Path | str) -> MelSpec | None:
-    """The definition that a mel file states, without reading the mel; a bare ``.npy`` states none.
-
-    Raises:
-        MelError: the file is missing, damaged, or no mel file.
-    """
-    with _opened(path) as (file, is_npz):
-        if not is_npz:
-            return None
-        with np.load(file, allow_pickle=False) as arrays:  # reads a member when it is asked for
-            return _definition(arrays)
-
-
-def load_mel_for(path: Path | str, spec: MelSpec) -> np.ndarray:
-    """The mel ``[n_mels, frames]``, float32, of a file that must have been made to ``spec``.
-
-    Raises:
-        MelError: the file cannot be read, its definition differs, or its values cannot be of ``spec``.
-    """
-    mel, found = load_mel(path)
-    if found is not None:
-        check_compatible(found, spec, path)
-    check_mel(mel, spec, path)
-    return mel.astype(np.float32, copy=False)
-
-
-def open_mel(path: Path | str, spec: MelSpec | None = None) -> np.ndarray:
-    """The mel ``[n_mels, frames]`` of an ``.npz`` of :func:`save_mel`, memory-mapped: only slices are read.
-
-    Args:
-        path: the file.
-        spec: the definition it must have been made to; None takes any.
-
-    Raises:
-        MelError: the file is not one of :func:`save_mel`, or made to another definition.
-    """
-    with _opened(path) as (file, is_npz):
-        if not is_npz:
-            raise MelError("only an .npz can be opened without reading it", where=path, remedy=_NOT_A_MEL)
-        with np.load(file, allow_pickle=False) as arrays:  # reads a member when it is asked for
-            found = _definition(arrays)
-        with zipfile.ZipFile(file) as archive:
-            member = archive.getinfo("mel.npy")
-        # A member's own header is 30 bytes, with the lengths of the name and extra field that follow it
-        # at 26 and 28 (PKWARE APPNOTE 4.3.7); the central directory's copies may have other lengths.
-        file.seek(member.header_offset + 26)
-        file.seek(int(np.frombuffer(file.read(4), dtype="<u2").sum()), 1)
-        is_stored = member.compress_type == zipfile.ZIP_STORED
-        if not is_stored or np.lib.format.read_magic(file) != (1, 0):
-            raise MelError("is not laid out for slicing", where=path, remedy="write it with save_mel")
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype != np.float32 or len(shape) != 2:
-            raise MelError(f"holds {dtype} {shape}", where=path, remedy="write it with save_mel")
-        order: Literal["F", "C"] = "F" if is_fortran else "C"
-        mel = np.memmap(file, dtype, mode="r", offset=file.tell(), shape=shape, order=order)
-    if spec is not None:
-        check_compatible(found, spec, path)
-    return mel
+def _seek_member(file: BinaryIO, member: zipfile.ZipInfo, path: Path) -> None:
+    """Go to the first byte of an uncompressed member of a zip archive."""
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise _not_mappable(path)
+    # A member begins with a header of 30 bytes, a name and an extra field. The lengths of these two are at 26 and 28
+    # (PKWARE APPNOTE 4.3.7); those in the central directory may differ.
+    file.seek(member.header_offset + 26)
+    lengths = np.frombuffer(file.read(4), dtype="<u2")
+    file.seek(int(lengths.sum()), 1)

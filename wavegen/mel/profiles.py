@@ -1,8 +1,8 @@
-"""Named mel definitions: those of the systems in use, and ours for the rates that they leave out."""
+"""Named mel definitions: those of widely used systems, and ours for the sample rates that they leave out."""
 
-import difflib
 from collections.abc import Mapping
 
+from wavegen.config import did_you_mean
 from wavegen.errors import MelError
 from wavegen.mel.spec import MelSpec
 
@@ -22,13 +22,13 @@ PROFILES: Mapping[str, MelSpec] = {
     "bigvgan-44k": _BIGVGAN.replace(
         sample_rate_hz=44100, n_fft=2048, win_length=2048, hop_length=512, n_mels=128, f_max_hz=22050
     ),
-    # For rates that its authors give none for: ours, after the same pattern.
+    # BigVGAN's authors publish no definition for these sample rates; ours follow its pattern.
     "wavegen-16k": _BIGVGAN.replace(sample_rate_hz=16000, n_mels=80, f_max_hz=8000),
     "wavegen-48k": _BIGVGAN.replace(
         sample_rate_hz=48000, n_fft=2048, win_length=2048, hop_length=512, n_mels=128, f_max_hz=24000
     ),
     "vocos-24k": _BIGVGAN.replace(scale="htk", norm="none", floor=1e-7, center=True, magnitude_eps=0),
-    # The statistics of these three belong to the corpus: spec.replace(mean=..., std=...).
+    # The statistics of these three depend on the corpus: spec.replace(mean=..., std=...).
     "pwg-22k": _PWG,
     "pwg-24k": _PWG.replace(sample_rate_hz=24000, n_fft=2048, win_length=1200, hop_length=300),  # espnet
     "r9y9-22k": _PWG.replace(f_min_hz=125),
@@ -45,12 +45,11 @@ PROFILES: Mapping[str, MelSpec] = {
 
 
 def profile(name: str) -> MelSpec:
-    """The named definition.
+    """Look up a definition by its name in ``PROFILES``.
 
     Raises:
         MelError: no profile has this name.
     """
     if name not in PROFILES:
-        nearest = difflib.get_close_matches(name, PROFILES, cutoff=0.4) or list(PROFILES)
-        raise MelError("no mel profile has this name", where=name, remedy=f"try {', '.join(nearest)}")
+        raise MelError(f"unknown mel profile {name!r}", remedy=did_you_mean(name, PROFILES))
     return PROFILES[name]

@@ -1,8 +1,8 @@
-"""Networks that learn to tell recordings from what a vocoder makes of their mels.
+"""Discriminators: networks that learn to tell recordings from generated sound.
 
-Each looks at a picture of the sound: the samples folded by a period (HiFi-GAN, arXiv:2010.05646), or the complex
-spectrogram at one resolution (EnCodec, arXiv:2210.13438). In both, 2-D convolutions give a grid of logits, one for
-each patch, and the feature maps of the layers before.
+Each one reads a picture of the sound: the samples folded by a period (HiFi-GAN, arXiv:2010.05646), or the complex
+spectrogram at one resolution (EnCodec, arXiv:2210.13438). From either, 2-D convolutions compute feature maps and, in
+the last layer, a grid of logits, one for each patch of the picture.
 """
 
 from abc import ABC, abstractmethod
@@ -14,18 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavegen.blocks import apply_weight_norm, effective_kernel_size, same_padding
+from wavegen.blocks import apply_weight_norm, effective_kernel_size, reflect_pad, same_padding
 from wavegen.training.config import AdversarialConfig
 
-Pair = tuple[int, int]
+Size = tuple[int, int]  # rows, columns
 
 
-class Judgement(NamedTuple):
-    """What one discriminator says of a batch.
+class DiscriminatorOutput(NamedTuple):
+    """The output of one discriminator for a batch.
 
     Attributes:
-        logits: ``[batch, 1, rows, columns]``, high where it takes the sound for a recording.
-        features: the output of every layer before, ``[batch, channels, rows, columns]`` each.
+        logits: ``[batch, 1, rows, columns]``, high where the sound is taken for a recording.
+        features: the output of each layer before the last, ``[batch, channels, rows, columns]`` each.
     """
 
     logits: Tensor
@@ -33,63 +33,65 @@ class Judgement(NamedTuple):
 
 
 class Discriminator(nn.Module, ABC):
-    """A picture of the sound, then convolutions with leaky rectifiers.
+    """Convolutions over a picture of the sound, with leaky rectifiers between them.
 
     Args:
-        layers: the convolutions before the last.
-        output: the last, to one channel.
-        slope: of the rectifiers below zero.
+        layers: the convolutions before the last one.
+        output: the last convolution, to one channel.
+        slope: slope of the rectifiers below zero.
     """
 
     def __init__(self, layers: Sequence[nn.Conv2d], output: nn.Conv2d, *, slope: float) -> None:
         super().__init__()
         self.layers, self.output, self.slope = nn.ModuleList(layers), output, slope
         for layer in (*layers, output):
-            # As loud at the end as at the start (arXiv:1502.01852): with torch's own start each layer takes half away,
-            # the last ones hear nothing but their biases, and hundreds of steps pass before they tell sounds apart.
+            # Keep the variance from layer to layer (arXiv:1502.01852). With torch's own initialisation each layer
+            # halves the amplitude, the last ones see little but biases, and learning starts hundreds of steps later.
             nn.init.kaiming_normal_(layer.weight, a=slope)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     @abstractmethod
     def picture(self, samples: Tensor) -> Tensor:
-        """``[batch, samples]`` as ``[batch, channels, rows, columns]``; rows follow each other in time."""
+        """Turn ``[batch, samples]`` into ``[batch, channels, rows, columns]``, with the rows in order of time."""
 
     @property
     @abstractmethod
     def shortest_segment(self) -> int:
-        """Samples below which some kernel would span more time than its whole input: it would weigh padding alone."""
+        """Number of samples from which on no kernel spans more time than its whole input."""
 
-    def forward(self, samples: Tensor) -> Judgement:
-        """Judge ``[batch, samples]`` of any length."""
+    def forward(self, samples: Tensor) -> DiscriminatorOutput:
+        """The output for ``[batch, samples]`` of any length."""
         x, features = self.picture(samples), []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), self.slope)
             features.append(x)
-        return Judgement(self.output(x), tuple(features))
+        return DiscriminatorOutput(self.output(x), tuple(features))
 
-    def smallest_picture(self) -> Pair:
-        """Rows and columns from which on every kernel fits into what it reads."""
+    def smallest_picture(self) -> Size:
+        """The smallest number of rows and columns at which every kernel fits into its input."""
         rows = columns = 1
         for layer in reversed([*self.layers, self.output]):
-            (tall, wide), (down, across) = (effective_kernel_size(layer.kernel_size, layer.dilation), layer.stride)
+            kernel_rows, kernel_columns = effective_kernel_size(layer.kernel_size, layer.dilation)
+            row_stride, column_stride = layer.stride
             # Same padding turns n steps into ceil(n / stride).
-            rows, columns = max(tall, (rows - 1) * down + 1), max(wide, (columns - 1) * across + 1)
+            rows = max(kernel_rows, (rows - 1) * row_stride + 1)
+            columns = max(kernel_columns, (columns - 1) * column_stride + 1)
         return rows, columns
 
 
 class PeriodDiscriminator(Discriminator):
-    """Sees every ``period``-th sample in a row of its own, and so what repeats at that rate.
+    """Folds the samples into rows of ``period``, so that whatever repeats at that period stands in one column.
 
     ::
 
         x0 x1 x2 x3 x4 x5 x6 …   period 3      x0 x1 x2
-                                               x3 x4 x5      kernels (5, 1): along the time of each column alone
+                                               x3 x4 x5      kernels (5, 1): along time, each column by itself
                                                x6 …
 
     Args:
         period: samples in a row.
-        channels: of the layers that go in strides of 3; a layer of stride 1 keeps the last.
+        channels: channels of the layers with stride 3; a layer with stride 1 and the last number follows.
     """
 
     def __init__(self, period: int, *, channels: Sequence[int]) -> None:
@@ -99,32 +101,30 @@ class PeriodDiscriminator(Discriminator):
         self.period = period
 
     def picture(self, samples: Tensor) -> Tensor:
-        """``[batch, 1, ceil(samples / period), period]``; a last row that is not full is completed by reflection."""
+        """``[batch, 1, ceil(samples / period), period]``; reflection completes the last row."""
         missing = -samples.shape[-1] % self.period
-        # By indexing: the gradient of torch's own reflection differs from run to run on a GPU.
-        mirrored = samples[:, samples.shape[-1] - missing - 1 : -1].flip(-1)
-        return torch.cat((samples, mirrored), dim=-1).reshape(len(samples), 1, -1, self.period)
+        return reflect_pad(samples, (0, missing)).reshape(len(samples), 1, -1, self.period)
 
     @property
     def shortest_segment(self) -> int:
-        """As for all; a row counts from its first sample on."""
+        """As in the base class; the last row needs one sample."""
         return (self.smallest_picture()[0] - 1) * self.period + 1
 
     def extra_repr(self) -> str:
-        """The period."""
+        """The period, for ``repr``."""
         return f"period={self.period}"
 
 
 class ResolutionDiscriminator(Discriminator):
-    """Sees the complex spectrogram at one resolution, real and imaginary part as two channels.
+    """Reads the complex spectrogram at one resolution, with real and imaginary part as two channels.
 
-    Frames reach over no edge. Dilations widen the view along time, strides of 2 along frequency.
+    No frame reaches beyond the samples. Dilations widen the view along time, strides of 2 along frequency.
 
     Args:
         n_fft: length of the transform and of its window.
         hop_length: samples between frames.
-        channels: of every layer.
-        dilations: along time, one for each layer of stride 2.
+        channels: channels of every layer.
+        dilations: dilations along time of the layers with stride 2, one each.
     """
 
     def __init__(self, n_fft: int, hop_length: int, *, channels: int, dilations: Sequence[int]) -> None:
@@ -137,8 +137,8 @@ class ResolutionDiscriminator(Discriminator):
         self.window: Tensor
 
     def picture(self, samples: Tensor) -> Tensor:
-        """``[batch, 2, frames, n_fft // 2 + 1]``, as loud as the samples whatever the transform's length."""
-        with torch.autocast(samples.device.type, enabled=False):  # transforms have no half precision
+        """``[batch, 2, frames, n_fft // 2 + 1]``; the window has unit energy, so levels do not depend on ``n_fft``."""
+        with torch.autocast(samples.device.type, enabled=False):  # torch has no STFT in half precision
             window = self.window / self.window.square().sum().sqrt()
             spectrum = torch.stft(
                 samples.float(), self.n_fft, self.hop_length, window=window, center=False, return_complex=True
@@ -147,19 +147,19 @@ class ResolutionDiscriminator(Discriminator):
 
     @property
     def shortest_segment(self) -> int:
-        """As for all; frames that reach over no edge need the whole window each."""
+        """As in the base class; each frame needs a whole window."""
         return self.n_fft + (self.smallest_picture()[0] - 1) * self.hop_length
 
     def extra_repr(self) -> str:
-        """The resolution."""
+        """The resolution, for ``repr``."""
         return f"n_fft={self.n_fft}, hop_length={self.hop_length}"
 
 
 class Discriminators(nn.Module):
-    """All that a recipe asks for.
+    """All discriminators of a recipe.
 
     Args:
-        config: which, and how large.
+        config: their periods, resolutions and sizes.
     """
 
     def __init__(self, config: AdversarialConfig) -> None:
@@ -176,12 +176,12 @@ class Discriminators(nn.Module):
         if config.weight_norm:
             apply_weight_norm(self)
 
-    def forward(self, samples: Tensor) -> list[Judgement]:
-        """What each says of ``[batch, samples]``."""
+    def forward(self, samples: Tensor) -> list[DiscriminatorOutput]:
+        """The output of each discriminator for ``[batch, samples]``."""
         return [member(samples) for member in self.members]
 
     def shortest_segments(self) -> dict[str, int]:
-        """Samples that each needs, by name."""
+        """Number of samples that each discriminator needs, by its name."""
         return dict(zip(self.names, (member.shortest_segment for member in self._all()), strict=True))
 
     def _all(self) -> Iterator[Discriminator]:
@@ -191,9 +191,9 @@ class Discriminators(nn.Module):
 
 
 def same_conv2d(
-    in_channels: int, out_channels: int, kernel_size: Pair, *, stride: Pair = (1, 1), dilation: Pair = (1, 1)
+    in_channels: int, out_channels: int, kernel_size: Size, *, stride: Size = (1, 1), dilation: Size = (1, 1)
 ) -> nn.Conv2d:
-    """A 2-D convolution that turns ``n`` steps into ``ceil(n / stride)``, with zeros equally on both sides."""
+    """A 2-D convolution that turns ``n`` steps into ``ceil(n / stride)``, with as many zeros on either side."""
     (above, below), (left, right) = (same_padding(k, d) for k, d in zip(kernel_size, dilation, strict=True))
-    assert (above, left) == (below, right), "only a kernel of odd span has a middle"
+    assert (above, left) == (below, right), "only a kernel with an odd span has a centre"
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, padding=(above, left))

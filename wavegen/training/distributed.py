@@ -1,4 +1,4 @@
-"""The few places where several processes must agree."""
+"""Communication between the processes of one training; with a single process, each function does nothing."""
 
 import os
 from collections.abc import Mapping
@@ -10,30 +10,35 @@ from torch import Tensor, nn
 
 
 def rank_from_environment() -> tuple[int, int]:
-    """This process's number and how many torchrun started; (0, 1) without it."""
+    """This process's rank and the number of processes that torchrun started; (0, 1) without torchrun."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's number and how many have joined."""
+    """This process's rank and the number of processes that have joined."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
+def is_first() -> bool:
+    """Whether this is the process that writes files and prints."""
+    return rank_and_world()[0] == 0
+
+
 def start(device: torch.device) -> None:
-    """Join the other processes, where there are any."""
+    """Join the other processes, if torchrun started several."""
     if rank_from_environment()[1] > 1:
-        # The others wait while the first listens to clips or writes a checkpoint.
+        # The timeout is long: the others wait while the first process listens to clips or writes a checkpoint.
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
 
 
 def stop() -> None:
-    """Leave them."""
+    """Leave the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def total(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Each value summed over all processes; every process must call it, with the same names."""
+    """Sum each value over all processes; every process must call it, with the same names."""
     if not dist.is_initialized():
         return dict(values)
     packed: Tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
@@ -42,7 +47,7 @@ def total(values: Mapping[str, float], device: torch.device) -> dict[str, float]
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Make each gradient its mean over all processes; for modules outside of DistributedDataParallel."""
+    """Replace each gradient by its mean over all processes; for modules outside DistributedDataParallel."""
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     if not dist.is_initialized() or not gradients:
         return
@@ -54,7 +59,7 @@ def average_gradients(module: nn.Module) -> None:
 
 
 def everywhere(condition: Tensor) -> bool:
-    """Whether a bool holds in all processes; every process must call it. Reading it waits for the GPU."""
+    """Whether a bool tensor is true in all processes; every process must call it. Reading it waits for the GPU."""
     if not dist.is_initialized():
         return bool(condition)
     agreed = condition.int()
@@ -63,6 +68,6 @@ def everywhere(condition: Tensor) -> bool:
 
 
 def wait_for_all() -> None:
-    """Go on only when every process has come here."""
+    """Wait until every process has called this."""
     if dist.is_initialized():
         dist.barrier()

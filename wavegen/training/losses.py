@@ -1,4 +1,4 @@
-"""Distances between generated and real sound, and what discriminators make of them; all differentiable."""
+"""Losses: distances between generated and recorded sound, and those of adversarial training."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,15 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavegen.mel import LogMel, MelSpec, reflect_pad
+from wavegen.blocks import complex_magnitude, reflect_pad
+from wavegen.mel import LogMel, MelSpec
 
 
 class LogMelDistance(nn.Module):
-    """Mean absolute difference of natural-log mels, in nepers: 0 for equal, falls with quality.
+    """Mean absolute difference of natural-log mels, in nepers; 0 for equal sounds.
 
     Args:
-        spec: framing and filters; its log, affine map and statistics are left out, so that values compare between
-            definitions.
+        spec: framing and filters; its log, affine map and statistics are not used, so that values are comparable
+            between mel definitions.
     """
 
     def __init__(self, spec: MelSpec) -> None:
@@ -23,7 +24,7 @@ class LogMelDistance(nn.Module):
         self.log_mel = LogMel(spec.plain)
 
     def forward(self, generated: Tensor, real: Tensor) -> Tensor:
-        """Scalar, of ``[batch, samples]`` each."""
+        """The distance, a scalar, between two ``[batch, samples]``."""
         return (self.log_mel(generated) - self.log_mel(real)).abs().mean()
 
 
@@ -31,8 +32,8 @@ class MultiScaleMelDistance(nn.Module):
     """Mean of log-mel distances at several resolutions (arXiv:2306.06546, section 3.5, without its weights).
 
     Args:
-        sample_rate_hz: of the samples.
-        scales: (n_fft, bins) each; the bins cover the whole band, the hop is a quarter of the window.
+        sample_rate_hz: sample rate of the sounds.
+        scales: (n_fft, bins) of each mel; its bins cover the whole band, its hop is a quarter of its window.
     """
 
     def __init__(self, sample_rate_hz: int, scales: Sequence[tuple[int, int]]) -> None:
@@ -49,7 +50,7 @@ class MultiScaleMelDistance(nn.Module):
         )  # fmt: skip
 
     def forward(self, generated: Tensor, real: Tensor) -> Tensor:
-        """Scalar in nepers, of ``[batch, samples]`` each."""
+        """The distance in nepers, a scalar, between two ``[batch, samples]``."""
         return torch.stack([distance(generated, real) for distance in self.distances]).mean()
 
 
@@ -57,7 +58,7 @@ class MultiResolutionSTFTLoss(nn.Module):
     """Spectral convergence and log-magnitude distance at several resolutions (arXiv:1910.11480, eqs. 3–6).
 
     Args:
-        resolutions: (n_fft, hop) each; the window is as long as the transform.
+        resolutions: (n_fft, hop) of each STFT; its window is as long as the transform.
     """
 
     def __init__(self, resolutions: Sequence[tuple[int, int]]) -> None:
@@ -67,7 +68,7 @@ class MultiResolutionSTFTLoss(nn.Module):
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, generated: Tensor, real: Tensor) -> Tensor:
-        """Scalar, of ``[batch, samples]`` each: the sum over resolutions, each the mean over items."""
+        """The loss, a scalar, of two ``[batch, samples]``: the mean over items, summed over resolutions."""
         total = generated.new_zeros(())
         for n_fft, hop in self.resolutions:
             a, b = self._magnitude(generated, n_fft, hop), self._magnitude(real, n_fft, hop)
@@ -81,28 +82,30 @@ class MultiResolutionSTFTLoss(nn.Module):
         padded = reflect_pad(samples, (n_fft - hop) // 2)
         window = self.get_buffer(f"window_{n_fft}")
         spectrum = torch.stft(padded, n_fft, hop, window=window, center=False, return_complex=True)
-        # √(re² + im² + ε): the derivative of a plain absolute value is infinite at 0, and so is the log of silence.
-        return torch.view_as_real(spectrum).square().sum(-1).add(1e-9).sqrt()
+        # √(re² + im² + ε): without ε, the derivative at 0 and the log of silence are infinite.
+        return complex_magnitude(spectrum, 1e-9)
 
 
-# Silence has no features to be a share of; those of speech average some hundredths when training starts.
+# Divisor of the feature maps of silence. Those of speech average a few hundredths when training starts.
 SMALLEST_FEATURE = 1e-2
 AdversarialLoss = Literal["hinge", "least-squares"]
 
 
 def discriminator_loss(kind: AdversarialLoss, real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """What a discriminator minimises: high logits for recordings and low ones for what a vocoder made.
+    """Discriminator loss: smallest for high logits of recordings and low logits of generated sound.
 
-    ``"hinge"`` wants them beyond 1 and -1 (arXiv:2210.13438, section 3.4), ``"least-squares"`` at 1 and 0
-    (arXiv:2010.05646, eq. 1).
+    With ``r`` and ``f`` the logits of recordings and generated sound::
+
+        hinge           max(0, 1 - r) + max(0, 1 + f)       (arXiv:2210.13438, section 3.4)
+        least-squares   (r - 1)² + f²                       (arXiv:2010.05646, eq. 1)
 
     Args:
         kind: which of the two.
-        real: logits for recordings, a tensor of any shape for each discriminator.
-        fake: logits for generated sound.
+        real: logits of recordings, a tensor of any shape for each discriminator.
+        fake: logits of generated sound.
 
     Returns:
-        scalar: the mean over patches, then over discriminators.
+        the mean over patches, then over discriminators; a scalar.
     """
     if kind == "hinge":
         terms = [F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(real, fake, strict=True)]
@@ -111,23 +114,23 @@ def discriminator_loss(kind: AdversarialLoss, real: Sequence[Tensor], fake: Sequ
     return torch.stack(terms).mean()
 
 
-def deception_loss(kind: AdversarialLoss, fake: Sequence[Tensor]) -> Tensor:
-    """What a vocoder minimises to be taken for a recording: the first term above, of its own logits."""
+def generator_loss(kind: AdversarialLoss, fake: Sequence[Tensor]) -> Tensor:
+    """Generator loss: the term for recordings of the discriminator loss, applied to the logits of generated sound."""
     return torch.stack([(F.relu(1 - f) if kind == "hinge" else (f - 1).square()).mean() for f in fake]).mean()
 
 
 def feature_matching_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Mean absolute difference of feature maps as a share of the recording's (arXiv:2210.13438, eq. 2).
+    """Mean absolute difference of feature maps, relative to the recording's (arXiv:2210.13438, eq. 2).
 
-    The share makes layers and discriminators of any size and state count alike. It is taken item by item, so that
-    processes which share a batch get what one process does.
+    Dividing by the recording's mean gives all layers and discriminators the same weight, whatever their size. It is
+    done item by item, so that processes that share a batch get the same value as one process.
 
     Args:
         real: feature maps ``[batch, …]`` of recordings, for each discriminator and layer.
-        fake: those of generated sound.
+        fake: feature maps of generated sound.
 
     Returns:
-        scalar: the mean over items, layers and discriminators.
+        the mean over items, layers and discriminators; a scalar.
     """
     return torch.stack(
         [

@@ -1,7 +1,7 @@
 """A training step's gradients as a CUDA graph: recorded once, then replayed.
 
-A step of a small network is thousands of kernels of a few microseconds each, and launching them one by one takes
-several times as long as running them.
+A step of a small network runs thousands of kernels of a few microseconds each. Launching them one by one takes several
+times as long as running them.
 """
 
 from collections.abc import Callable, Hashable
@@ -13,22 +13,23 @@ from torch import Tensor
 from wavegen.errors import TrainingError
 from wavegen.training.data import Batch
 
-# Libraries choose their kernels and make their plans and handles in the first steps; a graph can hold none of that.
+# Libraries choose kernels and create plans and handles during the first steps, which cannot be part of a graph.
 STEPS_BEFORE_RECORDING = 3
 
 
 class Gradients(Protocol):
-    """Leaves the gradients of a batch in the weights' ``grad``, and returns detached scalars."""
+    """Computes the gradients of a batch."""
 
-    def __call__(self, batch: Batch, *, step: int) -> dict[str, Tensor]: ...  # noqa: D102
+    def __call__(self, batch: Batch, *, step: int) -> dict[str, Tensor]:
+        """Write the gradients to the weights' ``grad``; returns detached losses and gradient norms by name."""
 
 
 class Replayed:
     """``gradients`` on a GPU, replayed from the fourth step of a kind on: the same kernels, so the same bits.
 
     Args:
-        gradients: launches the same kernels for all steps of a kind, over whatever the weights and the batch are.
-        kind: of a step, by its number.
+        gradients: launches the same kernels for all steps of one kind, whatever the weights and the batch are.
+        kind: returns the kind of a step, given its number.
     """
 
     def __init__(self, gradients: Gradients, kind: Callable[[int], Hashable]) -> None:
@@ -38,7 +39,7 @@ class Replayed:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batch: Batch, *, step: int) -> dict[str, Tensor]:
-        """As ``gradients``.
+        """Compute the gradients of a batch, like ``gradients``.
 
         Raises:
             TrainingError: the step cannot be recorded.
@@ -54,15 +55,15 @@ class Replayed:
             if static is not None and given is not None:
                 static.copy_(given)
         self._graph.replay()
-        # A copy: the next replay overwrites what this one has left, and sums over steps go on.
+        # Copy the values: the next replay overwrites them, while sums over several steps still need them.
         return dict(zip(self._names, self._values.clone().unbind(), strict=True))
 
     def _record(self, batch: Batch, step: int) -> torch.cuda.CUDAGraph:
-        """The graph of ``gradients``; it reads ``_batch``, and leaves ``_values`` beside the gradients."""
+        """The graph of ``gradients``, which reads ``_batch`` and writes ``_values`` and the gradients."""
         self._batch = Batch._make(None if part is None else part.clone() for part in batch)
         graph = torch.cuda.CUDAGraph()
         try:
-            # The thread that pins the batches to come calls CUDA meanwhile, which is no concern of the graph's.
+            # thread_local: meanwhile another thread calls CUDA to pin the next batches, which must not end the capture.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 values = self.gradients(self._batch, step=step)
                 self._names, self._values = tuple(values), torch.stack([value.float() for value in values.values()])
@@ -70,6 +71,6 @@ class Replayed:
             raise TrainingError(
                 f"the step cannot be recorded as a CUDA graph: {str(error).splitlines()[0]}",
                 where="training.cuda_graphs",
-                remedy="set it to false",
+                remedy="set training.cuda_graphs=false",
             ) from error
         return graph

@@ -6,12 +6,12 @@ from wavegen.training.config import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, then cosine decay to ``final_learning_rate`` at the last step, or none."""
+    """The vocoder's learning rate: linear warm-up, then cosine decay or a constant rate."""
     return config.learning_rate * _warm_up(config, step) * _decay(config, step)
 
 
 def discriminator_learning_rate(config: TrainingConfig, step: int) -> float:
-    """The same decay, after a warm-up that begins when the discriminators do."""
+    """The discriminators' learning rate: the vocoder's decay, with a warm-up from ``adversarial.start_step`` on."""
     assert config.adversarial is not None
     highest = config.adversarial.learning_rate or config.learning_rate
     return highest * _warm_up(config, max(0, step - config.adversarial.start_step)) * _decay(config, step)

@@ -38,7 +38,14 @@ def find_vocoders(package: str, path: Sequence[str]) -> dict[str, type[Vocoder]]
                 where=module.__name__,
                 remedy="move helpers into a module whose name begins with an underscore",
             )
-        found[module_info.name] = vocoders[0]
+        name = vocoders[0].Config.model_fields["name"].default
+        if name != module_info.name:
+            raise ConfigError(
+                f"the vocoder's name is {name!r}, but its file is {module_info.name}.py",
+                where=module.__name__,
+                remedy="give both the same name",
+            )
+        found[name] = vocoders[0]
     return found
 
 

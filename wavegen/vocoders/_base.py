@@ -4,22 +4,30 @@ import inspect
 import os
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from wavegen.blocks import Context, fold_weight_norm, masked
+from wavegen.blocks import Context, fold_weight_norm, frame_mask, masked, sample_mask
 from wavegen.config import Config, did_you_mean
 from wavegen.errors import ConfigError, MelError
 from wavegen.mel import MelFamily, MelSpec, check_compatible
+from wavegen.precision import full_float32
 from wavegen.vocoders._speakers import SpeakerCondition
 
+P = ParamSpec("P")
+T = TypeVar("T")
 State = tuple[Any, ...]  # a NamedTuple of tensors, None and further such tuples
 _GUIDE = ".github/CONTRIBUTING.md describes how to add a vocoder"
+
+
+def inference(method: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a method that computes samples: no gradients, and full float32, so that chunks equal the whole."""
+    return torch.no_grad()(full_float32()(method))
 
 
 class VocoderConfig(Config):
@@ -178,7 +186,7 @@ class Vocoder(nn.Module, ABC):
             ``[batch, frames * hop_length]``.
         """
 
-    @torch.no_grad()
+    @inference
     def synthesize(
         self,
         mel: Tensor,
@@ -208,7 +216,7 @@ class Vocoder(nn.Module, ABC):
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0)
         samples = self.generate(masked(mel, mask), mask, self._seeds(seed, mel), 0, speakers)
-        return samples if mask is None else masked(samples, _per_sample(mask, self.mel.hop_length))
+        return samples if mask is None else masked(samples, sample_mask(mask, self.mel.hop_length)[:, 0])
 
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
@@ -218,7 +226,7 @@ class Vocoder(nn.Module, ABC):
         speakers = self.speaker_condition.indices(speaker, batch)
         return WindowState(frames, torch.tensor(0), torch.tensor(0), self._seeds(seed, frames), speakers)
 
-    @torch.no_grad()
+    @inference
     def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
         """Take the next frames and return the samples that are ready.
 
@@ -243,7 +251,7 @@ class Vocoder(nn.Module, ABC):
             frames_done=torch.tensor(ready),
         )
 
-    @torch.no_grad()
+    @inference
     def flush(self, state: Any) -> Tensor:
         """The samples ``[batch, samples]`` that waited for look-ahead when the utterance ended."""
         end = int(state.first_frame) + state.frames.shape[-1]
@@ -377,17 +385,6 @@ class AutoregressiveVocoder(Vocoder, ABC):
         return torch.device("cpu")
 
 
-def frame_mask(lengths: Tensor | None, frames: int) -> Tensor | None:
-    """``[batch, 1, frames]``, True before each item's length; None for None."""
-    if lengths is None:
-        return None
-    return (torch.arange(frames, device=lengths.device) < lengths[:, None])[:, None]
-
-
-def _per_sample(mask: Tensor, hop_length: int) -> Tensor:
-    return mask[:, 0].repeat_interleave(hop_length, dim=-1)
-
-
 def _check_definition(vocoder: type[Vocoder]) -> None:
     """Raise ConfigError where a vocoder's class lacks a part of the contract; names all that is missing."""
     faults = []
@@ -395,7 +392,7 @@ def _check_definition(vocoder: type[Vocoder]) -> None:
         faults.append("derive from WaveformVocoder or AutoregressiveVocoder")
     missing = [name for name in dir(vocoder) if getattr(getattr(vocoder, name, None), "__isabstractmethod__", False)]
     if missing:
-        faults.append(f"define {', '.join(missing)}")
+        faults.append(f"define {' and '.join(missing)}")
     if not {"mel", "config", "speakers"} <= inspect.signature(vocoder.__init__).parameters.keys():
         faults.append("take __init__(self, mel, config=None, *, speakers=())")
 
@@ -407,9 +404,8 @@ def _check_definition(vocoder: type[Vocoder]) -> None:
         names = typing.get_args(config.model_fields["name"].annotation)
         if names != (config.model_fields["name"].default,):
             faults.append(f'declare name: Literal["{module}"] = "{module}" in {config.__name__}')
-        elif names != (module,) and vocoder.__module__.startswith(__package__ or ""):
-            faults.append(f"rename the file to {names[0]}.py, or the vocoder to {module!r}")
         if config.examples.__func__ is VocoderConfig.examples.__func__:  # type: ignore[attr-defined]
             faults.append(f"define {config.__name__}.examples")
     if faults:
-        raise ConfigError("; ".join(faults), where=f"{vocoder.__module__}.{vocoder.__qualname__}", remedy=_GUIDE)
+        what = f"a vocoder must {', '.join(faults)}"
+        raise ConfigError(what, where=f"{vocoder.__module__}.{vocoder.__qualname__}", remedy=_GUIDE)

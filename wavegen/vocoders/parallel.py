@@ -18,13 +18,14 @@ from wavegen.blocks import (
     apply_weight_norm,
     exponential_dilations,
     masked,
+    sample_mask,
     small_factors,
 )
 from wavegen.engines.parallel import run_tiled
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.noise import normal_noise
-from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder
+from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder, inference
 from wavegen.vocoders._speakers import SpeakerCondition
 
 
@@ -199,7 +200,7 @@ class ParallelWaveNet(WaveformVocoder):
         if noise is None:
             noise = self._noise(_content_seeds(masked(mel, mask)), 0, mel)
         condition = self.upsample(self._frames(mel, mask, speakers), mask)
-        real = None if mask is None else mask.repeat_interleave(self.mel.hop_length, dim=-1)
+        real = sample_mask(mask, self.mel.hop_length)
         # A causal stack needs no mask, because nothing after an item's end can reach it; without one it is faster.
         _, skips = self.stack(self.input(noise[:, None]), condition, None if self.steps_natively else real)
         return masked(self._waveform(skips), None if real is None else real[:, 0])
@@ -235,7 +236,7 @@ class ParallelWaveNet(WaveformVocoder):
             speakers=self.speaker_condition.indices(speaker, batch),
         )
 
-    @torch.no_grad()
+    @inference
     def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
         """Take the next frames and return the samples that are ready."""
         if not self.steps_natively:
@@ -256,7 +257,7 @@ class ParallelWaveNet(WaveformVocoder):
             frames_done=state.frames_done + mel.shape[-1],
         )
 
-    @torch.no_grad()
+    @inference
     def flush(self, state: Any) -> Tensor:
         """The samples that waited for look-ahead; none in a causal model."""
         if not self.steps_natively:

@@ -25,7 +25,7 @@ from wavegen.blocks import (
 from wavegen.config import KeepsWeights
 from wavegen.errors import ConfigError
 from wavegen.mel import MelFamily, MelInverse, MelSpec
-from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder
+from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder, inference
 from wavegen.vocoders._speakers import SpeakerCondition
 
 SMALLEST_MAGNITUDE = 1e-3  # the network sees smaller ones as silence; a full-scale sine has about n_fft / 4
@@ -248,7 +248,7 @@ class SpectralVocoder(WaveformVocoder):
             speakers=self.speaker_condition.indices(speaker, batch),
         )
 
-    @torch.no_grad()
+    @inference
     def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
         """Take the next frames and return the samples that are ready."""
         if not self.steps_natively:
@@ -256,7 +256,7 @@ class SpectralVocoder(WaveformVocoder):
         self.check_shape(mel)
         return self._step(*self._prior(mel), state)
 
-    @torch.no_grad()
+    @inference
     def flush(self, state: Any) -> Tensor:
         """The samples that waited for look-ahead when the utterance ended."""
         if not self.steps_natively:

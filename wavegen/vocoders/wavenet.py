@@ -22,7 +22,7 @@ from wavegen.distributions import output_distribution
 from wavegen.engines import Engine, EngineHolder, HeldCondition
 from wavegen.mel import MelSpec
 from wavegen.noise import uniform_noise
-from wavegen.vocoders._base import AutoregressiveVocoder, VocoderConfig
+from wavegen.vocoders._base import AutoregressiveVocoder, VocoderConfig, inference
 from wavegen.vocoders._speakers import SpeakerCondition
 
 
@@ -188,6 +188,7 @@ class WaveNet(AutoregressiveVocoder):
 
     def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
         """Choose the engine that generates samples from now on, see ``wavegen.engines.make_engine``."""
+        self.check_engine(name, precision)
         self._engines = EngineHolder(name, precision)
         return self.engine().description
 
@@ -220,7 +221,7 @@ class WaveNet(AutoregressiveVocoder):
             speakers=speakers,
         )
 
-    @torch.no_grad()
+    @inference
     def step(
         self, mel: Tensor, state: WaveNetState, *, temperature: float | None = None
     ) -> tuple[Tensor, WaveNetState]:
@@ -270,7 +271,7 @@ class WaveNet(AutoregressiveVocoder):
             states.append(item_state)
         return torch.cat(items), torch.cat(states)
 
-    @torch.no_grad()
+    @inference
     def flush(self, state: WaveNetState) -> Tensor:
         """No samples ``[batch, 0]``: none wait for look-ahead."""
         return state.last_sample.new_zeros(len(state.last_sample), 0)

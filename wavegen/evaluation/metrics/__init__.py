@@ -1,7 +1,7 @@
-"""How far a generated waveform is from the recording it should sound like.
+"""Metrics: how far a generated waveform is from the recording that it should sound like.
 
-Each metric is a function of a :class:`Pair` and has its entry in :data:`METRICS`. :func:`score` computes them all, and
-says why where one is not defined: clips too short, silence, NaN.
+Each metric is a function of a ``Pair`` with an entry in ``METRICS``. ``score`` computes all of them and gives the
+reason for each one that is not defined: clips that are too short, silence, NaN.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ from wavegen.mel import MelSpec
 __all__ = ["COMMON_RATE_HZ", "EXTRA", "METRICS", "SHORT_LIST", "Metric", "Pair", "Scores", "Undefined", "score"]
 
 EXTRA = "evaluation"
-"""The optional extra of wavegen that installs what some metrics need."""
+"""wavegen's extra that installs the optional packages of some metrics."""
 
 METRICS: Mapping[str, Metric] = {
     "pesq": Metric(
@@ -65,18 +65,18 @@ METRICS: Mapping[str, Metric] = {
     "length": Metric("length", "ms", "zero", "before the longer one is cut", "any", length_difference),
     "si_sdr": Metric("SI-SDR", "dB", "higher", "Le Roux et al., 2019; where phase should match", "-100 to 100", si_sdr),
 }  # fmt: skip
-"""The metrics by the key that they have in files, in the order of the tables."""
+"""Metric key, as used in files -> metric; in the order of the tables."""
 
 SHORT_LIST = ("stoi", "pesq", "log_mel", "m_stft")
-"""The ones that fit in a line: the table and the curves of a training."""
+"""Metrics of the short table that a training prints."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one pair.
+    """The scores of one output.
 
     Attributes:
-        values: metric key -> score; None where it is not defined. A metric whose package is missing has no key.
+        values: metric key -> score, None where it is not defined. A metric whose package is missing has no entry.
         reasons: metric key -> why its score is None.
     """
 
@@ -85,14 +85,15 @@ class Scores:
 
 
 def available() -> list[str]:
-    """The keys of the metrics whose packages are installed, in the order of :data:`METRICS`."""
+    """Keys of the metrics whose packages are installed, in the order of ``METRICS``."""
     return [key for key, metric in METRICS.items() if metric.package is None or _is_installed(metric.package)]
 
 
 def missing_note() -> str | None:
-    """A line that names the metrics left out and what would install their packages; None where all are there."""
-    left_out = [metric.label for key, metric in METRICS.items() if key not in available()]
-    return f"no {', '.join(left_out)}: pip install 'wavegen[{EXTRA}]'" if left_out else None
+    """One line that names the unavailable metrics and how to install their packages; None if all are available."""
+    usable = available()
+    missing = [metric.label for key, metric in METRICS.items() if key not in usable]
+    return f"no {', '.join(missing)}: pip install 'wavegen[{EXTRA}]'" if missing else None
 
 
 def score(
@@ -103,39 +104,34 @@ def score(
     *,
     resampled: bool = False,
 ) -> Scores:
-    """Compare two float waveforms ``[samples]`` at the rate of ``spec``.
+    """Score a waveform against a recording; both are float ``[samples]`` at the sample rate of ``spec``.
 
     Args:
         reference: the recording.
-        generated: what should be like it; of any length.
-        spec: definition of the log-mel.
-        metrics: keys of those to compute; all that are :func:`available` by default.
-        resampled: whether either was brought to that rate.
+        generated: the output, of any length.
+        spec: mel definition of the log-mel distance.
+        metrics: keys of the metrics to compute; by default all that are available.
+        resampled: whether either waveform was resampled to that rate.
     """
     pair = Pair(reference, generated, spec, resampled=resampled)
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
-    broken = None
-    if not (np.isfinite(pair.reference).all() and np.isfinite(pair.generated).all()):
-        broken = "NaN or infinite samples"
+    is_finite = np.isfinite(pair.reference).all() and np.isfinite(pair.generated).all()
     for key in available() if metrics is None else metrics:
-        compute = METRICS[key].compute
-        assert compute is not None
         values[key] = None
         try:
-            if broken:
-                raise Undefined(broken)
-            values[key] = compute(pair)
-        # AudioError: no working torchaudio, which costs what resamples. ValueError: a package has bounds of its own.
+            if not is_finite:
+                raise Undefined("NaN or infinite samples")
+            values[key] = METRICS[key].compute(pair)
+        # AudioError: a metric resamples and torchaudio is missing. ValueError: a package has limits of its own.
         except (Undefined, AudioError, ValueError) as reason:
             reasons[key] = str(reason)
     return Scores(values, reasons)
 
 
 def _is_installed(package: str) -> bool:
-    """Whether a package imports; ValueError: it was compiled for another numpy."""
     try:
         import_quietly(package)
-    except (ImportError, ValueError):
+    except (ImportError, ValueError):  # ValueError: it was compiled for another numpy
         return False
     return True

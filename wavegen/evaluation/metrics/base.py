@@ -1,4 +1,4 @@
-"""What a metric is, what it is given, and how it says that it has no answer."""
+"""What a metric is, its input, and how it reports that it is not defined."""
 
 import importlib
 import math
@@ -12,67 +12,69 @@ from typing import Literal
 import numpy as np
 
 from wavegen.audio import resample
+from wavegen.listening.report import MetricDescription
 from wavegen.mel import MelSpec
 
 COMMON_RATE_HZ = 16000
-"""What metrics of speech are computed at, so that they compare between recordings of different rates."""
+"""Sample rate at which metrics of speech are computed, so that recordings of different rates can be compared."""
 
 
 def import_quietly(package: str) -> ModuleType:
-    """Import a package; what it warns of then (pyworld: that pkg_resources will go) is nothing that a user can mend."""
+    """Import a package without its warnings, which users cannot fix (pyworld: pkg_resources is deprecated)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(package)
 
 
-class Undefined(Exception):  # noqa: N818  (no error: the answer "none", with its reason)
-    """A metric has no value for a pair; the message is the reason, as a clause."""
+class Undefined(Exception):  # noqa: N818  (an expected result, not an error)
+    """A metric is not defined for a pair of sounds; the message is the reason, as a clause."""
 
 
 class Pair:
-    """A recording and the sound that should be like it, and what several metrics derive from them.
+    """A recording and the output that is compared with it, and values that several metrics derive from them.
 
-    Metrics compare the common start: both begin at the same moment, and the longer one is cut.
+    Both begin at the same moment, and the longer one is cut to the length of the other.
 
     Args:
-        reference: float ``[samples]`` within ±1.
-        generated: float ``[samples]`` within ±1.
-        spec: the log-mel to compare by; both waveforms are at its rate.
-        resampled: whether either was brought to that rate, which moves samples off and onto full scale.
+        reference: the recording, float ``[samples]`` within ±1.
+        generated: the output, float ``[samples]`` within ±1.
+        spec: mel definition of the log-mel distance; both waveforms have its sample rate.
+        resampled: whether either was resampled to that rate, which moves samples onto and away from full scale.
     """
 
     def __init__(self, reference: np.ndarray, generated: np.ndarray, spec: MelSpec, *, resampled: bool = False) -> None:
+        self.spec = spec
+        self.sample_rate_hz = spec.sample_rate_hz
         self.resampled = resampled
         length = min(len(reference), len(generated))
-        self.spec, self.sample_rate_hz = spec, spec.sample_rate_hz
         self.reference, self.generated = (
             np.ascontiguousarray(samples[:length], dtype=np.float32) for samples in (reference, generated)
         )
         self.samples_longer = len(generated) - len(reference)
 
     def __len__(self) -> int:
-        """Samples of the common start."""
+        """Samples of each waveform after the longer one was cut."""
         return len(self.reference)
 
     @cached_property
     def at_common_rate(self) -> tuple[np.ndarray, np.ndarray]:
-        """Reference and generated at :data:`COMMON_RATE_HZ`. Raises AudioError where nothing can resample."""
+        """Reference and generated at ``COMMON_RATE_HZ``; raises AudioError if torchaudio is missing."""
         reference, generated = (
             resample(samples, self.sample_rate_hz, COMMON_RATE_HZ) for samples in (self.reference, self.generated)
         )
         return reference, generated
 
     def require_samples(self, shortest: int) -> None:
-        """Raise Undefined for fewer samples than a metric needs."""
+        """Raise Undefined if there are fewer samples than a metric needs."""
         if len(self) < shortest:
-            raise Undefined(f"{len(self)} samples, of which it needs {shortest}")
+            raise Undefined(f"{len(self)} samples, but it needs {shortest}")
 
     def require_seconds(self, shortest_s: float) -> None:
-        """Raise Undefined for less sound than a metric needs."""
+        """Raise Undefined if the sounds are shorter than a metric needs."""
         self.require_samples(math.ceil(shortest_s * self.sample_rate_hz))
 
     def require_sound(self, *, generated: bool = False) -> None:
-        """Raise Undefined where the reference (or, if asked, the generated sound) is digital silence."""
+        """Raise Undefined if the reference (with ``generated=True``, also the output) is digital silence."""
         if not self.reference.any():
             raise Undefined("the reference is silence")
         if generated and not self.generated.any():
@@ -81,32 +83,36 @@ class Pair:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a score means.
+    """A metric: how it is computed, and what its scores mean.
 
     Attributes:
         label: heading in tables.
-        unit: of the score.
-        better: which way is better; ``"zero"`` for a signed deviation.
-        source: who defined it.
-        range: of the scores, as text.
-        compute: a :class:`Pair` to its score; raises :class:`Undefined` where it has none. None where a metric is only
-            described, as on a page made of old scores.
-        package: what it needs beyond the packages that wavegen depends on.
+        unit: unit of the scores.
+        better: which scores are better; ``"zero"`` for a signed deviation.
+        source: who defined the metric.
+        range: range of the scores, as text.
+        compute: function of a ``Pair``; raises ``Undefined`` if the pair has no score.
+        package: optional package that the metric needs; None if wavegen's own dependencies suffice.
     """
 
     label: str
     unit: str
     better: Literal["higher", "lower", "zero"]
     source: str
-    range: str = ""
-    compute: Callable[[Pair], float] | None = None
+    range: str
+    compute: Callable[[Pair], float]
     package: str | None = None
 
     @property
     def heading(self) -> str:
-        """The label with the direction that is better."""
+        """The label, with an arrow to the better scores."""
         return f"{self.label} {dict(higher='↑', lower='↓', zero='→0')[self.better]}"
 
+    @property
+    def description(self) -> MetricDescription:
+        """What the listening page says about the metric."""
+        return MetricDescription(self.label, self.unit, self.better, self.range, self.source)
+
     def badness(self, score: float) -> float:
-        """A number that is lower for a better score."""
+        """A number that is lower the better the score is."""
         return {"higher": -score, "lower": score, "zero": abs(score)}[self.better]

@@ -1,4 +1,4 @@
-"""Models of what listeners hear: PESQ, STOI and extended STOI, each by the package that is known for it."""
+"""Models of perceived quality and intelligibility: PESQ, STOI and extended STOI, by their best-known packages."""
 
 import contextlib
 import math
@@ -11,25 +11,26 @@ from wavegen.evaluation.metrics.base import COMMON_RATE_HZ, Pair, Undefined
 
 STOI_SHORTEST_S = 0.4
 PESQ_SHORTEST_S = 0.25
-# The pesq package has room for 50 utterances and writes beyond it without a check; an utterance and the pause after
-# it last at least 0.2 s each, so that a piece of 20 s cannot hold more.
+# The pesq package has room for 50 utterances and writes beyond that without a check. An utterance and the pause after
+# it last at least 0.2 s each, so a chunk of 20 s cannot hold more.
 PESQ_LONGEST_S = 20.0
 
 
 def pesq_wideband(pair: Pair) -> float:
     """Wideband PESQ as MOS-LQO, after resampling to 16 kHz (ITU-T P.862.2; the pesq package).
 
-    Clips longer than 20 s are scored in equal pieces, whose mean is given; a piece in which the reference is silent
-    does not count. Needs 0.25 s, and an utterance in both; an output that is silent in a whole piece has no score.
+    Clips longer than 20 s are scored in equal chunks and averaged, without the chunks in which the reference is silent.
+    Not defined below 0.25 s, if either sound has no utterance, or if the output is silent in a whole chunk.
     """
     from pesq import PesqError, pesq
 
     pair.require_seconds(PESQ_SHORTEST_S)
     pair.require_sound(generated=True)
-    both = pair.at_common_rate
-    pieces = math.ceil(len(both[0]) / (PESQ_LONGEST_S * COMMON_RATE_HZ))
-    scores, reason = [], "silence"
-    for reference, generated in zip(*(np.array_split(samples, pieces) for samples in both), strict=True):
+    waveforms = pair.at_common_rate
+    chunks = math.ceil(len(waveforms[0]) / (PESQ_LONGEST_S * COMMON_RATE_HZ))
+    scores = []
+    reason = "silence"
+    for reference, generated in zip(*(np.array_split(samples, chunks) for samples in waveforms), strict=True):
         if not reference.any():
             continue
         if not generated.any():
@@ -44,7 +45,7 @@ def pesq_wideband(pair: Pair) -> float:
 
 
 def stoi(pair: Pair) -> float:
-    """Short-time objective intelligibility, a mean correlation of envelopes (Taal et al., 2011; the pystoi package).
+    """Short-time objective intelligibility: a mean correlation of envelopes (Taal et al., 2011; the pystoi package).
 
     Needs 0.4 s of the reference within 40 dB of its loudest part.
     """
@@ -54,9 +55,9 @@ def stoi(pair: Pair) -> float:
 def extended_stoi(pair: Pair) -> float:
     """Extended STOI, which also correlates across bands (Jensen and Taal, 2016; the pystoi package).
 
-    Needs 0.4 s of the reference within 40 dB of its loudest part, and an output that is not silence.
+    Needs 0.4 s of the reference within 40 dB of its loudest part, and an output that is not silent.
     """
-    pair.require_sound(generated=True)  # of silence, pystoi's answer is that of the noise it adds
+    pair.require_sound(generated=True)  # for a silent output, pystoi would score the noise that it adds
     return _stoi(pair, extended=True)
 
 
@@ -66,7 +67,7 @@ def _stoi(pair: Pair, *, extended: bool) -> float:
     pair.require_seconds(STOI_SHORTEST_S)
     pair.require_sound()
     with warnings.catch_warnings(), _fixed_random_numbers():
-        # pystoi warns and returns a made-up 1e-5, which would pull a mean down.
+        # pystoi warns and returns 1e-5 instead of a score, which would lower the mean.
         warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
         try:
             return float(pystoi(pair.reference, pair.generated, pair.sample_rate_hz, extended=extended))
@@ -76,7 +77,7 @@ def _stoi(pair: Pair, *, extended: bool) -> float:
 
 @contextlib.contextmanager
 def _fixed_random_numbers() -> Iterator[None]:
-    """Pystoi adds noise near zero from numpy's global generator: here the same each time, and nobody else's changed."""
+    """Seed numpy's global generator, from which pystoi draws tiny noise, and restore its state afterwards."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
     try:

@@ -1,4 +1,4 @@
-"""What is measured on the samples themselves: levels, faults of the waveform, and how closely it is followed."""
+"""Metrics of the waveform: levels, loudness, tonal lines, clipping, and the waveform's own match (SI-SDR)."""
 
 import math
 
@@ -6,20 +6,28 @@ import numpy as np
 import torch
 
 from wavegen.evaluation.metrics.base import Pair, Undefined
+from wavegen.listening.loudness import BLOCK_S, integrated_loudness
 
-SI_SDR_LIMIT_DB, SI_SDR_SHORTEST_S = 100.0, 0.1
-LOUDNESS_SHORTEST_S = 0.4
-PAUSE_FRAME_S, PAUSE_SHARE, PAUSE_BELOW_DB, FEWEST_PAUSES, PAUSE_FLOOR = 0.02, 0.1, 25.0, 5, 10 ** (-96 / 20)
-LINE_WINDOW_S, LINE_NEIGHBOURS, LINE_FLOOR_DB, LINE_LOWEST_HZ = 0.085, 16, -100.0, 200.0
+SI_SDR_LIMIT_DB = 100.0
+SI_SDR_SHORTEST_S = 0.1
+PAUSE_FRAME_S = 0.02
+PAUSE_SHARE = 0.1
+PAUSE_BELOW_DB = 25.0
+PAUSE_FLOOR = 10 ** (-96 / 20)
+FEWEST_PAUSES = 5
+LINE_WINDOW_S = 0.085
+LINE_NEIGHBOURS = 16
+LINE_FLOOR_DB = -100.0
+LINE_LOWEST_HZ = 200.0
 LINE_SHORTEST_S = 0.5
 FULL_SCALE = 32767 / 32768
 
 
 def si_sdr(pair: Pair) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., 2019, eq. 2), without the means.
+    """Scale-invariant signal-to-distortion ratio in dB, after removing the means (Le Roux et al., 2019, eq. 2).
 
     With the reference ``s``, the output ``g`` and ``a = ⟨g, s⟩ / ⟨s, s⟩``: ``10 log₁₀ ‖a s‖² / ‖a s - g‖²``, limited to
-    ±100. It compares waveforms, phase included: it is meant for codecs and resynthesis. A vocoder chooses its own
+    ±100. It compares waveforms including their phase, which suits codecs and resynthesis. A vocoder chooses its own
     phases and may sound perfect at -20 dB. Needs 0.1 s.
     """
     pair.require_seconds(SI_SDR_SHORTEST_S)
@@ -37,29 +45,26 @@ def si_sdr(pair: Pair) -> float:
 
 
 def loudness_difference(pair: Pair) -> float:
-    """Integrated loudness of the output less that of the reference, in LU (ITU-R BS.1770-4; the pyloudnorm package).
+    """Integrated loudness of the output minus that of the reference, in LU (ITU-R BS.1770-4; the pyloudnorm package).
 
     Needs 0.4 s above -70 LUFS in both.
     """
-    from pyloudnorm import Meter
-
-    pair.require_seconds(LOUDNESS_SHORTEST_S)
-    meter = Meter(pair.sample_rate_hz)
-    reference, generated = (
-        meter.integrated_loudness(samples.astype(np.float64)) for samples in (pair.reference, pair.generated)
-    )
-    for name, loudness in (("reference", reference), ("output", generated)):
-        if not math.isfinite(loudness):
-            raise Undefined(f"the {name} is quieter than -70 LUFS")
-    return float(generated - reference)
+    pair.require_seconds(BLOCK_S)
+    reference = integrated_loudness(pair.reference, pair.sample_rate_hz)
+    generated = integrated_loudness(pair.generated, pair.sample_rate_hz)
+    if reference is None:
+        raise Undefined("the reference is quieter than -70 LUFS")
+    if generated is None:
+        raise Undefined("the output is quieter than -70 LUFS")
+    return generated - reference
 
 
 def level_in_silence(pair: Pair) -> float:
-    """How much louder the output is than the reference where the reference pauses, in dB.
+    """How much louder the output is than the reference in the reference's pauses, in dB; wavegen's own definition.
 
-    Pauses are the quietest tenth of the reference's frames of 20 ms; there must be five, all of them 25 dB or more
-    below its loudest. Levels are root-mean-square, at least -96 dBFS. Above 0 is noise or buzz that the recording does
-    not have, below 0 a pause that is too clean. wavegen's own definition.
+    Pauses are the quietest tenth of the reference's frames of 20 ms; there must be at least five, all of them 25 dB or
+    more below its loudest frame. Levels are root-mean-square and at least -96 dBFS. Above 0, the output has noise or
+    buzz that the recording does not have; below 0, its pauses are too clean.
     """
     pair.require_seconds(FEWEST_PAUSES / PAUSE_SHARE * PAUSE_FRAME_S)
     pair.require_sound()
@@ -78,19 +83,19 @@ def level_in_silence(pair: Pair) -> float:
 
 
 def dc_offset(pair: Pair) -> float:
-    """Mean of the output's samples less that of the reference's, in % of full scale."""
+    """Mean of the output's samples minus that of the reference's, in % of full scale."""
     pair.require_samples(1)
     return float(100 * (pair.generated.mean(dtype=np.float64) - pair.reference.mean(dtype=np.float64)))
 
 
 def tonal_line(pair: Pair) -> float:
-    """How far the most prominent steady tone that the reference does not have stands out, in dB.
+    """Prominence in dB of the strongest steady tone that the reference does not have; wavegen's own definition.
 
     Generators that work frame by frame leave lines at multiples of their frame rate. The level of a bin is its median
-    in dB over the frames (85 ms Hann windows with three quarters overlap, at least 100 dB below a full-scale tone), so
-    that it shows what hardly stops; its prominence is that less the median of the 33 bins around it. The score is the
-    greatest rise of a bin's prominence over the reference's, above 200 Hz. Needs 0.5 s. Two different noises of one
-    spectrum differ by 2 to 3 dB in 4 s. wavegen's own definition.
+    in dB over the frames (85 ms Hann windows with three quarters overlap; levels more than 100 dB below a full-scale
+    tone count as -100 dB), so only tones that hardly pause show. A bin's prominence is its level minus the median of
+    the 33 bins around it. The score is the largest increase of a bin's prominence over the reference's, above 200 Hz.
+    Needs 0.5 s. Two different noises with the same spectrum differ by 2 to 3 dB in 4 s.
     """
     pair.require_seconds(LINE_SHORTEST_S)
     pair.require_sound(generated=True)
@@ -113,9 +118,9 @@ def _prominence(samples: np.ndarray, n_fft: int) -> np.ndarray:
 
 
 def clipping(pair: Pair) -> float:
-    """Share of the output's samples at full scale (of 16 bits, or beyond) less the reference's, in %, at least 0.
+    """Share of the output's samples at or beyond 16-bit full scale minus the reference's, in %, at least 0.
 
-    Not defined where either was resampled: that moves samples off full scale, and others onto it.
+    Not defined if either was resampled, which moves samples away from full scale and others onto it.
     """
     pair.require_samples(1)
     if pair.resampled:
@@ -125,5 +130,5 @@ def clipping(pair: Pair) -> float:
 
 
 def length_difference(pair: Pair) -> float:
-    """How much longer the output is than the reference, in ms, before either is cut."""
+    """How much longer the output is than the reference, in ms, before the longer one is cut."""
     return 1000 * pair.samples_longer / pair.sample_rate_hz

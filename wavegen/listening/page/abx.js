@@ -1,12 +1,12 @@
 "use strict";
-// ABX: A and B are the two systems, in an order drawn anew for each trial, and X is one of them.
+// ABX test: A and B are the two systems, in random order for each trial, and X is one of them.
 
 class AbxTest {
   constructor(data, { seed, matched, finished, pair, trials }) {
     Object.assign(this, { data, matched, finished, pair });
     const placesIn = (clip) => pair.map((system) => clip.sounds.findIndex((sound) => sound.system === system));
     const usable = data.clips.map((_, index) => index).filter((index) => !placesIn(data.clips[index]).includes(-1));
-    if (!usable.length) throw new Error("No clip has sounds of both systems");
+    if (!usable.length) throw new Error("No clip has both systems");
     const random = randomFrom(seed);
     const clips = [];
     while (clips.length < trials) clips.push(...shuffled(usable, random));
@@ -39,7 +39,7 @@ class AbxTest {
     this.element.replaceChildren(
       element("h2", { tabindex: -1, text: `Trial ${number + 1} of ${this.trials.length}` }),
       element("progress", { max: this.trials.length, value: number, "aria-label": "Trials done" }),
-      element("p", { class: "lead", text: "Listen to A, B and X as often as you like, then say which of the two X is." }),
+      element("p", { class: "lead", text: "Listen to A, B and X as often as you like, then decide whether X is A or B." }),
       this.transport.element,
       element("div", { class: "letters" }, ...buttons),
       element("div", { class: "actions" }, answer(0, "X is A"), answer(1, "X is B")),
@@ -86,15 +86,15 @@ class AbxTest {
     const { systems, trials } = this.results();
     const right = trials.filter(({ x, answer }) => x === answer).length;
     const chance = chanceOfAtLeast(right, trials.length);
-    const told = chance < 0.05 ? "You could tell them apart." : "That does not show that you could tell them apart.";
+    const verdict = chance < 0.05 ? "You can tell them apart." : "This does not show that you can tell them apart.";
     return [
       element("p", { class: "outcome", text: `${right} of ${trials.length} right` }),
-      element("p", { text: `${systems[0]} against ${systems[1]}. Guessing gets as many right with a probability of ${probability(chance)}. ${told}` }),
+      element("p", { text: `${systems[0]} against ${systems[1]}. The probability of at least as many right answers by guessing is ${probability(chance)}. ${verdict}` }),
     ];
   }
 }
 
-/** Probability of `right` or more of `trials` by guessing (one-sided exact binomial test). */
+/** Probability of at least `right` right answers in `trials` by guessing (one-sided exact binomial test). */
 function chanceOfAtLeast(right, trials) {
   let [sum, term] = [0, 2 ** -trials];
   for (let k = 0; k <= trials; k += 1) {

@@ -1,8 +1,8 @@
 "use strict";
-// The blind view: setting a test up, going through its trials, and its results. While a test runs, nothing in the
-// document names a system: the open view is taken out, and sounds are called by letters in an order drawn anew.
+// The blind view: sets up a test, runs its trials and shows its results. While a test runs, nothing in the document
+// names a system: the comparison view is removed, and sounds have letters in random order.
 
-/** Numbers from 0 to 1 that follow from the seed alone (Mulberry32). */
+/** A generator of numbers from 0 to 1 that depend only on the seed (Mulberry32). */
 function randomFrom(seed) {
   let state = seed >>> 0;
   return () => {
@@ -17,14 +17,14 @@ function randomFrom(seed) {
 function shuffled(list, random) {
   const result = [...list];
   for (let last = result.length - 1; last > 0; last -= 1) {
-    const other = Math.floor(random() * (last + 1));
-    [result[last], result[other]] = [result[other], result[last]];
+    const index = Math.floor(random() * (last + 1));
+    [result[last], result[index]] = [result[index], result[last]];
   }
   return result;
 }
 
-/** A deck of some sounds of a clip, cut to the shortest, lest lengths tell them apart. */
-function blindDeck(data, clip, places, matched, more = null) {
+/** A deck of some sounds of a clip, all cut to the shortest so that durations do not reveal the systems. */
+function blindDeck(data, clip, places, matched, process = null) {
   const sounds = places.map((place) => data.clips[clip].sounds[place]);
   return new Deck({
     duration: Math.min(...sounds.map((sound) => sound.durationS)),
@@ -34,7 +34,7 @@ function blindDeck(data, clip, places, matched, more = null) {
       const buffers = places.map((place) => all[place]);
       const shortest = Math.min(...buffers.map((buffer) => buffer.length));
       const cut = buffers.map((buffer) => fitted(buffer, shortest));
-      return more ? more(cut) : cut;
+      return process ? process(cut) : cut;
     },
   });
 }
@@ -61,7 +61,7 @@ class BlindView {
         element("h2", { text: "Blind test" }),
         element("p", {
           class: "lead",
-          text: "Names and pictures are hidden, the order is drawn anew each time, and the results are yours to save as a file. Headphones and a quiet room help.",
+          text: "Names and pictures are hidden, and the order is random. You can save the results as a file. Use headphones in a quiet room.",
         }),
         element(
           "div",
@@ -70,7 +70,7 @@ class BlindView {
           element("label", { class: "switch" }, element("input", { type: "checkbox", id: "matched", checked: true }), "Match loudness"),
         ),
         element("div", { class: "kinds" }, ready ? this.ratingForm() : null, ready ? this.abxForm() : null),
-        ready ? null : element("p", { text: "A test needs a clip and two systems." }),
+        ready ? null : element("p", { text: "A blind test needs at least one clip and two systems." }),
       ),
     );
   }
@@ -81,30 +81,31 @@ class BlindView {
     const anchor = element("input", { type: "checkbox", id: "anchor" });
     const start = () => this.begin((options) => new RatingTest(data, { ...options, clips: value(clips), anchor: anchor.checked }));
     return kind(
-      "Rate",
-      "Rate every system of a clip from 0 to 100 against the reference, which is among them once more, unnamed (after ITU-R BS.1534, MUSHRA).",
+      "Rating",
+      "Rate every system from 0 to 100 against the reference, which is also hidden among them (after ITU-R BS.1534, MUSHRA).",
       start,
       field("Clips", clips),
-      element("label", { class: "switch" }, anchor, "With an anchor (the reference below 3.5 kHz)"),
+      element("label", { class: "switch" }, anchor, "Include an anchor (the reference, low-passed at 3.5 kHz)"),
     );
   }
 
   abxForm() {
     const { data } = this;
     const options = () => data.systems.map((name, index) => element("option", { value: index, text: name }));
-    const [one, other] = [element("select", { id: "one" }, ...options()), element("select", { id: "other" }, ...options())];
-    other.value = 1;
+    const first = element("select", { id: "first" }, ...options());
+    const second = element("select", { id: "second" }, ...options());
+    second.value = 1;
     const trials = number("trials", 16, 1, 200);
     const start = () => {
-      other.setCustomValidity(one.value === other.value ? "Choose two different systems" : "");
-      if (!other.reportValidity()) return;
-      this.begin((common) => new AbxTest(data, { ...common, pair: [Number(one.value), Number(other.value)], trials: value(trials) }));
+      second.setCustomValidity(first.value === second.value ? "Choose two different systems" : "");
+      if (!second.reportValidity()) return;
+      this.begin((common) => new AbxTest(data, { ...common, pair: [Number(first.value), Number(second.value)], trials: value(trials) }));
     };
     return kind(
       "ABX",
-      "Can you tell two systems apart at all? X is one of them: say which. Guessing is right half of the time.",
+      "Can you tell two systems apart? X is one of them; decide which. Guessing is right half of the time.",
       start,
-      element("div", { class: "pair" }, field("This system", one), field("and this", other)),
+      element("div", { class: "pair" }, field("First system", first), field("Second system", second)),
       field("Trials", trials),
     );
   }
@@ -138,8 +139,8 @@ class BlindView {
 
   giveUp() {
     const done = this.test.results().trials.length;
-    const kept = done ? `What you have done so far (${done}) can be saved.` : "Nothing is done yet, so nothing is kept.";
-    if (!window.confirm(`Stop the test? ${kept}`)) return;
+    const consequence = done ? `You can save the answers so far (${done}).` : "There are no answers to save yet.";
+    if (!window.confirm(`Stop the test? ${consequence}`)) return;
     if (done) this.finish();
     else {
       Deck.heard?.pause();
@@ -148,7 +149,7 @@ class BlindView {
     }
   }
 
-  /** Show what came out; names are shown again. */
+  /** Show the results, with the systems' names. */
   finish() {
     Deck.heard?.pause();
     const { test } = this;
@@ -165,11 +166,11 @@ class BlindView {
         element(
           "p",
           { class: "lead" },
-          "The file holds your answers, the names of the systems and the seed of the order. ",
+          "The file contains your answers, the systems' names and the random seed. ",
           element("code", { text: "wavegen-evaluate --ratings FILES" }),
-          " sums up the files of many listeners.",
+          " summarises the files of many listeners.",
         ),
-        element("div", { class: "actions" }, save, element("button", { type: "button", class: "quiet", text: "Another test", onclick: () => this.setUp() })),
+        element("div", { class: "actions" }, save, element("button", { type: "button", class: "quiet", text: "New test", onclick: () => this.setUp() })),
       ),
     );
     this.ended();
@@ -178,15 +179,15 @@ class BlindView {
 
   save(results) {
     this.unsaved = false;
-    const who = results.listener.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
-    const name = ["ratings", results.kind, results.page.id, who, results.seed.toString(16)].filter(Boolean).join("-");
+    const listener = results.listener.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
+    const name = ["ratings", results.kind, results.page.id, listener, results.seed.toString(16)].filter(Boolean).join("-");
     const url = URL.createObjectURL(new Blob([`${JSON.stringify(results, null, 1)}\n`], { type: "application/json" }));
     element("a", { href: url, download: `${name}.json` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
     speak("Saved");
   }
 
-  // What the keys do.
+  // Actions of the keyboard shortcuts.
 
   get transport() {
     return this.test?.transport;
@@ -223,7 +224,7 @@ function kind(name, about, start, ...fields) {
   );
 }
 
-/** Buttons for sounds that are called by letters; `names` are what is written on them. */
+/** Buttons for sounds without names; `names` are their labels. */
 function letterButtons(names, pick) {
   return names.map((name, place) =>
     element(

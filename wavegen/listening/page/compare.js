@@ -1,8 +1,8 @@
 "use strict";
-// The open view: summary, and for each clip its systems side by side with pictures and scores.
+// The comparison view: a summary, and for each clip its systems side by side with pictures and scores.
 
-const NEAR_PX = 800; // pictures are drawn when their clip comes this near to what is seen
-const DRAG_PX = 6; // a click that moves further chooses a part
+const NEAR_PX = 800; // pictures are drawn when their clip comes this close to the visible part of the page
+const DRAG_PX = 6; // a pointer that moves further selects a section instead of clicking
 
 class CompareView {
   constructor(data) {
@@ -55,9 +55,9 @@ class CompareView {
       element("h2", { id: "summary-heading", text: "Summary" }),
       element("p", {
         class: "lead",
-        text: `Means over ${count(data.clips.length, "clip")} with their 95 % intervals; the best of each column is marked.`,
+        text: `Means over ${count(data.clips.length, "clip")} with 95 % intervals; the best value of each column is highlighted.`,
       }),
-      rows.length ? table : element("p", { text: "Nothing was scored." }),
+      rows.length ? table : element("p", { text: "There are no scores." }),
       this.legend(),
       data.notes.length ? element("ul", { class: "notes" }, ...data.notes.map((text) => element("li", { text }))) : null,
     );
@@ -78,26 +78,26 @@ class CompareView {
   toolbar() {
     const { data } = this;
     this.match = element("input", { type: "checkbox", onchange: () => this.cards.forEach((c) => c.match(this.match.checked)) });
-    const options = [["given", "as given"], ["name", "name"], ...data.metrics.map(({ key, label }) => [key, `worst ${label}`])];
+    const options = [["given", "original order"], ["name", "name"], ...data.metrics.map(({ key, label }) => [key, `worst ${label}`])];
     const choice = (list) => list.map(([value, text]) => element("option", { value, text }));
     this.by = element("select", { onchange: () => this.reorder() }, ...choice(options));
-    this.of = element("select", { onchange: () => this.reorder() }, ...choice(data.systems.map((name, i) => [i, name]).slice(1)));
+    this.bySystem = element("select", { onchange: () => this.reorder() }, ...choice(data.systems.map((name, i) => [i, name]).slice(1)));
     return element(
       "div",
       { class: "toolbar" },
       element("h2", { text: "Clips" }),
-      element("label", {}, "Order ", this.by),
-      element("label", { class: "of", hidden: true }, "of ", this.of),
-      element("label", { class: "switch", title: "Bring every system to the loudness of the reference (m)" }, this.match, "Match loudness"),
+      element("label", {}, "Sort by ", this.by),
+      element("label", { class: "by-system", hidden: true }, "of ", this.bySystem),
+      element("label", { class: "switch", title: "Play every system at the loudness of the reference (m)" }, this.match, "Match loudness"),
     );
   }
 
   reorder() {
     const metric = this.data.metrics.find(({ key }) => key === this.by.value);
-    this.of.parentElement.hidden = !metric;
-    const score = (card) => (metric ? rank(metric, card.clip.scores[this.of.value]?.[metric.key]) : card.index);
-    this.order = [...this.cards].sort((one, other) => compare(score(one), score(other), metric && metric.better !== "higher"));
-    if (this.by.value === "name") this.order.sort((one, other) => one.clip.name.localeCompare(other.clip.name, undefined, { numeric: true }));
+    this.bySystem.parentElement.hidden = !metric;
+    const score = (card) => (metric ? rank(metric, card.clip.scores[this.bySystem.value]?.[metric.key]) : card.index);
+    this.order = [...this.cards].sort((a, b) => compare(score(a), score(b), metric && metric.better !== "higher"));
+    if (this.by.value === "name") this.order.sort((a, b) => a.clip.name.localeCompare(b.clip.name, undefined, { numeric: true }));
     this.list.replaceChildren(...this.order.map((card) => card.element));
   }
 
@@ -108,7 +108,7 @@ class CompareView {
     this.active.element.classList.add("active");
   }
 
-  // What the keys do.
+  // Actions of the keyboard shortcuts.
 
   get transport() {
     return this.active?.transport;
@@ -133,7 +133,7 @@ class CompareView {
   }
 }
 
-/** One clip: its transport, a lane for each system, its scores. */
+/** One clip: its player, a lane for each system, and its scores. */
 class ClipCard {
   constructor(data, clip, index, activate) {
     Object.assign(this, { data, clip, index });
@@ -176,7 +176,7 @@ class ClipCard {
     return { sound, name, pick, pictures, element: element("div", { class: "lane" }, pick, pictures) };
   }
 
-  /** Hear this system; once more, and it pauses. */
+  /** Play this system, or pause it if it is playing. */
   pick(place) {
     if (this.deck.chosen === place && this.deck.playing) return this.deck.pause();
     this.deck.choose(place);
@@ -196,14 +196,14 @@ class ClipCard {
       pick.setAttribute("aria-pressed", String(this.deck.chosen === place));
       lane.classList.toggle("chosen", this.deck.chosen === place);
     });
-    const [start, end] = this.deck.turn;
+    const [start, end] = this.deck.loopRange;
     this.element.classList.toggle("playing", this.deck.playing);
-    this.element.classList.toggle("part", Boolean(this.deck.region));
+    this.element.classList.toggle("selection", Boolean(this.deck.region));
     this.element.style.setProperty("--from", start / this.deck.duration);
     this.element.style.setProperty("--to", end / this.deck.duration);
   }
 
-  /** A click goes there, a drag chooses a part to repeat. */
+  /** Seek on a click; on a drag, select a section and repeat it. */
   seekable(pictures, place) {
     const second = (event) => {
       const { left, width } = pictures.getBoundingClientRect();
@@ -217,10 +217,10 @@ class ClipCard {
     });
     pictures.addEventListener("pointermove", (event) => {
       if (!from || Math.abs(event.clientX - from.x) < DRAG_PX) return;
-      const ends = [from.at, second(event)].sort((one, other) => one - other);
+      const ends = [from.at, second(event)].sort((a, b) => a - b);
       this.element.style.setProperty("--from", ends[0] / this.deck.duration);
       this.element.style.setProperty("--to", ends[1] / this.deck.duration);
-      this.element.classList.add("part");
+      this.element.classList.add("selection");
     });
     pictures.addEventListener("pointercancel", () => {
       from = null; // the browser scrolls instead
@@ -228,7 +228,7 @@ class ClipCard {
     });
     pictures.addEventListener("pointerup", (event) => {
       if (!from) return;
-      const ends = [from.at, second(event)].sort((one, other) => one - other);
+      const ends = [from.at, second(event)].sort((a, b) => a - b);
       const dragged = Math.abs(event.clientX - from.x) >= DRAG_PX;
       from = null;
       this.deck.choose(place);
@@ -236,11 +236,11 @@ class ClipCard {
     });
   }
 
-  /** Put the pictures in. */
+  /** Add the pictures. */
   draw() {
     const heights = this.clip.sounds.flatMap(({ outline }) => [...bytesOf(outline)].map((byte) => Math.abs((byte << 24) >> 24)));
-    // One scale for all; a click or two may stick out, lest they press the speech flat.
-    const peak = Math.max(8, heights.sort((one, other) => one - other)[Math.floor(0.99 * heights.length)]);
+    // One scale for all outlines. It ignores the highest 1 %, so that a few clicks do not flatten the speech.
+    const peak = Math.max(8, heights.sort((a, b) => a - b)[Math.floor(0.99 * heights.length)]);
     const image = (base64, alt, kind) =>
       element("img", { src: `data:image/png;base64,${base64}`, alt, class: kind, draggable: "false", decoding: "async" });
     this.lanes.forEach(({ sound, name, pictures }) => {
@@ -251,7 +251,7 @@ class ClipCard {
         sound.difference
           ? element("div", { class: "spectrum" }, image(sound.difference, `${name} minus ${this.data.systems[0]}`, "difference"))
           : colourScales(this.data),
-        element("div", { class: "part", "aria-hidden": "true" }),
+        element("div", { class: "selection", "aria-hidden": "true" }),
         element("div", { class: "playhead", "aria-hidden": "true" }),
       );
     });
@@ -287,7 +287,7 @@ class ClipCard {
   }
 }
 
-/** From the highest samples of each part back along the lowest; bytes are int8, lowest first. */
+/** SVG path along the highest samples and back along the lowest; `bytes` are int8, all lowest samples first. */
 function outlinePath(bytes, peak) {
   const columns = bytes.length / 2;
   const point = (index, column) => `${column},${(peak - ((bytes[index] << 24) >> 24)).toFixed(0)}`;
@@ -296,7 +296,7 @@ function outlinePath(bytes, peak) {
   return `M${[...highs, ...lows].join("L")}Z`;
 }
 
-/** What the colours of the pictures mean; it stands where the reference has no difference. */
+/** The colour scales of the pictures; shown in the place of the reference's own difference. */
 function colourScales(data) {
   const scale = (colours, low, high, name) =>
     element(
@@ -311,6 +311,6 @@ function colourScales(data) {
     "div",
     { class: "scales" },
     scale(data.levelColours.map(colour), `−${data.levelRangeDb} dB`, "loudest", "Level"),
-    scale(data.differenceColours.map(colour), `−${data.differenceRangeDb} dB`, `+${data.differenceRangeDb} dB`, "Difference to the reference"),
+    scale(data.differenceColours.map(colour), `−${data.differenceRangeDb} dB`, `+${data.differenceRangeDb} dB`, "Difference from the reference"),
   );
 }

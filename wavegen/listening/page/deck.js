@@ -1,43 +1,43 @@
 "use strict";
-// Sounds that play in step, of which one is heard. All of them start at the same sample and run on silently, so that
-// changing from one to another is a crossfade and nothing moves.
+// Plays several sounds in step and makes one of them audible. All start at the same sample and run on silently, so that
+// switching is a crossfade at an unchanged position.
 
-const FADE_S = 0.003; // time constant: inaudible as a gap, long enough not to click
-const LEAD_S = 0.02; // so that all sources have been told before the sample at which they start
+const FADE_S = 0.003; // time constant: too short to hear as a gap, long enough to avoid clicks
+const LEAD_S = 0.02; // delay of the start, so that all sources are scheduled before it
 
 class Deck extends EventTarget {
   /**
-   * @param duration in seconds, known before anything is decoded
-   * @param load AudioContext -> promise of the AudioBuffers, alike in length
-   * @param gains factors, one for each sound
-   * @param context gives the AudioContext
+   * @param duration duration in seconds, known before anything is decoded
+   * @param load AudioContext -> promise of the AudioBuffers, all of the same length
+   * @param gains linear gain of each sound
+   * @param context function that returns the AudioContext
    */
   constructor({ duration, load, gains, context = audioContext }) {
     super();
     Object.assign(this, { duration, load, gains, context });
     this.chosen = 0;
-    this.offset = 0; // where it stands, or stood when it last started
-    this.run = null; // {sources, faders, startsAt} while it plays
+    this.offset = 0; // position in seconds while paused; while playing, where playing started
+    this.run = null; // {sources, faders, startsAt} while playing
     this.region = null; // [start, end] in seconds
     this.repeat = false;
-    this.wanted = 0; // grows with each order, so that one which waited for decoding can tell that it is outdated
+    this.request = 0; // counts plays and stops; a play that waited for decoding is dropped if another came since
   }
 
   get playing() {
     return this.run !== null;
   }
 
-  /** In seconds. */
+  /** Position in seconds. */
   get position() {
     if (!this.run) return this.offset;
     const reached = this.offset + Math.max(0, this.context().currentTime - this.run.startsAt);
-    const [start, end] = this.turn;
+    const [start, end] = this.loopRange;
     if (this.repeat && reached >= end) return start + ((reached - start) % (end - start));
     return Math.min(reached, this.duration);
   }
 
-  /** Where repeating goes back from, and to. */
-  get turn() {
+  /** Start and end of the section that repeats, in seconds. */
+  get loopRange() {
     return this.region ?? [0, this.duration];
   }
 
@@ -45,17 +45,17 @@ class Deck extends EventTarget {
     if (this.run) return;
     if (Deck.heard !== this) Deck.heard?.pause();
     Deck.heard = this;
-    const wanted = ++this.wanted;
+    const request = ++this.request;
     const context = this.context();
     if (context instanceof AudioContext && context.state !== "running") await context.resume();
     const buffers = await this.load(context);
-    if (wanted === this.wanted) this.start(buffers);
+    if (request === this.request) this.start(buffers);
   }
 
   start(buffers) {
     if (!buffers.length) return;
     const context = this.context();
-    const [first, last] = this.turn;
+    const [first, last] = this.loopRange;
     if (this.repeat && (this.offset < first || this.offset >= last)) this.offset = first;
     if (this.offset >= this.duration - 0.01) this.offset = 0;
     const startsAt = context.currentTime + LEAD_S;
@@ -77,7 +77,7 @@ class Deck extends EventTarget {
 
   /** Fade out and stay at `offset`. */
   stop(offset) {
-    this.wanted += 1;
+    this.request += 1;
     if (!this.run) return;
     const { sources, faders } = this.run;
     const now = this.context().currentTime;
@@ -96,17 +96,17 @@ class Deck extends EventTarget {
     return this.run ? this.pause() : this.play();
   }
 
-  /** Go to `seconds`, and play on if it was playing. */
+  /** Go to `seconds`; if playing, play on from there. */
   seek(seconds) {
-    const played = this.playing;
-    if (played) this.pause();
+    const wasPlaying = this.playing;
+    if (wasPlaying) this.pause();
     this.offset = Math.min(Math.max(seconds, 0), this.duration);
     if (this.region && (this.offset < this.region[0] || this.offset >= this.region[1])) this.region = null;
     this.changed();
-    return played ? this.play() : undefined;
+    return wasPlaying ? this.play() : undefined;
   }
 
-  /** Hear sound `index` from here on. */
+  /** Make sound `index` the audible one. */
   choose(index) {
     this.chosen = index;
     this.fade();
@@ -118,14 +118,14 @@ class Deck extends EventTarget {
     this.fade();
   }
 
-  /** Repeat `region`, or all of it when null, or nothing. */
+  /** Repeat `region`, or everything if it is null; or stop repeating. */
   setRepeat(repeat, region = this.region) {
-    const played = this.playing;
-    if (played) this.pause();
+    const wasPlaying = this.playing;
+    if (wasPlaying) this.pause();
     this.repeat = repeat;
     this.region = region && region[1] - region[0] >= 0.05 ? region : null;
     this.changed();
-    return played ? this.play() : undefined;
+    return wasPlaying ? this.play() : undefined;
   }
 
   factor(index) {

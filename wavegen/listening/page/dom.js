@@ -1,7 +1,7 @@
 "use strict";
-// Elements and words: the little that every other script here needs of the document.
+// Helpers for elements and text that all other scripts use.
 
-/** An element; `on…` properties are listeners, `text` is plain text, true and false set bare attributes. */
+/** A new element; properties `on…` are event listeners, `text` is plain text, booleans are bare attributes. */
 function element(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -23,7 +23,7 @@ const ICONS = {
   dark: "M20.5 14.6A9 9 0 0 1 9.4 3.5a9 9 0 1 0 11.1 11.1z",
 };
 
-/** A picture of `paths` in a box of `width` by `height`, stretched to its place. */
+/** An SVG of `path` in a box of `width` by `height`. */
 function drawing(path, width, height, properties = {}) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -37,16 +37,16 @@ function drawing(path, width, height, properties = {}) {
 
 const icon = (name) => drawing(ICONS[name], 24, 24, { class: "icon" });
 
-/** Seconds as 0:03.4. */
+/** Seconds in the format 0:03.4. */
 function clock(seconds) {
   const tenths = Math.round(seconds * 10);
   const rest = ((tenths % 600) / 10).toFixed(1).padStart(4, "0");
   return `${Math.floor(tenths / 600)}:${rest}`;
 }
 
-const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
+const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
-/** Say it to those who listen to the page with a screen reader. */
+/** Announce a message to screen readers. */
 function speak(message) {
   document.getElementById("spoken").textContent = message;
 }

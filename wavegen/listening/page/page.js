@@ -1,10 +1,10 @@
 "use strict";
-// Start: data, views, colour scheme, keys.
+// Starts the page: data, views, colour scheme, keyboard shortcuts.
 
 {
   const node = document.getElementById("data");
   const data = JSON.parse(node.textContent);
-  node.remove(); // from here on names are in the document only where a view shows them
+  node.remove(); // from now on, the document has names only where a view shows them
   takeSoundsInside();
 
   const main = document.getElementById("main");
@@ -12,7 +12,7 @@
   const views = {};
   let view = null;
 
-  /** What can be read at the top, and in the window's title. */
+  /** Set the heading and the window's title. */
   function head(isBlind) {
     const title = isBlind ? "Listening test" : data.title;
     document.title = document.getElementById("title").textContent = title;
@@ -24,7 +24,7 @@
 
   function show() {
     if (views.blind?.running) {
-      if (location.hash !== "#blind") location.replace("#blind"); // going back does not lead out of a test
+      if (location.hash !== "#blind") location.replace("#blind"); // the back button does not leave a test
       return;
     }
     const name = location.hash === "#blind" ? "blind" : "compare";
@@ -56,7 +56,7 @@
   });
   prefersDark.addEventListener("change", showTheme);
 
-  // ---- keys
+  // ---- keyboard shortcuts
 
   const keys = document.getElementById("keys");
   document.getElementById("help").addEventListener("click", () => keys.showModal());
@@ -65,24 +65,24 @@
     const { deck } = view.transport;
     return deck.seek(deck.position + by);
   };
-  const part = (end) => {
+  const setSelectionEnd = (end) => {
     const { deck } = view.transport;
     const region = [...(deck.region ?? [0, deck.duration])];
     region[end] = deck.position;
     return region[0] < region[1] ? deck.setRepeat(true, region) : undefined;
   };
-  const orders = {
+  const actions = {
     " ": () => view.transport.deck.toggle(),
     ArrowLeft: (event) => seek(event.shiftKey ? -0.05 : -0.5),
     ArrowRight: (event) => seek(event.shiftKey ? 0.05 : 0.5),
     ArrowUp: () => view.step(-1),
     ArrowDown: () => view.step(1),
-    "[": () => part(0),
-    "]": () => part(1),
+    "[": () => setSelectionEnd(0),
+    "]": () => setSelectionEnd(1),
     r: () => view.transport.deck.setRepeat(!view.transport.deck.repeat, null),
     m: () => view.toggleMatch(),
   };
-  /** Whether the element with the focus has a use of its own for the key. */
+  /** Whether the focused element uses the key itself. */
   const isTaken = (target, key) =>
     target.closest("input[type=text], input[type=number], select, textarea, dialog") ||
     (key === " " && target.closest("button, summary, input[type=checkbox]")) ||
@@ -91,10 +91,10 @@
     if (event.ctrlKey || event.altKey || event.metaKey || isTaken(event.target, event.key)) return;
     if (event.key === "?") return void keys.showModal();
     if (!view.transport) return;
-    const order = /^[1-9]$/.test(event.key) ? () => view.choose(Number(event.key) - 1) : orders[event.key];
-    if (!order) return;
+    const action = /^[1-9]$/.test(event.key) ? () => view.choose(Number(event.key) - 1) : actions[event.key];
+    if (!action) return;
     event.preventDefault();
-    view.transport.try(order(event));
+    view.transport.try(action(event));
   });
 
   addEventListener("hashchange", show);

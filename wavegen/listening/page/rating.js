@@ -1,5 +1,6 @@
 "use strict";
-// Rating after ITU-R BS.1534-3 (MUSHRA): the reference is open and, among the systems, hidden; an anchor is optional.
+// Rating test after ITU-R BS.1534-3 (MUSHRA): the reference is given, and also hidden among the systems; an anchor is
+// optional.
 
 const ANCHOR_HZ = 3500; // the low anchor of BS.1534-3
 const GRADES = ["Bad", "Poor", "Fair", "Good", "Excellent"];
@@ -8,7 +9,7 @@ class RatingTest {
   constructor(data, { seed, matched, finished, clips, anchor }) {
     Object.assign(this, { data, matched, finished });
     const usable = data.clips.map((_, index) => index).filter((index) => this.isUsable(data.clips[index]));
-    if (!usable.length) throw new Error("No clip has sounds of the reference and of another system");
+    if (!usable.length) throw new Error("No clip has both the reference and another system");
     const random = randomFrom(seed);
     this.trials = shuffled(usable, random).slice(0, clips).map((clip) => {
       const places = data.clips[clip].sounds.map((_, place) => place);
@@ -47,7 +48,7 @@ class RatingTest {
       element("progress", { max: this.trials.length, value: number, "aria-label": "Clips done" }),
       element("p", {
         class: "lead",
-        text: "How close is each to the reference? 100 is no difference at all, and one of them is the reference itself.",
+        text: "How close is each sound to the reference? 100 means no difference; one of them is the reference itself.",
       }),
       this.transport.element,
       element("div", { class: "open" }, buttons[0]),
@@ -71,13 +72,13 @@ class RatingTest {
     const shown = element("output", { text: "–" });
     const slider = element("input", {
       type: "range", min: 0, max: 100, step: 1, value: 50, class: "unrated", "aria-label": `Rating of ${letter}`, "aria-valuetext": "not rated",
-      onpointerdown: () => this.deck.choose(place + 1), // what is rated is heard
+      onpointerdown: () => this.deck.choose(place + 1), // hear the sound that is being rated
       oninput: () => {
         this.deck.choose(place + 1);
         rate();
       },
       onchange: () => rate(),
-      onpointerup: () => rate(), // leaving it in the middle is a rating too
+      onpointerup: () => rate(), // a click that leaves it in the middle is a rating too
     });
     const rate = () => {
       this.ratings[place] = Number(slider.value);
@@ -145,9 +146,9 @@ class RatingTest {
     const means = [...new Set(all.map(({ system, role }) => JSON.stringify([role, system])))].map((key) => {
       const [role, system] = JSON.parse(key);
       const own = all.filter((item) => item.role === role && item.system === system).map(({ rating }) => rating);
-      return { name: role === "reference" ? `${system} (hidden reference)` : system, mean: own.reduce((sum, one) => sum + one, 0) / own.length };
+      return { name: role === "reference" ? `${system} (hidden reference)` : system, mean: own.reduce((sum, rating) => sum + rating, 0) / own.length };
     });
-    means.sort((one, other) => other.mean - one.mean);
+    means.sort((a, b) => b.mean - a.mean);
     const bar = ({ name, mean }) =>
       element("div", {}, element("dt", { text: name }), element("dd", {}, element("meter", { min: 0, max: 100, value: mean }), element("span", { text: mean.toFixed(1) })));
     return [

@@ -1,16 +1,16 @@
 "use strict";
-// The sounds of the clips: from the page itself or from scripts beside it, decoded when first wanted.
+// The sounds of the clips, from the page itself or from scripts beside it; decoded when first played.
 
 const encodedSounds = new Map(); // clip -> JSON text or list of base64 FLACs
-const decodedSounds = new Map(); // clip -> promise of AudioBuffers; the few heard last
-const MOST_DECODED = 4; // one minute of five systems is 58 MB at 48 kHz
+const decodedSounds = new Map(); // clip -> promise of AudioBuffers; only the most recently played
+const MOST_DECODED = 4; // one minute of five systems takes 58 MB at 48 kHz
 
 /** Called by the scripts in audio/. */
 function receiveSounds(clip, encoded) {
   encodedSounds.set(clip, encoded);
 }
 
-/** Take the sounds out of the document. */
+/** Move the sounds out of the document. */
 function takeSoundsInside() {
   document.querySelectorAll("script.sounds").forEach((node, clip) => {
     encodedSounds.set(clip, node.textContent);
@@ -18,18 +18,18 @@ function takeSoundsInside() {
   });
 }
 
-let onlyContext = null;
+let sharedContext = null;
 
-/** The one audio context, made when first wanted: browsers want a click or a key before it. */
+/** The page's audio context, created when first used: browsers require a click or a key press before. */
 function audioContext() {
-  onlyContext ??= new AudioContext({ latencyHint: "interactive" });
-  return onlyContext;
+  sharedContext ??= new AudioContext({ latencyHint: "interactive" });
+  return sharedContext;
 }
 
-/** AudioBuffers of `clip`, in the order of its sounds. `file` is the script with them, null where they are inside. */
+/** AudioBuffers of `clip`, in the order of its sounds. `file` is the script that holds them; null if the page does. */
 function soundsOf(context, clip, file) {
   const known = decodedSounds.get(clip);
-  decodedSounds.delete(clip); // and back to the end: the first in the map is the one not heard for longest
+  decodedSounds.delete(clip); // and insert it last: the first in the map is the least recently used
   const sounds = known ?? fetchAndDecode(context, clip, file);
   decodedSounds.set(clip, sounds);
   sounds.catch(() => decodedSounds.delete(clip));
@@ -44,12 +44,12 @@ async function fetchAndDecode(context, clip, file) {
   return Promise.all(list.map((flac) => context.decodeAudioData(bytesOf(flac).buffer)));
 }
 
-/** Scripts are the only files that a page opened from the disk may read. */
+/** Load a script: the only kind of file that a page opened from a disk may read. */
 function runScript(file) {
   return new Promise((resolve, reject) => {
     const script = element("script", { src: file });
     script.onload = resolve;
-    script.onerror = () => reject(new Error(`${file} is missing: the folder “audio” must stay beside this page`));
+    script.onerror = () => reject(new Error(`${file} is missing; keep the folder “audio” beside this page`));
     document.head.append(script);
   }).finally(() => document.head.querySelector(`script[src="${file}"]`)?.remove());
 }
@@ -58,7 +58,7 @@ function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 }
 
-/** `buffer` cut or filled with silence to `length` samples; a cut end is faded over 5 ms. */
+/** `buffer` cut or padded with silence to `length` samples; a cut end is faded out over 5 ms. */
 function fitted(buffer, length) {
   if (buffer.length === length) return buffer;
   const result = new AudioBuffer({ length, sampleRate: buffer.sampleRate, numberOfChannels: 1 });
@@ -71,7 +71,7 @@ function fitted(buffer, length) {
   return result;
 }
 
-/** `buffer` without what is above `hertz`: a Butterworth filter of order 8. */
+/** `buffer` after a low-pass at `hertz`: a Butterworth filter of order 8. */
 async function lowPassed(buffer, hertz) {
   const context = new OfflineAudioContext(1, buffer.length, buffer.sampleRate);
   const source = new AudioBufferSourceNode(context, { buffer });

@@ -1,20 +1,20 @@
 "use strict";
-// Tables of scores whose columns sort, and the words and marks that go with a metric.
+// Sortable tables of scores, and the texts and marks of a metric.
 
 const ARROWS = { higher: "↑", lower: "↓" };
 const DIRECTIONS = { higher: "higher is better", lower: "lower is better" };
 
 const arrow = (metric) => ARROWS[metric.better] ?? "→ 0";
-const direction = (metric) => DIRECTIONS[metric.better] ?? "nearer to zero is better";
+const direction = (metric) => DIRECTIONS[metric.better] ?? "closer to zero is better";
 const meaning = (metric) => [metric.unit, metric.range, direction(metric), metric.source].filter(Boolean);
 
-/** What a column sorts by: the score, or its distance from zero where that is what counts. */
+/** The value that a column sorts by: the score, or its distance from zero if zero is best. */
 function rank(metric, value) {
   if (value == null) return null;
   return metric.better in ARROWS ? value : Math.abs(value);
 }
 
-/** A function that writes the numbers of one column alike, with three digits that mean something (of 1, three after it). */
+/** A function that formats the numbers of a column with the same decimals: three significant digits of the largest. */
 function writer(values) {
   const known = values.filter((value) => value != null && value !== 0);
   const largest = Math.max(...known.map(Math.abs), 0);
@@ -22,7 +22,7 @@ function writer(values) {
   return (value) => (value == null ? "–" : value.toFixed(digits).replace("-", "−"));
 }
 
-/** Which of `values` are the best; none where there is nothing to compare. */
+/** Indices of the best of `values`; none if all are equal. */
 function bestOf(metric, values) {
   const known = values.filter((value) => value != null);
   if (new Set(known).size < 2) return new Set();
@@ -32,11 +32,11 @@ function bestOf(metric, values) {
 }
 
 /**
- * A table whose headings are buttons that sort.
+ * A table with sort buttons as headings.
  *
- * @param columns [{label, title, order, largestFirst}]: order(row) is the number to sort by, and null goes last in
- *   both directions; largestFirst is how the first click sorts
- * @param rows anything; cells(row) gives the td and th elements
+ * @param columns [{label, title, order, largestFirst}]: order(row) is the number to sort by, and null is last in both
+ *   directions; largestFirst is the direction of the first click
+ * @param rows any values; cells(row) returns the td and th elements
  */
 function sortableTable({ caption, columns, rows, cells }) {
   const body = element("tbody");
@@ -48,7 +48,7 @@ function sortableTable({ caption, columns, rows, cells }) {
       const way = head.getAttribute("aria-sort") === ways[0] ? ways[1] : ways[0];
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", way);
-      fill([...rows].sort((one, other) => compare(order(one), order(other), way === "descending")));
+      fill([...rows].sort((a, b) => compare(order(a), order(b), way === "descending")));
       speak(`Sorted by ${button.textContent}, ${way}`);
     });
     return head;
@@ -65,12 +65,12 @@ function sortableTable({ caption, columns, rows, cells }) {
   return element("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": caption }, table);
 }
 
-function compare(one, other, largestFirst) {
-  if (one == null || other == null) return (one == null) - (other == null);
-  return largestFirst ? other - one : one - other;
+function compare(a, b, largestFirst) {
+  if (a == null || b == null) return (a == null) - (b == null);
+  return largestFirst ? b - a : a - b;
 }
 
-/** Heading of a metric's column, which sorts the best first. */
+/** The column of a metric; its first click sorts the best first. */
 function metricColumn(metric, score) {
   return {
     label: [metric.label, " ", element("span", { class: "arrow", text: arrow(metric) })],
@@ -81,12 +81,12 @@ function metricColumn(metric, score) {
   };
 }
 
-/** The heading of a system's row; long names break. */
+/** The heading of a system's row; long names wrap. */
 function systemHead(name) {
   return element("th", { scope: "row" }, element("span", { class: "system", text: name }));
 }
 
-/** A cell with a score; the best of its column is marked for eyes, and said for ears. */
+/** A cell with a score; the best of its column is highlighted, and announced by screen readers. */
 function scoreCell(text, isBest, detail = null) {
   return element(
     "td",

@@ -1,5 +1,5 @@
 "use strict";
-// The controls of a deck: play, position, time, repeat.
+// The controls of a deck: play, position, time and repeat.
 
 class Transport {
   /** @param moved called with the position in seconds whenever it changes */
@@ -22,7 +22,7 @@ class Transport {
       "div",
       { class: "transport", role: "group", "aria-label": label },
       this.play,
-      element("div", { class: "track" }, this.seek, element("div", { class: "part" })),
+      element("div", { class: "track" }, this.seek, element("div", { class: "selection" })),
       this.time,
       this.repeat,
       this.fault,
@@ -31,7 +31,7 @@ class Transport {
     this.show();
   }
 
-  /** Wait for what a deck does, and say so where the sounds cannot be had. */
+  /** Wait for an action of the deck, and show a message if the sounds cannot be loaded. */
   async try(action) {
     try {
       await action;
@@ -50,9 +50,9 @@ class Transport {
       this.play.setAttribute("aria-label", deck.playing ? "Pause" : "Play");
     }
     this.repeat.setAttribute("aria-pressed", String(deck.repeat));
-    this.repeat.setAttribute("aria-label", deck.region ? "Repeat the chosen part" : "Repeat");
-    this.element.toggleAttribute("data-part", Boolean(deck.region));
-    const [start, end] = deck.turn;
+    this.repeat.setAttribute("aria-label", deck.region ? "Repeat the selection" : "Repeat");
+    this.element.toggleAttribute("data-selection", Boolean(deck.region));
+    const [start, end] = deck.loopRange;
     this.element.style.setProperty("--from", start / deck.duration);
     this.element.style.setProperty("--to", end / deck.duration);
     this.move();

@@ -1,0 +1,91 @@
+"""Sizes and paddings, against real convolutions."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from support.messages import Messages
+from torch import nn
+
+from wavegen.blocks import (
+    Context,
+    DilatedConv1d,
+    DilatedStack,
+    GatedResidualBlock,
+    causal_padding,
+    effective_kernel_size,
+    output_size,
+    receptive_field,
+    same_padding,
+)
+from wavegen.errors import ConfigError
+
+SIZES = list(itertools.product((1, 2, 3, 5), (1, 2, 3, 6), (1, 2, 3), (0, 1, 5), (26, 47)))
+
+
+@pytest.mark.parametrize(("kernel", "dilation", "stride", "padding", "size"), SIZES)
+def test_output_size_is_that_of_a_real_conv1d(kernel: int, dilation: int, stride: int, padding: int, size: int) -> None:
+    real = nn.Conv1d(1, 1, kernel, stride=stride, padding=padding, dilation=dilation)(torch.zeros(1, 1, size)).shape[-1]
+    assert output_size(size, kernel, stride=stride, padding=padding, dilation=dilation) == real
+
+
+def test_output_size_is_that_of_a_real_conv2d() -> None:
+    kernel, stride, padding, dilation, size = (3, 4), (1, 2), (6, 1), (6, 3), (19, 31)
+    real = nn.Conv2d(1, 1, kernel, stride=stride, padding=padding, dilation=dilation)(torch.zeros(1, 1, *size)).shape
+    assert output_size(size, kernel, stride=stride, padding=padding, dilation=dilation) == tuple(real[2:])
+
+
+def test_the_textbook_case() -> None:
+    assert effective_kernel_size(3, 6) == 13
+    assert same_padding(3, 6) == (6, 6)
+    assert output_size((19, 19), 3, padding=6, dilation=6) == (19, 19)
+    assert nn.Conv2d(1, 1, 3, padding=6, dilation=6)(torch.zeros(1, 1, 19, 19)).shape[2:] == (19, 19)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 8])
+def test_same_and_causal_padding_keep_every_size(kernel: int, dilation: int) -> None:
+    for size in range(1, 40):
+        for padding in (same_padding(kernel, dilation), causal_padding(kernel, dilation)):
+            assert output_size(size, kernel, padding=padding, dilation=dilation) == size
+    left, right = same_padding(kernel, dilation)
+    assert right - left in (0, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch copies the input for those
+def test_same_padding_is_where_torch_puts_it() -> None:
+    for kernel, dilation in itertools.product((2, 3, 4), (1, 3)):
+        ours = DilatedConv1d(1, 1, kernel, dilation=dilation, padding="same")
+        theirs = nn.Conv1d(1, 1, kernel, dilation=dilation, padding="same")
+        theirs.load_state_dict(ours.state_dict())
+        x = torch.randn(1, 1, 20)
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_several_dimensions_at_once() -> None:
+    assert effective_kernel_size((3, 5), 2) == (5, 9)
+    assert same_padding((3, 4), (1, 3)) == ((1, 1), (4, 5))
+    assert output_size((9, 8), (3, 4), padding=((1, 1), (4, 5)), dilation=(1, 3)) == (9, 8)
+    assert output_size((10, 10, 10), 3, padding=1) == (10, 10, 10)
+
+
+def test_receptive_field_grows_to_15_not_16() -> None:
+    assert [receptive_field(3, (1, 2, 4)[:n]) for n in (1, 2, 3)] == [3, 7, 15]
+    stack = DilatedStack(GatedResidualBlock(2, kernel_size=3, dilation=d, padding="same") for d in (1, 2, 4))
+    assert stack.context == Context(7, 7)
+    assert stack.context.receptive_field == 15
+
+
+def test_impossible_geometry_is_refused(messages: Messages) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: effective_kernel_size(0),
+        lambda: output_size(5, 3, stride=0),
+        lambda: output_size(5, 3, dilation=4),
+        lambda: effective_kernel_size((3, 3), (1, 1, 1)),
+        lambda: output_size((5, 5), (3, 3, 3)),
+        lambda: DilatedConv1d(4, 4, 3, padding="casual"),  # type: ignore[arg-type]
+    ]
+    for call in calls:
+        with messages.refused(ConfigError):
+            call()

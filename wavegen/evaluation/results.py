@@ -1,0 +1,64 @@
+"""Scores prepared clips and writes the results to a folder: ``scores.csv`` and the listening page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wavegen.evaluation.metrics import METRICS
+from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers, score_clip
+from wavegen.evaluation.summary import Summary, as_numbers, summarize, write_scores
+from wavegen.listening.report import Report, ReportClip, write_page
+
+REFERENCE = "reference"
+"""Name of the recordings on the listening page and in file names; no system may have it."""
+
+SCORES = "scores.csv"
+
+
+def write_results(
+    folder: Path,
+    jobs: Sequence[ScoringJob],
+    workers: Workers,
+    *,
+    systems: Sequence[str],
+    metrics: Sequence[str],
+    title: str,
+    notes: Sequence[str],
+) -> tuple[list[ScoredClip], Summary]:
+    """Score all clips, and write ``scores.csv`` and ``index.html``.
+
+    Args:
+        folder: folder for the results.
+        jobs: the clips to score.
+        workers: the processes that score them.
+        systems: names of all systems, in the order of the page.
+        metrics: keys of the metrics that the jobs compute.
+        title: title of the page.
+        notes: notes that the page shows.
+
+    Returns:
+        the scored clips, and their means with intervals.
+
+    Raises:
+        AudioError: a recording cannot be read.
+        OutputError: a result cannot be written.
+    """
+    clips = workers.map(score_clip, jobs, title="scoring")
+    summary = summarize(clips)
+    write_scores(folder / SCORES, clips, metrics)
+    report = Report(
+        title=title,
+        reference=REFERENCE,
+        systems=systems,
+        metrics={key: METRICS[key].description for key in metrics},
+        clips=[_report_clip(clip, job) for clip, job in zip(clips, jobs, strict=True)],
+        summary=as_numbers(summary),
+        notes=notes,
+    )
+    write_page(report, folder)
+    return clips, summary
+
+
+def _report_clip(clip: ScoredClip, job: ScoringJob) -> ReportClip:
+    readable = {system: path for system, path in job.outputs.items() if system not in clip.unreadable}
+    scores = {system: system_scores.values for system, system_scores in clip.scores.items()}
+    return ReportClip(clip.name, {REFERENCE: job.reference, **readable}, scores, clip.notes())

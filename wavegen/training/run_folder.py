@@ -1,0 +1,212 @@
+"""The folder of a run: its checkpoints, its finished model and its log file."""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from wavegen.checkpoint import find_model, load_checkpoint, load_weights, save_checkpoint, vocoder_header
+from wavegen.config import Config, KeepsWeights, join_names, parse
+from wavegen.errors import CheckpointError, ConfigError, OutputError
+from wavegen.files import atomic_write
+from wavegen.mel import MelSpec
+from wavegen.training.state import TrainingState
+from wavegen.vocoders import VocoderConfig
+
+BEST = "best.safetensors"
+# The settings that define the discriminators. Shapes are not enough: they are the same for every period.
+DISCRIMINATORS = ("periods", "period_channels", "resolutions", "resolution_channels", "dilations", "weight_norm")
+_MAX_DIFFERENCES_SHOWN = 4
+
+T = TypeVar("T", bound=Config)
+
+
+class RunFolder:
+    """The checkpoints and the log file of one run.
+
+    Args:
+        path: the run's folder.
+        vocoder_config: the vocoder's section of the recipe, saved with the weights.
+        recipe: the whole resolved recipe as plain data, saved with the weights too.
+    """
+
+    def __init__(self, path: Path, vocoder_config: VocoderConfig, recipe: Mapping[str, Any]) -> None:
+        self.path, self.vocoder_config, self.recipe = path, vocoder_config, recipe
+        self.checkpoints = path / "checkpoints"
+        self.log = path / "log.jsonl"
+
+    def save(self, state: TrainingState, *, is_best: bool = False) -> None:
+        """Write a checkpoint, then delete the oldest ones."""
+        header = self._header("checkpoint", state) | state.header()
+        # The best one first: a run that is killed between the two repeats the step and writes both.
+        for name in ([BEST] if is_best else []) + [f"step-{state.step:08d}.safetensors"]:
+            save_checkpoint(self.checkpoints / name, state.tensors(), header)
+        for old in self.checkpoint_files()[: -state.config.keep_checkpoints]:
+            old.unlink()
+
+    def save_model(self, state: TrainingState, name: str) -> Path:
+        """Write the EMA weights alone, as the finished model."""
+        header = self._header("model", state) | {"step": state.step}
+        save_checkpoint(
+            self.path / name, {f"ema.{key}": value for key, value in state.ema.state_dict().items()}, header
+        )
+        return self.path / name
+
+    def checkpoint_files(self) -> list[Path]:
+        """The checkpoints by step, oldest first, without the copy that is named ``best``."""
+        return sorted(self.checkpoints.glob("step-*.safetensors"))
+
+    def restore(self, state: TrainingState) -> bool:
+        """Load the newest checkpoint into ``state``; returns False if the run has none.
+
+        Raises:
+            CheckpointError: it is damaged, or was trained with another vocoder, mel definition or speakers.
+        """
+        for half_written in self.checkpoints.glob(".*.part*"):  # by a process that was killed while it saved
+            half_written.unlink(missing_ok=True)
+        found = self.checkpoint_files()
+        if not found:
+            return False
+        tensors, header = load_checkpoint(found[-1])
+        remedy = "give another --out to start a new run, or undo the change"
+        self._refuse_another(state.vocoder.mel, state.vocoder.speakers, header, found[-1], remedy=remedy)
+        state.restore(tensors, header, found[-1])
+        self.truncate_log(state.step)
+        return True
+
+    def start_from(self, state: TrainingState, source: Path) -> str:
+        """Load the EMA weights of another run, and its discriminators if their settings are the same.
+
+        Args:
+            state: a new state.
+            source: a run's folder, or a model or checkpoint file.
+
+        Returns:
+            a line for the user.
+
+        Raises:
+            CheckpointError: the file cannot be read, or has another vocoder, mel definition or speakers.
+        """
+        path, tensors, header = self.read_init(source, state.vocoder.mel, state.vocoder.speakers)
+        weights = _with_prefix("ema.", tensors)
+        for module in (state.vocoder, state.ema):
+            load_weights(module, weights, path)
+        line = f"starting from {path} (step {header.get('step')})"
+        if state.discriminators is None:
+            return line
+
+        trained = _with_prefix("discriminator.", tensors)
+        if not trained:
+            return f"{line}, with new discriminators because it has none"
+        theirs = header.get("recipe", {}).get("training", {}).get("adversarial") or {}
+        ours = self.recipe["training"]["adversarial"]
+        if any(theirs.get(key) != ours[key] for key in DISCRIMINATORS):
+            return f"{line}, with new discriminators because its settings for them differ"
+        load_weights(state.discriminators, trained, path)
+        return f"{line}, with its discriminators"
+
+    def read_init(
+        self, source: Path, mel: MelSpec, speakers: Sequence[str] = ()
+    ) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+        """The file that ``start_from`` loads, with its tensors and header.
+
+        Raises:
+            CheckpointError: as in ``start_from``.
+        """
+        # Prefer a checkpoint: a model file does not have the discriminators.
+        checkpoints = sorted((source / "checkpoints").glob("step-*.safetensors"))
+        path = checkpoints[-1] if checkpoints else find_model(source)
+        tensors, header = load_checkpoint(path)
+        remedy = "give an init that was trained with this recipe's settings, or change the recipe"
+        self._refuse_another(mel, speakers, header, path, remedy=remedy, without=KeepsWeights)
+        return path, tensors, header
+
+    def append_to_log(self, row: Mapping[str, Any]) -> None:
+        """Add a row to ``log.jsonl``."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            what, remedy = f"cannot write: {error.strerror}", "check the free space; the checkpoints are intact"
+            raise OutputError(what, where=self.log, remedy=remedy) from error
+
+    def truncate_log(self, step: int) -> None:
+        """Drop the rows after ``step``, whose steps will be repeated, and a last row that is half-written."""
+        if not self.log.exists():
+            return
+        kept = []
+        for line in self.log.read_text(encoding="utf-8").splitlines(keepends=True):
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+        with atomic_write(self.log) as beside:
+            beside.write_text("".join(kept), encoding="utf-8")
+
+    def _header(self, kind: str, state: TrainingState) -> dict[str, Any]:
+        vocoder = self.vocoder_config.model_dump(mode="json")
+        header = vocoder_header(vocoder, state.vocoder.mel, state.vocoder.speakers)
+        return header | {"kind": kind, "recipe": self.recipe}
+
+    def _refuse_another(
+        self,
+        mel: MelSpec,
+        speakers: Sequence[str],
+        header: Mapping[str, Any],
+        path: Path,
+        *,
+        remedy: str,
+        without: type | None = None,
+    ) -> None:
+        """Raise CheckpointError if a file's vocoder, mel definition or speakers are not this run's.
+
+        Args:
+            mel: the mel definition of this run.
+            speakers: the speakers of this run.
+            header: the header of the file.
+            path: the file.
+            remedy: ends the message.
+            without: a marker; vocoder settings that carry it are not compared.
+        """
+        ours = self.vocoder_config
+        saved = header.get("vocoder", {})
+        if saved.get("name") != ours.name:
+            differences = {"vocoder": {"name": (ours.name, saved.get("name"))}, "mel": {}}
+        else:
+            try:
+                saved_vocoder = _parse_known(type(ours), saved, where="vocoder")
+                saved_mel = _parse_known(MelSpec, header.get("mel", {}), where="mel")
+            except ConfigError as error:
+                raise CheckpointError(
+                    f"has settings of another version ({error})", where=path, remedy=remedy
+                ) from error
+            differences = {
+                "vocoder": ours.differences(saved_vocoder, without=without),
+                "mel": mel.differences(saved_mel),
+            }
+        for section, fields in differences.items():
+            if fields:
+                pairs = list(fields.items())[:_MAX_DIFFERENCES_SHOWN]
+                shown = ", ".join(f"{section}.{name} is {theirs!r}, not {own!r}" for name, (own, theirs) in pairs)
+                raise CheckpointError(f"was trained with another {section} ({shown})", where=path, remedy=remedy)
+
+        theirs, own = tuple(header.get("speakers", ())), tuple(speakers)
+        if theirs != own:
+            only_there, only_here = sorted({*theirs} - {*own}), sorted({*own} - {*theirs})
+            parts = [f"it has {join_names(only_there)}"] * bool(only_there)
+            parts += [f"it lacks {join_names(only_here)}"] * bool(only_here)
+            shown = ", ".join(parts) or "in another order"
+            raise CheckpointError(f"was trained with other speakers ({shown})", where=path, remedy=remedy)
+
+
+def _parse_known(config: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """Settings of a file of another version: those it lacks have their defaults, those unknown here are left out."""
+    return parse(config, {name: value for name, value in values.items() if name in config.model_fields}, where=where)
+
+
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with ``prefix``, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

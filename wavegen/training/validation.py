@@ -1,0 +1,62 @@
+"""Validation: losses of the validation clips, and the comparison that chooses the best checkpoint."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from wavegen.corpora.manifest import Clip
+from wavegen.evaluation.metrics import METRICS
+from wavegen.training import distributed
+from wavegen.training.config import TrainingConfig
+from wavegen.training.data import read_crop
+from wavegen.training.objectives import Objective
+
+
+@torch.no_grad()
+def validate(
+    objective: Objective, clips: Sequence[Clip], config: TrainingConfig, device: torch.device, *, step: int
+) -> dict[str, float]:
+    """Mean losses over the first ``config.valid_frames`` frames of each clip; the processes share the clips.
+
+    Args:
+        objective: the objective of the EMA weights.
+        clips: validation clips, the same in every process.
+        config: training settings.
+        device: the device of this process.
+        step: optimiser steps taken so far.
+    """
+    rank, world = distributed.rank_and_world()
+    vocoder = objective.vocoder
+    sums: dict[str, float] = {}
+    for clip in clips[rank::world]:
+        frames = max(objective.shortest_validation_segment, min(config.valid_frames, clip.frames))
+        batch = read_crop(clip, vocoder.mel, 0, frames, vocoder.speakers).to(device)
+        for name, value in objective(batch, step=step).items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return {name: value / len(clips) for name, value in distributed.total(sums, device).items()}
+
+
+def best_score(best_by: str, row: Mapping[str, float]) -> float | None:
+    """The value that ``best_by`` names in a row of losses and metrics; None if it is not there.
+
+    The "loss" of adversarial training is the reconstruction alone, because the rest changes with the discriminators.
+    """
+    if best_by == "loss":
+        return row.get("reconstruction", row["loss"])
+    return row.get(best_by)
+
+
+def is_improvement(best_by: str, value: float | None, best: float | None) -> bool:
+    """Whether ``value`` is better than ``best``, as the loss or metric ``best_by`` orders them.
+
+    Args:
+        best_by: ``"loss"`` or a metric's name.
+        value: the new value; None if no clip has one, or in a process that does not compute metrics.
+        best: the best value so far; None before the first.
+    """
+    if value is None or not math.isfinite(value):
+        return False
+    if best is None:
+        return True
+    return value < best if best_by == "loss" else METRICS[best_by].badness(value) < METRICS[best_by].badness(best)
