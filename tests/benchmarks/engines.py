@@ -1,11 +1,15 @@
-"""How near the numba engine is to the limits of this machine: ``python tests/benchmarks/engines.py [NAME …]``.
+"""Compare the numba engine with the limits of this machine: ``python tests/benchmarks/engines.py [NAME …]``.
 
-A sample reads nearly all weights once, so one stream can be no faster than the memory that they fit into is read; a
-batch in lock step no faster than its multiply-adds are done. Random weights, one thread, medians of five in turn.
-``read`` is the speed of a loop that does nothing but add up an array as large as the model's weights; ``used`` is what
-the engine reads as it generates one utterance. ``peak`` is the speed of multiply-adds whose operands are registers;
-``used`` of that is in lock step, 16 utterances. ``error`` is the largest difference of any logit from the torch
-engine, teacher-forced over 2,000 samples. `wavegen-bench` prints the speeds themselves.
+A sample reads nearly all weights once. So one stream is at most as fast as the memory that holds the weights, and a
+batch in lock step at most as fast as its multiply-adds. The table has these columns, measured with random weights on
+one thread; each figure is the median of five runs, in turn with those of the other columns:
+
+- ``read``: speed of a loop that only adds up an array as large as the weights; the first ``used``: speed at which the
+  engine reads weights when it generates one utterance.
+- ``peak``: speed of multiply-adds whose operands are registers; the second ``used``: 16 utterances in lock step.
+- ``error``: the largest difference of any logit from the torch engine, teacher-forced over 2,000 samples.
+
+``wavegen-bench`` prints the speeds themselves.
 """
 
 import argparse
@@ -19,16 +23,18 @@ import torch
 from numba import njit
 
 from wavegen.benchmark import SHAPES, _open
-from wavegen.engines import Engine, HeldCondition, ReferenceEngine, make_engine
+from wavegen.engines import Engine, FrameCondition, ReferenceEngine, make_engine
 from wavegen.engines.autoregressive.simd import LANES, load, splat, store
 from wavegen.vocoders.wavenet import WaveNet
 
-RUNS, RUN_S, BATCH = 5, 0.3, 16
+RUNS = 5
+RUN_S = 0.3
+BATCH = 16
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SHAPES)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"a model: {', '.join(SHAPES)} (default: all)")
     names = parser.parse_args().names or list(SHAPES)
     torch.set_num_threads(1)
     heads = ("model", "precision", "weights MB", "read GB/s", "used", "share", "peak GMAC/s", "used", "share", "error")
@@ -71,7 +77,7 @@ def seconds(job: Callable[[int], None], times: int) -> float:
 
 
 def often_enough(job: Callable[[int], None]) -> int:
-    """Times that take about ``RUN_S``."""
+    """The number of times that take about ``RUN_S`` seconds."""
     job(1)  # compiles
     times = 1
     while (took := seconds(job, times)) < RUN_S / 2:
@@ -79,10 +85,9 @@ def often_enough(job: Callable[[int], None]) -> int:
     return times
 
 
-def inputs(model: WaveNet, batch: int, frames: int) -> tuple[HeldCondition, torch.Tensor]:
-    """Condition and noise."""
-    held = torch.randn(batch, model.frame_conv.out_channels, frames + 1)
-    condition = HeldCondition(held, model.upsample.weights())
+def inputs(model: WaveNet, batch: int, frames: int) -> tuple[FrameCondition, torch.Tensor]:
+    """A condition and noise."""
+    condition = FrameCondition(torch.randn(batch, model.frame_conv.out_channels, frames + 1), model.upsample.weights())
     return condition, torch.rand(batch, 1, condition.samples)
 
 
@@ -92,14 +97,14 @@ def generate(model: WaveNet, engine: Engine, batch: int, frames: int) -> None:
 
 def error(engine: Engine, model: WaveNet) -> float:
     condition, noise = inputs(model, 1, 8)
-    condition = HeldCondition.of(condition.per_sample()[..., :2000])
+    condition = FrameCondition.wrap(condition.per_sample()[..., :2000])
     engines = (engine, ReferenceEngine(model))
-    one, other = (e.predict(noise[0, :, :2000] * 2 - 1, condition, e.initial_state(1))[0] for e in engines)
-    return float((one - other).abs().max())
+    logits, expected = (e.predict(noise[0, :, :2000] * 2 - 1, condition, e.initial_state(1))[0] for e in engines)
+    return float((logits - expected).abs().max())
 
 
 def bytes_of(model: WaveNet, precision: str) -> float:
-    """Bytes of weights that a sample reads: an eighth of the past taps, half of what follows a ReLU."""
+    """Bytes of weights that a sample reads: an eighth of the past taps, half of the layers that follow a ReLU."""
     blocks: list[Any] = list(model.stack.blocks)
     taps = sum(block.conv.weight[..., -1].numel() * (1 + 1 / min(8, block.conv.dilation[0])) for block in blocks[1:])
     mixes = sum(block.output.weight.numel() for block in blocks)
@@ -108,7 +113,7 @@ def bytes_of(model: WaveNet, precision: str) -> float:
 
 
 def multiply_adds(model: WaveNet) -> int:
-    """Of a sample in lock step, where nothing is skipped; the first block reads tables."""
+    """Multiply-adds of a sample in lock step, which skips none; the first block reads tables instead."""
     blocks: list[Any] = list(model.stack.blocks)
     taps = sum(block.conv.weight.numel() for block in blocks[1:])
     mixes = sum(block.output.weight.numel() for block in blocks)
@@ -117,7 +122,7 @@ def multiply_adds(model: WaveNet) -> int:
 
 @njit
 def add_up(array: np.ndarray, times: int) -> np.ndarray:
-    """Read an array ``times`` times, eight vectors at once."""
+    """Add up an array ``times`` times, eight vectors at once."""
     total = np.zeros(LANES, dtype=np.float32)
     zero = splat(np.float32(0))
     a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
@@ -136,7 +141,7 @@ MULTIPLY_ADDS = 8  # vectors in flight
 
 @njit
 def multiply_add(times: int) -> np.ndarray:
-    """Multiply and add ``times`` times eight vectors, none of which waits for another."""
+    """Multiply and add eight independent vectors, ``times`` times."""
     total = np.zeros(LANES, dtype=np.float32)
     factor, one = splat(np.float32(0.5)), splat(np.float32(1))
     a, b, c, d, e, f, g, h = one, one, one, one, one, one, one, one

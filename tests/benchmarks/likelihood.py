@@ -1,7 +1,7 @@
-"""What int16 weights cost: log-likelihood per sample of held-back clips: ``python tests/benchmarks/likelihood.py RUN``.
+"""Measure the cost of int16 weights in log-likelihood per sample: ``python tests/benchmarks/likelihood.py RUN``.
 
-Teacher-forced over the run's held-back clips, each from its start, with the network itself and both precisions of the
-numba engine.
+Scores the validation clips of a run, teacher-forced from the start of each, with the network itself and with both
+precisions of the numba engine.
 """
 
 import argparse
@@ -15,20 +15,21 @@ from wavegen.audio import read_audio
 from wavegen.checkpoint import load_vocoder
 from wavegen.corpora.extraction import MANIFEST
 from wavegen.corpora.manifest import Clip, read_manifest
-from wavegen.engines import HeldCondition, make_engine
+from wavegen.engines import FrameCondition, make_engine
 from wavegen.mel import load_mel_for
 from wavegen.vocoders.wavenet import WaveNet
 
-NETWORK, PRECISIONS = "network", ("float32", "int16")
+NETWORK = "network"
+PRECISIONS = ("float32", "int16")
 
 
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="of a WaveNet")
-    parser.add_argument("--manifest", type=Path, help="of the features (default: those in the run)")
-    parser.add_argument("--frames", type=int, default=94, help="of each clip (default: %(default)s)")
-    parser.add_argument("--clips", type=int, default=48, help="(default: %(default)s)")
+    parser.add_argument("run", type=Path, help="the run folder of a WaveNet")
+    parser.add_argument("--manifest", type=Path, help="manifest of the features (default: the one in the run)")
+    parser.add_argument("--frames", type=int, default=94, help="frames of each clip (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=48, help="number of clips (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = load_vocoder(arguments.run)
@@ -39,7 +40,8 @@ def main() -> None:
         if clip.split == "valid"
     ]
     engines = {precision: make_engine(model, "numba", precision) for precision in PRECISIONS}
-    nats, samples = dict.fromkeys((NETWORK, *PRECISIONS), 0.0), 0
+    nats = dict.fromkeys((NETWORK, *PRECISIONS), 0.0)
+    samples = 0
     for clip in clips[: arguments.clips]:
         mel = torch.tensor(load_mel_for(clip.mel, model.mel)[:, : arguments.frames])[None]
         audio = torch.from_numpy(read_audio(clip.audio))[None, : mel.shape[-1] * model.mel.hop_length]
@@ -47,7 +49,7 @@ def main() -> None:
         audio = audio[:, : mel.shape[-1] * model.mel.hop_length]
         nats[NETWORK] -= float(model.log_prob(audio, mel).double().sum())
         h = torch.relu(model.frame_conv(model.normalised(mel)))
-        condition = HeldCondition.of(model.upsample(h))
+        condition = FrameCondition.wrap(model.upsample(h))
         for key, engine in engines.items():
             logits, _ = engine.predict(F.pad(audio, (1, 0))[:, :-1], condition, engine.initial_state(1))
             nats[key] -= float(model.distribution.log_prob(logits, audio).double().sum())

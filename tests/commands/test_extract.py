@@ -33,7 +33,7 @@ def test_a_folder_of_recordings_to_a_profile(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "2 mels of 0.6 s extracted: out/manifest.tsv\n"
     before = tree()
     assert extract.main(arguments) == 0
-    assert capsys.readouterr().out == "2 mels of 0.6 s were finished already: out/manifest.tsv\n"
+    assert capsys.readouterr().out == "2 mels of 0.6 s were already complete: out/manifest.tsv\n"
     assert tree() == before
 
 
@@ -56,7 +56,7 @@ def test_jobs_change_nothing() -> None:
 def test_a_bad_recording_among_good_ones_is_reported_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     write_noise("in/a.wav", "in/c.wav")
     Path("in/b.wav").write_text("a text")
-    for how in ("extracted", "were finished already"):  # the second time too
+    for how in ("extracted", "were already complete"):  # the second time too
         assert extract.main(["in", "out"]) == 1
         assert capsys.readouterr() == (
             f"2 mels of 0.6 s {how}: out/manifest.tsv\n",

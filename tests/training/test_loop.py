@@ -59,7 +59,9 @@ def tensorboard_tags(folder: Path) -> dict[str, set[str]]:
 
 def test_training_lowers_the_loss(tmp_path: Path, corpus: Path) -> None:
     recipe = write_recipe(tmp_path / "r.yaml", corpus, vocoder="wavenet")
-    assert train(recipe, tmp_path / "run", "training.steps=30", "training.learning_rate=0.01") == 0
+    channels = ["vocoder.residual_channels=8", "vocoder.hidden_channels=16", "vocoder.condition_channels=8"]
+    settings = [*channels, "vocoder.depth=5", "training.steps=30", "training.learning_rate=0.01"]
+    assert train(recipe, tmp_path / "run", *settings) == 0
     bits = [row["bits_per_sample"] for row in rows(tmp_path / "run", "train")]
     assert bits[0] == pytest.approx(8, abs=0.5)  # 256 classes, untrained
     assert bits[-1] < bits[0] - 0.5

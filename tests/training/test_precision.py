@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from support.runs import train
-from support.vocoders import new_vocoder
+from support.vocoders import new_vocoder, tiny_mel, write_model
 
+from wavegen.checkpoint import load_vocoder
 from wavegen.mel import profile
-from wavegen.precision import cudnn_benchmark, deterministic, full_float32
+from wavegen.precision import cudnn_benchmark, deterministic, full_float32, tf32_convolutions
 from wavegen.training.config import TrainingConfig
 from wavegen.training.precision import uses_bfloat16
 from wavegen.training.state import TrainingState
@@ -75,11 +76,31 @@ def test_switches_are_set_within_the_block_and_nest(opposite_switches: dict[str,
         assert not torch.backends.cudnn.benchmark
         assert not torch.backends.cudnn.allow_tf32
         within = switches()
-        with deterministic(False), full_float32(False):
+        with deterministic(False), tf32_convolutions(True):
             assert not torch.are_deterministic_algorithms_enabled()
             assert torch.backends.cudnn.allow_tf32
         assert switches() == within
     assert switches() == opposite_switches
+
+
+def test_full_float32_lasts_until_its_last_user_leaves(opposite_switches: dict[str, Any]) -> None:
+    first, second = full_float32(), full_float32()
+    torch.backends.cudnn.allow_tf32 = True
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_loading_a_voice_and_speaking_leave_the_switches_of_another_project(tmp_path: Path) -> None:
+    torch.backends.cudnn.allow_tf32 = True
+    before = switches()
+    vocoder = load_vocoder(write_model(tmp_path / "model.safetensors"))
+    assert switches() == before
+    vocoder.synthesize(torch.from_numpy(tiny_mel(5))[None])
+    assert switches() == before
 
 
 def test_bfloat16_is_left_to_vocoders_that_allow_it(monkeypatch: pytest.MonkeyPatch) -> None:

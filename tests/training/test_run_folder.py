@@ -20,7 +20,7 @@ def test_a_checkpoint_of_another_model_is_refused(
     assert train(recipe, out, "training.steps=2") == 0
     path = checkpoint(out, 2)
     tensors, header = load_checkpoint(path)
-    change: dict[str, Any] = {"vocoder": {"channels": 8}, "mel": {"log": "log10"}, "speakers": ["ann"]}[part]  # type: ignore[assignment]
+    change: dict[str, Any] = {"vocoder": {"channels": 12}, "mel": {"log": "log10"}, "speakers": ["ann"]}[part]  # type: ignore[assignment]
     header[part] = header[part] | change if isinstance(change, dict) else change
     save_checkpoint(path, tensors, header)
     capsys.readouterr()

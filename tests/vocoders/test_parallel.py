@@ -13,7 +13,7 @@ from support.vocoders import SPEC, new_vocoder, tiny_vocoder
 from torch import Tensor, nn
 
 from wavegen.blocks import Context
-from wavegen.engines.parallel import run_tiled
+from wavegen.engines import TiledEngine
 from wavegen.errors import ConfigError
 from wavegen.mel import profile
 from wavegen.noise import normal_noise
@@ -262,6 +262,6 @@ def test_tiles_follow_a_change_of_the_weights() -> None:
 def test_what_tiles_keep_of_a_long_piece_is_its_end_alone() -> None:
     model = tiny_vocoder("parallel", padding="causal")
     noise, frames = torch.randn(50 * HOP), torch.randn(4, 50)
-    _, after = run_tiled(model, noise, frames, model.stack.initial_state(1))
+    _, after = TiledEngine(model).run(noise, frames, model.stack.initial_state(1))
     kept = [history.untyped_storage().nbytes() for history in after]
     assert kept == [4 * history.numel() for history in after]

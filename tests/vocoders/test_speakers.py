@@ -326,7 +326,7 @@ def test_other_speakers_are_refused_in_a_resumed_run_and_of_an_init(capsys: pyte
     found = str(Path("run/checkpoints/step-00000004.safetensors").absolute())
     assert capsys.readouterr().err == (
         f"wavegen-train: error: {found}: was trained with other speakers (it has bob, it lacks cy); "
-        "give the init the recipe was made for, or change the recipe\n"
+        "give an init that was trained with this recipe's settings, or change the recipe\n"
     )
     assert train(speaker_recipe(), Path("third"), *SHORT, "init=plain") == 2
     assert "was trained with another vocoder (vocoder.speaker_channels is 0, not 4); " in capsys.readouterr().err
@@ -343,7 +343,7 @@ def test_a_corpus_that_cannot_tell_speakers_is_refused_before_anything_is_made(
 ) -> None:
     write_speakers("ann")
     assert train(speaker_recipe(), Path("run"), *SHORT) == 2
-    assert "data.speakers: all speak as 'ann'; " in capsys.readouterr().err
+    assert "data.speakers: all recordings have the speaker 'ann'; " in capsys.readouterr().err
     assert train(speaker_recipe(corpus="corpus/ann"), Path("run"), *SHORT, "data.held_out=0.5") == 2
     assert "data.speakers: 3 of 3 recordings have no speaker: 0, 1, 2; " in capsys.readouterr().err
     assert not list(Path("run").glob("**/*.npz"))
@@ -364,18 +364,12 @@ def test_a_list_says_who_speaks_where_it_is_asked() -> None:
     assert load_vocoder("untold").speakers == ()
 
 
-def test_a_recipe_needs_both_the_names_and_their_channels() -> None:
+def test_a_recipe_needs_both_the_names_and_their_channels(messages: Messages) -> None:
     path = speaker_recipe()
     assert load_recipe(path).vocoder.speaker_channels == 4
-    for override, said in {
-        "data.speakers=false": "false, vocoder.speaker_channels 4",
-        "vocoder.speaker_channels=0": "true, vocoder.speaker_channels 0",
-    }.items():
-        with pytest.raises(ConfigError) as caught:
+    for override in ("data.speakers=false", "vocoder.speaker_channels=0"):
+        with messages.refused(ConfigError):
             load_recipe(path, [override])
-        assert str(caught.value) == (
-            f"tiny.yaml: data.speakers is {said}; a vocoder that is told who speaks needs both: true, and such as 32"
-        )
 
 
 def test_names_that_are_no_list_are_a_damaged_file(messages: Messages) -> None:

@@ -1,9 +1,18 @@
-"""Engines: ways to run an autoregressive vocoder's sample loop. ``torch`` defines what the others must equal."""
+"""Engines compute a vocoder's samples. ``torch`` is the reference; all others must give the same samples."""
 
-from wavegen.engines.base import Engine, HeldCondition, Network
-from wavegen.engines.choice import ENGINES, PRECISIONS, EngineHolder, make_engine
+from wavegen.engines.base import Engine, EngineState, FrameCondition, Network
+from wavegen.engines.cache import EngineCache
+from wavegen.engines.choice import (
+    AUTOREGRESSIVE_ENGINES,
+    PARALLEL_ENGINES,
+    check_engine,
+    make_engine,
+    make_parallel_engine,
+)
+from wavegen.engines.parallel import PlainTorch, TiledEngine
 from wavegen.engines.reference import ReferenceEngine
 
 __all__ = [
-    "ENGINES", "PRECISIONS", "Engine", "EngineHolder", "HeldCondition", "Network", "ReferenceEngine", "make_engine",
+    "AUTOREGRESSIVE_ENGINES", "PARALLEL_ENGINES", "Engine", "EngineCache", "EngineState", "FrameCondition", "Network",
+    "PlainTorch", "ReferenceEngine", "TiledEngine", "check_engine", "make_engine", "make_parallel_engine",
 ]  # fmt: skip

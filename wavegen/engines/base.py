@@ -1,19 +1,19 @@
-"""The interface of autoregressive engines: a trained WaveNet folded into whatever runs its sample loop."""
+"""The interface of autoregressive engines. An engine folds a WaveNet's weights into code that runs its sample loop."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from wavegen.blocks import DilatedConv1d, DilatedStack
 from wavegen.distributions import OutputDistribution
 
-State = tuple[Tensor, ...]
+EngineState = tuple[Any, ...]  # a NamedTuple of tensors; each engine defines its own
 
 
 class Network(Protocol):
-    """The parts of a WaveNet that run once per sample."""
+    """The layers of a WaveNet that run once per sample."""
 
     distribution: OutputDistribution
     input: DilatedConv1d
@@ -24,8 +24,8 @@ class Network(Protocol):
 
 
 @dataclass(frozen=True)
-class HeldCondition:
-    """A condition that a linear upsampler makes of frames, before it is made.
+class FrameCondition:
+    """A condition at frame rate, with the weights of the linear upsampler that takes it to sample rate.
 
     Sample ``p`` of frame ``f`` reads ``sum over r of weights[r, p] · frames[..., f + r]``. An engine can apply its
     own weights to the frames instead of to ``hop`` times as many samples.
@@ -39,27 +39,27 @@ class HeldCondition:
     weights: Tensor
 
     @classmethod
-    def of(cls, condition: "Tensor | HeldCondition") -> "HeldCondition":
-        """A condition as it is, or one given for each sample as frames of one sample."""
-        return condition if isinstance(condition, HeldCondition) else cls(condition, condition.new_ones(1, 1))
+    def wrap(cls, condition: "Tensor | FrameCondition") -> "FrameCondition":
+        """Return a frame condition unchanged; treat a condition per sample as frames of one sample each."""
+        return condition if isinstance(condition, FrameCondition) else cls(condition, condition.new_ones(1, 1))
 
     @property
     def samples(self) -> int:
-        """Samples that it is for."""
+        """The number of samples that the condition covers."""
         return (self.frames.shape[-1] - len(self.weights) + 1) * self.weights.shape[1]
 
     def per_sample(self) -> Tensor:
-        """``[batch, condition_channels, samples]``."""
+        """Upsample the condition to ``[batch, condition_channels, samples]``."""
         return (self.frames.unfold(-1, len(self.weights), 1) @ self.weights).flatten(-2)
 
 
 class Engine(ABC):
-    """Runs a WaveNet sample by sample. Weights are read once, when it is built; state goes in and comes back.
+    """Runs a WaveNet sample by sample. It reads the weights once, when it is built; the state is a value.
 
     Attributes:
-        distribution: what the network's output means.
-        description: the engine in a few words for people, with the reason where another one was wanted.
-        items_at_once: items of a batch that go faster together than one by one, with the same samples, bit for bit.
+        distribution: the output distribution, whose parameters the network predicts.
+        description: the engine in a few words, with the reason if a faster one cannot run here.
+        items_at_once: the batch size at which it is fastest, with the same samples as one by one, bit for bit.
     """
 
     distribution: OutputDistribution
@@ -67,40 +67,42 @@ class Engine(ABC):
     items_at_once: int = 1
 
     @abstractmethod
-    def initial_state(self, batch: int) -> State:
-        """State before the first sample."""
+    def initial_state(self, batch: int) -> EngineState:
+        """Return the state before the first sample."""
 
     @abstractmethod
     def generate(
         self,
         previous: Tensor,
-        condition: Tensor | HeldCondition,
+        condition: Tensor | FrameCondition,
         noise: Tensor,
-        state: State,
+        state: EngineState,
         *,
         temperature: float = 1.0,
-    ) -> tuple[Tensor, State]:
+    ) -> tuple[Tensor, EngineState]:
         """Generate the next samples.
 
         Args:
-            previous: ``[batch]``, the sample before the first of these.
-            condition: ``[batch, condition_channels, samples]``, or the frames that it is made of.
-            noise: uniform numbers ``[batch, draws, samples]``; engines given the same make the same choices.
-            state: it is not changed.
-            temperature: 1 to sample from the model, less to sharpen it, 0 for the mode.
+            previous: ``[batch]``, the sample before the first generated one.
+            condition: ``[batch, condition_channels, samples]``, or the same at frame rate.
+            noise: uniform numbers ``[batch, draws, samples]``; with equal noise, all engines make the same draws.
+            state: the state that ``initial_state`` or the previous call returned; it is left unchanged.
+            temperature: 1 samples from the model, lower values sharpen its distribution, 0 takes the mode.
 
         Returns:
             ``[batch, samples]`` and the next state.
         """
 
     @abstractmethod
-    def predict(self, previous: Tensor, condition: Tensor | HeldCondition, state: State) -> tuple[Tensor, State]:
-        """Predict samples from given ones (teacher forcing).
+    def predict(
+        self, previous: Tensor, condition: Tensor | FrameCondition, state: EngineState
+    ) -> tuple[Tensor, EngineState]:
+        """Predict the distributions of samples from given previous samples (teacher forcing).
 
         Args:
-            previous: ``[batch, samples]``, the sample before each.
+            previous: ``[batch, samples]``, the sample before each predicted one.
             condition: as in ``generate``.
-            state: it is not changed.
+            state: as in ``generate``.
 
         Returns:
             parameters of the output distribution, ``[batch, channels, samples]``, and the next state.

@@ -1,101 +1,119 @@
-"""Which engine runs a network, and how long one that was built may be kept."""
+"""Which engine computes a vocoder's samples here."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+import textwrap
+from collections.abc import Mapping
+from typing import cast
 
-import torch
-from torch import Tensor, nn
-
+from wavegen.config import did_you_mean
 from wavegen.engines.autoregressive.packing import Precision
 from wavegen.engines.base import Engine, Network
+from wavegen.engines.parallel import ParallelNetwork, PlainTorch, TiledEngine
 from wavegen.engines.reference import ReferenceEngine
 from wavegen.errors import ConfigError
 
-if TYPE_CHECKING:
-    from wavegen.engines.autoregressive.compiled import NumbaEngine
+AUTOREGRESSIVE_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32", "int16")}
+"""Engines of a WaveNet, each with the precisions that its weights can have."""
+PARALLEL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "tiled": ("float32",)}
+"""Engines of a parallel WaveNet; both compute in the model's own precision."""
 
-EngineName = Literal["auto", "torch", "numba"]
-ENGINES, PRECISIONS = get_args(EngineName), get_args(Precision)
+
+def check_engine(engines: Mapping[str, tuple[str, ...]], name: str, precision: str) -> None:
+    """Check a choice of engine.
+
+    Args:
+        engines: the possible engines, each with its precisions.
+        name: one of them, or ``"auto"`` for any.
+        precision: precision of the engine's weights.
+
+    Raises:
+        ConfigError: there is no such engine, or it does not have the precision.
+    """
+    if name != "auto" and name not in engines:
+        raise ConfigError(
+            f"this vocoder has no engine {name!r}", where="engine", remedy=did_you_mean(name, ["auto", *engines])
+        )
+    precisions = {known for engine in engines for known in engines[engine] if name in ("auto", engine)}
+    if precision not in precisions:
+        owner = "this vocoder" if name == "auto" else f"the {name} engine"
+        raise ConfigError(
+            f"{owner} has no precision {precision!r}",
+            where="precision",
+            remedy=did_you_mean(precision, precisions),
+        )
 
 
 def make_engine(network: Network, name: str = "auto", precision: str = "float32") -> Engine:
-    """Fold a network's weights, as they are now, into an engine.
+    """Fold a WaveNet's current weights into an engine.
 
     Args:
         network: a WaveNet.
-        name: ``"auto"`` for the fastest that can run it here; its ``description`` says why not a faster one.
-        precision: of the weights in fast engines: ``"float32"``, or ``"int16"``, which is not exact.
+        name: ``"torch"``, ``"numba"``, or ``"auto"`` for the fastest that runs it here; the ``description`` of an
+            engine that ``"auto"`` chose says why a faster one was not possible.
+        precision: precision of the numba engine's weights, ``"float32"`` or ``"int16"``, which is not exact. When
+            ``"auto"`` falls back to torch, the weights keep the model's precision.
 
     Raises:
-        ConfigError: an unknown name, or an engine asked for by name that cannot run this network here.
+        ConfigError: there is no such engine, or it was chosen by name and cannot run this network here.
     """
-    _check_choice(name, precision)
+    check_engine(AUTOREGRESSIVE_ENGINES, name, precision)
     if name == "torch":
         return ReferenceEngine(network)
     try:
-        return _numba_engine()(network, cast(Precision, precision))
+        return _make_numba_engine(network, cast(Precision, precision))
     except ConfigError as error:
-        fault = error
-    if name == "numba":
-        raise fault
+        if name == "numba":
+            raise
+        reason = error.what
     engine = ReferenceEngine(network)
-    engine.description = f"torch, because {fault}"
+    engine.description = f"torch, because {reason}"
     return engine
 
 
-def _numba_engine() -> "type[NumbaEngine]":
-    try:
-        from wavegen.engines.autoregressive.compiled import (
-            NumbaEngine,  # only now: it takes half a second that others need not wait
-        )
-    except ImportError as error:
-        raise ConfigError(f"numba cannot be imported ({error})", remedy="pip install numba") from error
-    return NumbaEngine
+def make_parallel_engine(
+    network: ParallelNetwork, name: str = "auto", precision: str = "float32"
+) -> TiledEngine | PlainTorch:
+    """Fold a parallel WaveNet's current weights into the tiled engine, or return the choice of plain torch.
 
+    Args:
+        network: a parallel WaveNet.
+        name: ``"torch"``, ``"tiled"``, or ``"auto"`` for the fastest that runs it here: tiled on a CPU.
+        precision: ``"float32"``; there is no other.
 
-def _check_choice(name: str, precision: str) -> None:
-    for value, known, where in ((name, ENGINES, "engine"), (precision, PRECISIONS, "precision")):
-        if value not in known:
-            raise ConfigError(f"unknown {where} {value!r}", where=where, remedy=f"use {' or '.join(known)}")
-    if name == "torch" and precision != "float32":
-        raise ConfigError(f"the torch engine has no {precision}", where="precision", remedy="use the numba engine")
-
-
-class EngineHolder:
-    """Keeps a network's engine for as long as the weights are those that it was made of.
-
-    Whether they are is decided by comparing all values, which takes less than a millisecond for the usual shapes.
-    Nothing cheaper is sound: torch does not count changes made through ``parameter.data``, and memory can be reused.
-
-    Copies and pickles of a holder keep the choice but no engine: the copy's weights are its own.
+    Raises:
+        ConfigError: there is no such engine, or it was chosen by name and cannot run this network here.
     """
-
-    def __init__(self, name: str = "auto", precision: str = "float32") -> None:
-        _check_choice(name, precision)
-        self.name, self.precision = name, precision
-        self._engine: Engine | None = None
-        self._made_of: list[Tensor] = []
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
-        return EngineHolder, (self.name, self.precision)
-
-    @torch.no_grad()
-    def engine(self, network: Network) -> Engine:
-        """The engine for ``network`` as it is now."""
-        weights = _weights(network)
-        if self._engine is None or not _same(weights, self._made_of):
-            self._engine = make_engine(network, self.name, self.precision)
-            self._made_of = [weight.detach().clone() for weight in weights]
-        return self._engine
+    check_engine(PARALLEL_ENGINES, name, precision)
+    obstacle = None if name == "torch" else TiledEngine.obstacle(network)
+    if name == "tiled" and obstacle is not None:
+        raise ConfigError(obstacle, where="engine", remedy="use the torch engine")
+    if name != "torch" and obstacle is None:
+        return TiledEngine(network)
+    # On a GPU, torch is the fastest engine, which needs no reason.
+    if obstacle is None or network.output.weight.device.type != "cpu":
+        return PlainTorch()
+    return PlainTorch(f"torch, because {obstacle}")
 
 
-def _weights(network: Network) -> list[Tensor]:
-    """All that an engine is made of but for the shape, which a network never changes."""
-    parts: tuple[nn.Module, ...] = (network.input, network.stack, network.hidden, network.output)
-    return [parameter for part in parts for parameter in part.parameters()]
+def _make_numba_engine(network: Network, precision: Precision) -> Engine:
+    """Build the numba engine. Raises ConfigError, whatever fails on the way."""
+    try:
+        # Imported here, because numba takes half a second to load.
+        from wavegen.engines.autoregressive.compiled import NumbaEngine
+
+        return NumbaEngine(network, precision)
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"numba cannot be imported ({_in_short(error)})", where="engine", remedy="pip install numba"
+        ) from error
+    except Exception as error:  # the engine uses internals of numba, which differ between its releases
+        raise ConfigError(
+            f"the numba engine cannot be loaded ({type(error).__name__}: {_in_short(error)})",
+            where="engine",
+            remedy="use the torch engine, or the version of numba that wavegen is tested with",
+        ) from error
 
 
-def _same(weights: list[Tensor], others: list[Tensor]) -> bool:
-    return len(weights) == len(others) and all(
-        a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(weights, others, strict=True)
-    )
+def _in_short(error: Exception) -> str:
+    return textwrap.shorten(str(error), 160, placeholder=" …")

@@ -1,48 +1,65 @@
-"""The torch engine: plain torch with cached activations. It is the reference that others are measured against."""
+"""The torch engine: plain torch with cached activations. All other engines are measured against it."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from wavegen.blocks import DilatedConv1d, GatedResidualBlock
-from wavegen.engines.base import Engine, HeldCondition, Network, State
+from wavegen.engines.base import Engine, EngineState, FrameCondition, Network
 from wavegen.errors import StreamingError
 
 
-class ReferenceEngine(Engine):
-    """Keeps, for each convolution, the inputs its past taps will read, in a ring.
+class ReferenceState(NamedTuple):
+    """State of the torch engine.
 
-    The state is the number of samples done and a ring ``[steps, batch, channels]`` a convolution.
+    Attributes:
+        samples_done: int64 ``[1]``.
+        rings: the past inputs of each convolution, ``[steps, batch, channels]``; that of sample n at ``n % steps``.
+    """
+
+    samples_done: Tensor
+    rings: tuple[Tensor, ...]
+
+
+class ReferenceEngine(Engine):
+    """Runs one sample at a time; for each convolution, a ring keeps the inputs that its past taps will read.
+
+    Args:
+        network: a WaveNet; its weights are copied.
     """
 
     def __init__(self, network: Network) -> None:
-        self.distribution, self.description = network.distribution, "torch"
+        self.distribution = network.distribution
+        self.description = "torch"
         self.skip_scale = network.skip_scale
         blocks = [block for block in network.stack.blocks if isinstance(block, GatedResidualBlock)]
         self.input = _Taps(network.input)
         self.blocks = [_Block(block) for block in blocks]
-        self.hidden, self.output = _Taps(network.hidden), _Taps(network.output)
-        self._rings = [self.input, *(block.conv for block in self.blocks)]
+        self.hidden = _Taps(network.hidden)
+        self.output = _Taps(network.output)
+        self._with_past = [self.input, *(block.conv for block in self.blocks)]
 
-    def initial_state(self, batch: int) -> State:
-        """No samples done, and zeros."""
-        rings = (ring.taps[0].new_zeros(ring.steps, batch, len(ring.taps[0])) for ring in self._rings)
-        return (torch.zeros(1, dtype=torch.int64), *rings)
+    def initial_state(self, batch: int) -> ReferenceState:
+        """Return the state before the first sample: rings of zeros."""
+        rings = (conv.taps[0].new_zeros(conv.steps, batch, len(conv.taps[0])) for conv in self._with_past)
+        return ReferenceState(torch.zeros(1, dtype=torch.int64), tuple(rings))
 
     @torch.no_grad()
     def generate(
         self,
         previous: Tensor,
-        condition: Tensor | HeldCondition,
+        condition: Tensor | FrameCondition,
         noise: Tensor,
-        state: State,
+        state: EngineState,
         *,
         temperature: float = 1.0,
-    ) -> tuple[Tensor, State]:
-        """Generate the next samples; see Engine."""
-        condition = HeldCondition.of(condition).per_sample()
-        state = self._own(state, len(previous))
+    ) -> tuple[Tensor, ReferenceState]:
+        """Generate the next samples; see ``Engine.generate``."""
+        condition = FrameCondition.wrap(condition).per_sample()
+        state = self._copied(state, len(previous))
         samples = []
-        # One contiguous row a sample: the loop reads them hundreds of thousands of times.
+        # One contiguous row per sample, because the loop reads hundreds of thousands of them.
         for now, draw in zip(condition.permute(2, 0, 1).contiguous(), noise.permute(2, 0, 1), strict=True):
             parameters = self.advance(previous, now, state)
             previous = self.distribution.sample(parameters[..., None], draw[..., None], temperature=temperature)[:, 0]
@@ -50,43 +67,45 @@ class ReferenceEngine(Engine):
         return torch.stack(samples, dim=1) if samples else condition.new_zeros(len(condition), 0), state
 
     @torch.no_grad()
-    def predict(self, previous: Tensor, condition: Tensor | HeldCondition, state: State) -> tuple[Tensor, State]:
-        """Predict samples from given ones; see Engine."""
-        condition = HeldCondition.of(condition).per_sample()
-        state = self._own(state, len(previous))
+    def predict(
+        self, previous: Tensor, condition: Tensor | FrameCondition, state: EngineState
+    ) -> tuple[Tensor, ReferenceState]:
+        """Predict samples from given ones; see ``Engine.predict``."""
+        condition = FrameCondition.wrap(condition).per_sample()
+        state = self._copied(state, len(previous))
         steps = zip(previous.T, condition.permute(2, 0, 1).contiguous(), strict=True)
         parameters = [self.advance(before, now, state) for before, now in steps]
         empty = condition.new_zeros(len(condition), self.distribution.channels, 0)
         return torch.stack(parameters, dim=2) if parameters else empty, state
 
-    def _own(self, state: State, batch: int) -> State:
-        """A copy to change. Raises StreamingError where it is no state of this engine."""
-        if [part.shape for part in state] != [part.shape for part in self.initial_state(batch)]:
+    def _copied(self, state: EngineState, batch: int) -> ReferenceState:
+        """Copy a state, so that it can be changed. Raises StreamingError if it is not a state of this engine."""
+        shapes = [ring.shape for ring in self.initial_state(batch).rings]
+        if not isinstance(state, ReferenceState) or [ring.shape for ring in state.rings] != shapes:
             raise StreamingError(
-                "a state of another engine or model",
+                "the state belongs to another engine, model or batch size",
                 where="torch engine",
-                remedy="start from initial_state of the engine that goes on with it",
+                remedy="start from the initial_state of the engine that continues",
             )
-        return tuple(part.clone() for part in state)
+        return ReferenceState(state.samples_done.clone(), tuple(ring.clone() for ring in state.rings))
 
-    def advance(self, previous: Tensor, condition: Tensor, state: State) -> Tensor:
-        """Predict one sample, changing ``state`` in place.
+    def advance(self, previous: Tensor, condition: Tensor, state: ReferenceState) -> Tensor:
+        """Predict one sample, and change ``state`` in place.
 
         Args:
             previous: ``[batch]``, the sample before.
             condition: ``[batch, condition_channels]`` for this sample.
-            state: a state that nobody else holds.
+            state: a state that nothing else refers to.
 
         Returns:
             parameters of the output distribution, ``[batch, channels]``.
         """
-        counter, *rings = state
-        now = int(counter)
-        counter += 1
+        now = int(state.samples_done)
+        state.samples_done.add_(1)
         embedded = self.distribution.embed(previous[:, None])[..., 0].to(self.input.taps[0].dtype)
-        x = self.input(embedded, rings[0], now)
+        x = self.input(embedded, state.rings[0], now)
         skips: Tensor | None = None
-        for block, ring in zip(self.blocks, rings[1:], strict=True):
+        for block, ring in zip(self.blocks, state.rings[1:], strict=True):
             gate = block.conv(x, ring, now)
             if block.condition is not None:
                 gate = torch.addmm(gate, condition, block.condition)
@@ -101,16 +120,18 @@ class ReferenceEngine(Engine):
 
 
 class _Taps:
-    """A causal convolution as one matrix a tap, ``[in, out]``, oldest tap first."""
+    """A causal convolution as one matrix per tap, ``[in, out]``, oldest tap first."""
 
     def __init__(self, conv: DilatedConv1d) -> None:
         weight = conv.weight.detach()
-        self.taps = [weight[..., tap].t().contiguous() for tap in range(weight.shape[-1])]
+        copied = weight.permute(2, 1, 0).clone(memory_format=torch.contiguous_format)
+        self.taps = list(copied.unbind())
         self.bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().clone()
-        self.dilation, self.steps = conv.dilation[0], conv.context.left
+        self.dilation = conv.dilation[0]
+        self.steps = conv.context.left
 
     def __call__(self, x: Tensor, ring: Tensor | None = None, now: int = 0) -> Tensor:
-        """Convolve one step ``[batch, in]``; the ring gives the past inputs and takes this one."""
+        """Convolve one step ``[batch, in]``; read the past inputs from the ring, and write this one to it."""
         y = torch.addmm(self.bias, x, self.taps[-1])
         if ring is not None and self.steps:
             for back, tap in enumerate(reversed(self.taps[:-1]), start=1):
@@ -120,9 +141,11 @@ class _Taps:
 
 
 class _Block:
-    """One gated block's weights."""
+    """The weights of one gated block."""
 
     def __init__(self, block: GatedResidualBlock) -> None:
-        self.conv, self.output = _Taps(block.conv), _Taps(block.output)
+        self.conv = _Taps(block.conv)
+        self.output = _Taps(block.output)
         self.condition = None if block.condition is None else _Taps(block.condition).taps[0]
-        self.channels, self.residual_scale = block.channels, block.residual_scale
+        self.channels = block.channels
+        self.residual_scale = block.residual_scale

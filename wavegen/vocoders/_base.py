@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from wavegen.blocks import Context, fold_weight_norm, frame_mask, masked, sample_mask
-from wavegen.config import Config, did_you_mean
+from wavegen.config import Config
+from wavegen.engines import check_engine
 from wavegen.errors import ConfigError, MelError
 from wavegen.mel import MelFamily, MelSpec, check_compatible
 from wavegen.precision import full_float32
@@ -265,7 +266,7 @@ class Vocoder(nn.Module, ABC):
             return 1.0
         return (frames + self.context.left + self.context.right) / frames
 
-    def prepared_for_synthesis(self) -> "Vocoder":
+    def prepared_for_synthesis(self) -> Self:
         """This vocoder in evaluation mode with its weight normalisation folded; changes the module itself."""
         return fold_weight_norm(self).eval().requires_grad_(False)
 
@@ -284,18 +285,7 @@ class Vocoder(nn.Module, ABC):
 
     def check_engine(self, name: str, precision: str) -> None:
         """Raise ConfigError unless this vocoder has the engine, in the precision."""
-        if name != "auto" and name not in self.engines:
-            raise ConfigError(
-                f"this vocoder has no engine {name!r}",
-                where="engine",
-                remedy=did_you_mean(name, ["auto", *self.engines]),
-            )
-        precisions = {p for engine in self.engines for p in self.engines[engine] if name in ("auto", engine)}
-        if precision not in precisions:
-            which = "this vocoder" if name == "auto" else f"its engine {name}"
-            raise ConfigError(
-                f"{which} has no precision {precision!r}", where="precision", remedy=did_you_mean(precision, precisions)
-            )
+        check_engine(self.engines, name, precision)
 
     def set_synthesis_options(self, **options: float | None) -> None:
         """Set options such as ``temperature``; None leaves an option as it is.

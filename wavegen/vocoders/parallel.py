@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from wavegen.blocks import (
     Context,
@@ -21,7 +22,7 @@ from wavegen.blocks import (
     sample_mask,
     small_factors,
 )
-from wavegen.engines.parallel import run_tiled
+from wavegen.engines import PARALLEL_ENGINES, EngineCache, PlainTorch, TiledEngine, make_parallel_engine
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.noise import normal_noise
@@ -124,6 +125,7 @@ class ParallelWaveNet(WaveformVocoder):
     """
 
     Config = ParallelConfig
+    engines = PARALLEL_ENGINES
     trains_in_bfloat16 = False  # the samples would have 8 bits, and the sum of many skips hardly more
 
     def __init__(self, mel: MelSpec, config: ParallelConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
@@ -162,6 +164,7 @@ class ParallelWaveNet(WaveformVocoder):
         if config.weight_norm:
             apply_weight_norm(self)
         self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, condition_channels)
+        self._engines: EngineCache[TiledEngine | PlainTorch] = EngineCache(make_parallel_engine)
 
     @property
     def context(self) -> Context:
@@ -205,19 +208,36 @@ class ParallelWaveNet(WaveformVocoder):
         _, skips = self.stack(self.input(noise[:, None]), condition, None if self.steps_natively else real)
         return masked(self._waveform(skips), None if real is None else real[:, 0])
 
+    def prepared_for_synthesis(self) -> Self:
+        """As in ``Vocoder``; from now on the engine is kept."""
+        self._engines.keep()
+        return super().prepared_for_synthesis()
+
+    def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
+        """Choose the engine that computes samples from now on, see ``wavegen.engines.make_parallel_engine``."""
+        self.check_engine(name, precision)
+        self._engines.choose(name, precision)
+        return self._engines.engine(self).description
+
+    def _tiled_engine(self) -> TiledEngine | None:
+        """The tiled engine if it is the chosen one; None if gradients are enabled, because it computes none."""
+        engine = None if torch.is_grad_enabled() else self._engines.engine(self)
+        return engine if isinstance(engine, TiledEngine) else None
+
     def generate(
         self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
     ) -> Tensor:
-        """Synthesis with the noise of the seeds and the position; on a CPU by the tiled engine."""
+        """Synthesis with the noise of the seeds and the position; differentiable if gradients are enabled."""
         noise = self._noise(seeds, first_frame, mel)
-        if not _suits_tiles(mel):
+        engine = self._tiled_engine()
+        if engine is None:
             return self(mel, mask, noise, speakers=speakers)
         frames, hop = self._frames(mel, mask, speakers), self.mel.hop_length
         lengths = [mel.shape[-1]] * len(mel) if mask is None else mask[:, 0].sum(-1).tolist()
         samples, nothing_before = torch.zeros_like(noise), self.stack.initial_state(1)
         for item, length in enumerate(lengths):
             noise_of_item, frames_of_item = noise[item, : length * hop], frames[item, :, :length]
-            samples[item, : length * hop], _ = run_tiled(self, noise_of_item, frames_of_item, nothing_before)
+            samples[item, : length * hop], _ = engine.run(noise_of_item, frames_of_item, nothing_before)
         return samples
 
     def initial_state(
@@ -270,9 +290,10 @@ class ParallelWaveNet(WaveformVocoder):
 
     def _continue(self, noise: Tensor, frames: Tensor, stack_state: State) -> tuple[Tensor, State]:
         """Samples for ``noise``, conditioned on the last of ``frames``, and the stack's next state."""
-        if _suits_tiles(noise):
+        engine = self._tiled_engine()
+        if engine is not None:
             items = [
-                run_tiled(self, noise[i], frames[i], tuple(history[i : i + 1] for history in stack_state))
+                engine.run(noise[i], frames[i], tuple(history[i : i + 1] for history in stack_state))
                 for i in range(len(noise))
             ]
             after = tuple(torch.cat(histories) for histories in zip(*(state for _, state in items), strict=True))
@@ -297,10 +318,6 @@ class ParallelWaveNet(WaveformVocoder):
                     nn.init.zeros_(layer.bias)
         # Start as loud as quiet speech: at full scale, silent segments would dominate the first steps.
         nn.init.normal_(self.output.weight, std=0.02 / math.sqrt(self.output.in_channels))
-
-
-def _suits_tiles(like: Tensor) -> bool:
-    return like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64) and not torch.is_grad_enabled()
 
 
 def _content_seeds(mel: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor
+from typing_extensions import Self
 
 from wavegen.blocks import (
     Context,
@@ -19,7 +20,7 @@ from wavegen.blocks import (
     exponential_dilations,
 )
 from wavegen.distributions import output_distribution
-from wavegen.engines import Engine, EngineHolder, HeldCondition
+from wavegen.engines import AUTOREGRESSIVE_ENGINES, Engine, EngineCache, FrameCondition, make_engine
 from wavegen.mel import MelSpec
 from wavegen.noise import uniform_noise
 from wavegen.vocoders._base import AutoregressiveVocoder, VocoderConfig, inference
@@ -108,7 +109,7 @@ class WaveNet(AutoregressiveVocoder):
     """
 
     Config = WaveNetConfig
-    engines: ClassVar[Mapping[str, tuple[str, ...]]] = {"torch": ("float32",), "numba": ("float32", "int16")}
+    engines = AUTOREGRESSIVE_ENGINES
     synthesis_options: ClassVar[Mapping[str, str]] = {"temperature": "temperature"}
 
     def __init__(self, mel: MelSpec, config: WaveNetConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
@@ -135,7 +136,7 @@ class WaveNet(AutoregressiveVocoder):
             apply_weight_norm(self)
         self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, config.condition_channels)
         self.temperature = 1.0
-        self._engines = EngineHolder()
+        self._engines = EngineCache(make_engine)
 
     @property
     def receptive_field_samples(self) -> int:
@@ -186,10 +187,15 @@ class WaveNet(AutoregressiveVocoder):
         """Log-likelihood of each sample in nats, shaped like ``samples``; arguments as in ``forward``."""
         return self.distribution.log_prob(self(samples, mel, mask, speakers=speakers), samples)
 
+    def prepared_for_synthesis(self) -> Self:
+        """As in ``Vocoder``; from now on the engine is kept."""
+        self._engines.keep()
+        return super().prepared_for_synthesis()
+
     def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
         """Choose the engine that generates samples from now on, see ``wavegen.engines.make_engine``."""
         self.check_engine(name, precision)
-        self._engines = EngineHolder(name, precision)
+        self._engines.choose(name, precision)
         return self.engine().description
 
     def engine(self) -> Engine:
@@ -237,7 +243,7 @@ class WaveNet(AutoregressiveVocoder):
         h, frame_state = self._step_frames(mel, state.frame_conv)
         h = self.speaker_condition(torch.relu(h), state.speakers)
         frames, upsample_state = self.upsample.frames_read(h, state.upsample)
-        condition = HeldCondition(frames, self.upsample.weights())
+        condition = FrameCondition(frames, self.upsample.weights())
 
         # Sample by sample, with noise that is addressed by its position in the utterance.
         start = int(state.frames_done) * self.mel.hop_length

@@ -1,1 +1,1 @@
-"""The compiled engine of an autoregressive vocoder (numba)."""
+"""The numba engine, which compiles the sample loop of an autoregressive vocoder."""

@@ -1,4 +1,4 @@
-"""Drawing a sample from what WaveNet's sample loop computed, compiled by numba: as `wavegen.distributions` does."""
+"""Draws a sample from the output of WaveNet's sample loop, compiled by numba; equal to ``wavegen.distributions``."""
 
 import math
 from typing import Any
@@ -11,14 +11,14 @@ from wavegen.engines.autoregressive.simd import LANES, exp, largest_lane, larges
 
 SUM_GROUP = 8
 """Classes whose probabilities are added up together; divides the padded number of classes."""
-_EXP_LIMIT = np.float32(-87)  # e^-87 is the smallest that float32 holds without losing digits
-_NEVER = 1e-37  # a probability of this or less is none: see _EXP_LIMIT
+_EXP_LIMIT = np.float32(-87)  # e^-87 is about the smallest number that float32 holds without losing digits
+_NEVER = 1e-37  # a probability up to this one counts as zero: see _EXP_LIMIT
 _LARGEST_UNIFORM = 1 - 2.0**-24
 
 
 @njit
 def draw(model: Model, work: Any, item: int, noise: Any, n: int, temperature: float) -> Any:
-    """The class or value that an item's output and noise say; ``work`` is a ``sample_loop.Workspace``."""
+    """Draw an item's class or value from its output and noise; ``work`` is a ``sample_loop.Workspace``."""
     output = work.output[item * model.outputs : (item + 1) * model.outputs]
     if model.distribution == MU_LAW:
         return np.float32(_draw_class(work, output, model.classes, noise[0, n], temperature))
@@ -29,17 +29,19 @@ def draw(model: Model, work: Any, item: int, noise: Any, n: int, temperature: fl
 
 @njit(forceinline=True)
 def _draw_class(work: Any, logits: Any, classes: int, uniform: float, temperature: float) -> int:
-    """The first class whose cumulative probability exceeds ``uniform``: sums of groups first, then within one.
+    """Return the first class whose cumulative probability exceeds ``uniform``.
 
-    The exponentials are float32, at most 3e-7 off, like the logits; all sums are float64, as in the reference.
+    The search goes through sums of groups first, then through the classes of one group. The exponentials are float32
+    with a relative error of up to 3e-7, like the logits; all sums are float64, as in the reference.
     """
     probability, group = work.probability, work.group
-    if temperature == 0:
+    if temperature == 0:  # the mode
         best = 0
         for i in range(1, classes):
             if logits[i] > logits[best]:
                 best = i
         return best
+    # Probabilities relative to the largest, and their sums by group.
     largest = load(logits, 0)
     for i in range(LANES, len(logits), LANES):
         largest = largest_of(largest, load(logits, i))
@@ -53,12 +55,13 @@ def _draw_class(work: Any, logits: Any, classes: int, uniform: float, temperatur
         for i in range(g * SUM_GROUP, (g + 1) * SUM_GROUP):
             group[g] += probability[i]
         total += group[g]
+    # The group in which the cumulative probability passes the threshold, then the class.
     threshold = min(uniform, _LARGEST_UNIFORM) * total
     g, cumulative = 0, 0.0
     while cumulative + group[g] <= threshold and g < groups - 1:
         cumulative += group[g]
         g += 1
-    # Within the group the sums round differently, so it may end before the threshold: then its last class it is.
+    # Sums within the group round differently, so the group may end before the threshold. Then its last class is drawn.
     chosen = g * SUM_GROUP
     for i in range(g * SUM_GROUP, (g + 1) * SUM_GROUP):
         if probability[i] > _NEVER:
@@ -74,12 +77,12 @@ def _draw_from_mixture(
     work: Any, output: Any, components: int, uniform: float, level: float, temperature: float,
     log_scale_min: float,
 ) -> Any:  # fmt: skip
-    """Choose a component, then a value from it; output is ``[logit weights | means | log scales]``."""
+    """Draw a component, then a value from it; ``output`` is ``[logit weights | means | log scales]``."""
     weight = work.group
     largest, best = -math.inf, 0
     for c in range(components):
         log_scale = max(float(output[2 * components + c]), log_scale_min)
-        # What temperature 0 looks for is the highest peak, weight / scale.
+        # Temperature 0 takes the highest peak, weight / scale.
         tempered = output[c] - log_scale
         if temperature > 0:
             tempered = output[c] / temperature + log_scale * (1 - 1 / temperature)
@@ -104,6 +107,6 @@ def _draw_from_mixture(
 
 @njit(forceinline=True)
 def _draw_value(mean: Any, log_scale: Any, quantile: float, temperature: float, log_scale_min: float) -> Any:
-    """A number of a distribution with location and scale, limited to the waveform's range."""
+    """Return the value at a standard quantile of a distribution with location and scale, limited to -1…1."""
     value = mean + temperature * math.exp(max(float(log_scale), log_scale_min)) * quantile
     return np.float32(min(max(value, -1.0), 1.0))

@@ -1,15 +1,15 @@
-"""A WaveNet's weights laid out for a loop that reads them straight through, once a sample.
+"""Packs a WaveNet's weights for a loop that reads them in order, once per sample.
 
-The arithmetic that does not depend on the samples is done here, once, in float64: the factors on residuals and skips
-become part of the weights, and all that the first block does to a one-hot input becomes a table.
+Arithmetic that does not depend on the samples is done here, once, in float64: the factors on residuals and skips become
+part of the weights, and the effect of past samples on the first block becomes tables.
 
-A packed matrix is a run of *panels* of 8, 4 or 2 vectors of outputs, the widest first::
+A packed matrix is a sequence of *panels* of 8, 4 or 2 vectors of outputs, the widest first::
 
     inputs 0, 1, 2 …    each: the weights of the panel's outputs, side by side
 
-so that the inner loop of a matrix product reads memory in order. In int16, each output has a scale of its own, and the
-scales, float32, come before the panels; vectors lie in pairs, lane by lane. Channels are padded with zeros, which stay
-zeros all the way through.
+so that the inner loop of a matrix product reads memory in order. In int16, each output has a scale. The scales, in
+float32, precede the panels, and vectors lie in pairs, lane by lane. Channels are padded with zeros, which stay zeros
+throughout.
 """
 
 import contextlib
@@ -25,38 +25,38 @@ from wavegen.engines.base import Network
 from wavegen.errors import ConfigError
 
 Precision = Literal["float32", "int16"]
-MOST_BLOCK_STEPS = 8
+MAX_BLOCK_STEPS = 8
 MU_LAW, LOGISTIC_MIXTURE, GAUSSIAN = 0, 1, 2
-NO_CLASS = -1e30  # logit of a class that only pads
-_HIGH_HALF = 1 << 16  # what the high half of a word of 32 bits counts
-_MOST_INT16 = 32766  # of a weight; one less than could be, because the high one of a pair may be rounded up
+NO_CLASS = -1e30  # logit of a padding class
+_HIGH_HALF = 1 << 16  # the unit of the high half of a 32-bit word
+_MAX_WEIGHT = 32766  # one less than an int16 can hold, because the high half of a pair may be rounded up
 _HUGE_PAGE = 2 << 20
 
 
 class Layers(NamedTuple):
-    """Where each block's weights begin and how its past is kept; an element a block.
+    """Where each block's weights begin and how its past is kept. Every array has one element per block.
 
     The first block has tables instead of taps, and no ring.
     """
 
-    now: np.ndarray  # present tap of the gates
-    past: np.ndarray  # its other taps, [blocks, taps], oldest first
-    residual: np.ndarray
+    now: np.ndarray  # first weight of the gates' present tap
+    past: np.ndarray  # first weights of their past taps, [blocks, taps], oldest first
+    residual: np.ndarray  # first weights of the other matrices
     skip: np.ndarray
     condition: np.ndarray
     residual_scale: np.ndarray
-    ring: np.ndarray  # first step in the item's rings
+    ring: np.ndarray  # first step of the block's ring among the item's rings
     ring_steps: np.ndarray
     tap_steps: np.ndarray  # steps from tap to tap: the dilation
-    block_steps: np.ndarray  # samples whose past taps are done at once
+    block_steps: np.ndarray  # number of samples whose past taps are computed at once
 
 
 class Model(NamedTuple):
-    """All that the sample loop reads and never writes; numba takes it as it is.
+    """The weights and sizes that the sample loop reads; numba accepts it as it is.
 
-    Sizes are padded. ``tables`` are float32 ``[lags, rows, channels + 2 · gates]``: what the sample ``lags[i]`` before
-    adds to the first block's input and, through that, to its gates. A row a class, or, where a sample is one number,
-    two: its factor and a constant.
+    Sizes are padded. ``tables`` are float32 ``[lags, rows, channels + 2 · gates]``: the contribution of the sample
+    ``lags[i]`` steps back to the first block's input and, through it, to its gates. There is a row per class or, if
+    samples are numbers, two rows: the factor and a constant.
     """
 
     channels: int
@@ -72,36 +72,36 @@ class Model(NamedTuple):
     lags: np.ndarray
     rows: int
     tables: np.ndarray
-    input_bias: np.ndarray  # [channels + 2 · gates]: of the first block's input, and of its gates
+    input_bias: np.ndarray  # [channels + 2 · gates], for the first block's input and gates
     gate_bias: np.ndarray  # [blocks, 2 · gates]
     residual_bias: np.ndarray  # [blocks, channels]
-    skip_bias: np.ndarray  # of the sum of skips
+    skip_bias: np.ndarray  # the sum over all blocks
     hidden_bias: np.ndarray
     output_bias: np.ndarray
     distribution: int
-    classes: int  # or components of a mixture
+    classes: int  # or the components of a mixture
     log_scale_min: float
 
 
 @dataclass(frozen=True)
 class _Conv:
-    """A convolution in float64: weights ``[taps, out, in]``, oldest tap first, and bias."""
+    """A convolution in float64: weights ``[taps, out, in]``, oldest tap first, and its bias."""
 
     taps: np.ndarray
     bias: np.ndarray
 
     @classmethod
-    def of(cls, conv: DilatedConv1d, scale: float = 1.0) -> "_Conv":
-        weight = conv.weight.detach().double().cpu().permute(2, 0, 1).numpy() * scale
-        bias = np.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().double().cpu().numpy() * scale
+    def from_layer(cls, conv: DilatedConv1d) -> "_Conv":
+        weight = conv.weight.detach().double().cpu().permute(2, 0, 1).numpy()
+        bias = np.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().double().cpu().numpy()
         return cls(weight, bias)
 
 
 def pack(network: Network, precision: Precision, lanes: int) -> Model:
-    """Lay out a network's weights for vectors of ``lanes``.
+    """Pack a network's weights for vectors of ``lanes`` float32.
 
     Raises:
-        ConfigError: a network that the loop was not made for.
+        ConfigError: the loop cannot run this network.
     """
     blocks = _checked(network)
     first = blocks[0]
@@ -117,16 +117,16 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
     arena = _Arena(precision, lanes)
 
     def halves(weight: np.ndarray) -> np.ndarray:
-        """Pad the filters and the gates, each on its own."""
+        """Pad the filters and the gates separately."""
         return np.concatenate([_pad(half, gates_p) for half in np.split(weight, 2)])
 
     now, past, residual, skip, condition_at = [], [], [], [], []
     gate_bias, residual_bias, skip_bias = [], [], np.zeros(skips_p)
-    convs = [_Conv.of(block.conv) for block in blocks]
-    # In the order in which a sample's loop reads them.
+    convs = [_Conv.from_layer(block.conv) for block in blocks]
+    # Matrices are added in the order in which the loop reads them for a sample; those that it reads less often follow.
     for block, conv in zip(blocks, convs, strict=True):
         scale = block.residual_scale
-        mix = _Conv.of(block.output)
+        mix = _Conv.from_layer(block.output)
         if block is not first:
             now.append(arena.add(_pad(halves(conv.taps[-1]), columns=channels_p)))
         else:
@@ -136,7 +136,7 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
         gate_bias.append(halves(conv.bias))
         residual_bias.append(_pad(mix.bias[: block.channels] * scale, channels_p))
         skip_bias += _pad(mix.bias[block.channels :] * network.skip_scale, skips_p)
-    hidden, output = _Conv.of(network.hidden), _Conv.of(network.output)
+    hidden, output = _Conv.from_layer(network.hidden), _Conv.from_layer(network.output)
     hidden_at = arena.add(_pad(hidden.taps[0], hidden_p, skips_p))
     output_at = arena.add(_pad(output.taps[0], outputs_p, hidden_p))
     for block, conv in zip(blocks, convs, strict=True):
@@ -144,7 +144,7 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
         past.append(taps or [0] * (len(conv.taps) - 1))
     for block in blocks:
         if block.condition is not None:
-            weight = _Conv.of(block.condition).taps[0]
+            weight = _Conv.from_layer(block.condition).taps[0]
             condition_at.append(arena.add(_pad(halves(weight), columns=condition_p)))
         else:
             condition_at.append(0)
@@ -163,15 +163,16 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
         tap_steps=np.array(dilations),
         block_steps=np.array([_block_steps(d) for d in dilations]),
     )
-    lags, tables = _tables(_Conv.of(network.input), convs[0], dilations[0], network.distribution)
+    # What the first block reads: tables of past samples, and biases.
+    lags, tables = _tables(_Conv.from_layer(network.input), convs[0], dilations[0], network.distribution)
 
     def front(values: np.ndarray) -> np.ndarray:
-        """Pad the parts of ``[…, input | filters | gates]``."""
+        """Pad the three parts of ``[…, input | filters | gates]``."""
         h, f, g = np.split(values, [first.channels, first.channels + gates], axis=-1)
         parts = ((h, channels_p), (f, gates_p), (g, gates_p))
         return _float32(np.concatenate([_pad(part, part.shape[-2], p) for part, p in parts], axis=-1))
 
-    input_bias = _Conv.of(network.input).bias
+    input_bias = _Conv.from_layer(network.input).bias
     output_bias = np.full(outputs_p, NO_CLASS)
     output_bias[: len(output.bias)] = output.bias
     kind, classes, log_scale_min = _sampling(network.distribution)
@@ -202,7 +203,7 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
 
 
 def condition_channels(network: Network) -> int:
-    """Channels of the condition, before padding."""
+    """The number of condition channels before padding."""
     first = _checked(network)[0]
     return 0 if first.condition is None else first.condition.in_channels
 
@@ -210,40 +211,48 @@ def condition_channels(network: Network) -> int:
 def _checked(network: Network) -> list[GatedResidualBlock]:
     blocks = [block for block in network.stack.blocks if isinstance(block, GatedResidualBlock)]
     if len(blocks) < len(network.stack.blocks):
-        raise ConfigError("blocks other than GatedResidualBlock", where="numba engine", remedy="use the torch engine")
+        raise _unsupported("runs gated residual blocks only, and this model has others")
     shapes = {
         (b.channels, b.skip_channels, b.conv.out_channels, b.conv.kernel_size, b.condition is None) for b in blocks
     }
     if len(shapes) > 1:
-        raise ConfigError("blocks of different shapes", where="numba engine", remedy="use the torch engine")
+        raise _unsupported("runs blocks of one shape, and those of this model differ")
     return blocks
 
 
 def _sampling(distribution: Any) -> tuple[int, int, float]:
+    """The model's ``distribution``, ``classes`` and ``log_scale_min``."""
     if isinstance(distribution, MuLaw):
         return MU_LAW, distribution.classes, 0.0
     if isinstance(distribution, LogisticMixture):
         return LOGISTIC_MIXTURE, distribution.components, distribution.log_scale_min
     if isinstance(distribution, Gaussian):
         return GAUSSIAN, 1, distribution.log_scale_min
-    raise ConfigError(f"the distribution {distribution.name!r}", where="numba engine", remedy="use the torch engine")
+    raise _unsupported(f"cannot draw from the distribution {distribution.name!r}")
+
+
+def _unsupported(fault: str) -> ConfigError:
+    return ConfigError(f"the numba engine {fault}", where="engine", remedy="use the torch engine")
 
 
 def _block_steps(dilation: int) -> int:
-    """Samples whose past taps are known before the first of them: a power of two that divides the dilation."""
-    return next(steps for steps in (MOST_BLOCK_STEPS, 4, 2, 1) if dilation % steps == 0)
+    """How many samples' past taps are known before the first of them: a power of two that divides the dilation."""
+    return next(steps for steps in (MAX_BLOCK_STEPS, 4, 2, 1) if dilation % steps == 0)
 
 
 def _tables(inputs: _Conv, first: _Conv, dilation: int, distribution: Any) -> tuple[list[int], np.ndarray]:
-    """What each past sample adds to the first block's input h and to its gates.
+    """Compute what each past sample adds to the first block's input h and to its gates.
 
     With E the input's taps, counted back from the newest, b its bias and W the first block's::
 
         h(n) = b + sum_i E_i · x(n − i)                 gates(n) = sum_j W_j · h(n − j·d) + …
 
-    so a sample adds E_i to h at lag i, and W_j E_i to the gates at lag i + j·d. h(n − j·d) brings its bias W_j b,
-    unless it lies before the start, where it is zero. Neither is there a sample n − j·d then, so the bias is put into
-    the table of that lag; j = 0 is always there, and its W_0 b is the model's ``input_bias``.
+    so a sample adds E_i to h at lag i, and W_j E_i to the gates at lag i + j·d. h(n − j·d) also adds its bias W_j b,
+    unless it precedes the start and is zero. Then there is no sample n − j·d either, so the bias belongs to the table
+    of that lag. For j = 0 there always is one, so W_0 b is part of the model's ``input_bias``.
+
+    Returns:
+        the lags, and a table for each: ``[lags, rows, channels + 2 · gates]``.
     """
     embeddings, mixes = inputs.taps[::-1], first.taps[::-1]
     lags = sorted({i + j * dilation for i in range(len(embeddings)) for j in range(len(mixes))} | {0})
@@ -262,7 +271,7 @@ def _tables(inputs: _Conv, first: _Conv, dilation: int, distribution: Any) -> tu
 
 
 def _pad(values: np.ndarray, rows: int | None = None, columns: int | None = None) -> np.ndarray:
-    """Add zeros after the last row (or, in one dimension, element) and the last column."""
+    """Append zero rows (or, in one dimension, elements) and zero columns up to the given sizes."""
     wanted = (rows, columns)[: values.ndim]
     widths = [(0, 0 if size is None else size - now) for size, now in zip(wanted, values.shape, strict=True)]
     return np.pad(values, widths)
@@ -273,34 +282,37 @@ def _float32(values: np.ndarray) -> np.ndarray:
 
 
 class _Arena:
-    """One array for all matrices, in the order in which they were added."""
+    """One array for all matrices, in the order in which they are added."""
 
     def __init__(self, precision: Precision, lanes: int) -> None:
-        self.dtype, self.lanes = np.dtype(precision), lanes
+        self.dtype = np.dtype(precision)
+        self.lanes = lanes
         self.parts: list[np.ndarray] = []
         self.size = 0
 
     def add(self, weights: np.ndarray) -> int:
-        """Append a matrix ``[out, in]``, padded; returns the element at which it begins."""
+        """Append a padded matrix ``[out, in]``, and return the element at which it begins."""
         at = self.size
         if self.dtype == np.int16:
             largest = np.abs(weights).max(axis=1)
-            scales = np.where(largest > 0, largest, 1) / _MOST_INT16
+            scales = np.where(largest > 0, largest, 1) / _MAX_WEIGHT
             weights = weights / scales[:, None]
             self._append((scales / _HIGH_HALF).astype(np.float32).view(np.int16))
-        done, vectors = 0, len(weights) // self.lanes
+        done = 0
+        vectors = len(weights) // self.lanes
         while vectors:
             panel = next(size for size in (8, 4, 2) if size <= vectors)
             rows = weights[done : done + panel * self.lanes].T
             self._append((self._interleaved(rows) if self.dtype == np.int16 else rows).astype(self.dtype).reshape(-1))
-            done, vectors = done + panel * self.lanes, vectors - panel
+            done += panel * self.lanes
+            vectors -= panel
         return at
 
     def _interleaved(self, rows: np.ndarray) -> np.ndarray:
         """Round a panel ``[in, out]`` to int16 and pair its vectors: ``[in, vectors / 2, lanes, 2]``.
 
-        Read as words of 32 bits, a pair is low and high half. To use the high one, the loop takes the whole word for
-        it, which is too much by the low half (as an unsigned number). So that much less is stored.
+        A pair is the low and high half of a 32-bit word. The loop uses the whole word in place of the high half, which
+        is too large by the low half (as an unsigned number). So the high half is stored that much smaller.
         """
         low, high = np.moveaxis(rows.reshape(len(rows), -1, 2, self.lanes), 2, 0)
         low = np.rint(low).astype(np.int64)
@@ -312,10 +324,10 @@ class _Arena:
         self.size += part.size
 
     def finished(self) -> np.ndarray:
-        """The array, in memory whose addresses the processor translates a huge page at a time, where it can."""
+        """Return the array, in huge pages where the kernel has them: its addresses are then translated faster."""
         room = mmap.mmap(-1, self.size * self.dtype.itemsize + _HUGE_PAGE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # a kernel without them
+            with contextlib.suppress(OSError):  # the kernel has none
                 room.madvise(mmap.MADV_HUGEPAGE)
         start = -np.frombuffer(room, np.uint8).ctypes.data % _HUGE_PAGE
         array = np.frombuffer(room, self.dtype, self.size, start)

@@ -1,10 +1,6 @@
-"""Products of packed matrices with vectors, made of tiles. ``packing`` says how a matrix lies in memory.
+"""Products of packed matrices with vectors, made of tiles. ``packing`` describes how a matrix lies in memory."""
 
-Arguments named ``…_at`` are elements of the flat arrays before them. ``columns`` and ``outputs``, a matrix's sizes, are
-multiples of ``2 * LANES``. Tiles that take no list are given ``x`` in its place.
-"""
-
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import njit
 
@@ -12,6 +8,8 @@ from wavegen.engines.autoregressive.simd import (
     LANES,
     LOCK_STEP,
     REGISTERS,
+    Panel,
+    Vectors,
     half_items_tile,
     items_tile,
     listed_tile_2,
@@ -27,104 +25,129 @@ from wavegen.engines.autoregressive.simd import (
 )
 
 
-@njit(forceinline=True)
-def _scales(weights: Any, outputs: int) -> int:
-    """Elements that the scales of an int16 matrix take before it; float32 has none."""
-    return 2 * outputs if weights.itemsize == 2 else 0
+class Matrix(NamedTuple):
+    """A packed matrix of ``outputs`` x ``inputs``, both multiples of ``2 * LANES``.
 
-
-@njit
-def multiply_add(
-    out: Any, out_at: int, weights: Any, weights_at: int, x: Any, x_at: int, columns: int, outputs: int
-) -> None:
-    """``out += weights · x``."""
-    at, done = weights_at + _scales(weights, outputs), 0
-    while outputs - done >= 8 * LANES:
-        row, scales = 8 * LANES, weights_at + 2 * done
-        tile_1x8(out, out_at + done, 0, weights, at, row, scales, x, x_at, 0, x, columns)
-        at, done = at + columns * row, done + row
-    if outputs - done >= 4 * LANES:
-        row, scales = 4 * LANES, weights_at + 2 * done
-        tile_1x4(out, out_at + done, 0, weights, at, row, scales, x, x_at, 0, x, columns)
-        at, done = at + columns * row, done + row
-    if outputs - done >= 2 * LANES:
-        row, scales = 2 * LANES, weights_at + 2 * done
-        tile_1x2(out, out_at + done, 0, weights, at, row, scales, x, x_at, 0, x, columns)
-
-
-@njit
-def multiply_add_active(
-    out: Any, out_at: int, weights: Any, weights_at: int, x: Any, active: Any, count: int, columns: int, outputs: int
-) -> None:
-    """``out += weights · x`` where all elements of x are zero but the first ``count`` that ``active`` lists."""
-    at, done = weights_at + _scales(weights, outputs), 0
-    while outputs - done >= 8 * LANES:
-        row, scales = 8 * LANES, weights_at + 2 * done
-        listed_tile_8(out, out_at + done, 0, weights, at, row, scales, x, 0, 0, active, count)
-        at, done = at + columns * row, done + row
-    if outputs - done >= 4 * LANES:
-        row, scales = 4 * LANES, weights_at + 2 * done
-        listed_tile_4(out, out_at + done, 0, weights, at, row, scales, x, 0, 0, active, count)
-        at, done = at + columns * row, done + row
-    if outputs - done >= 2 * LANES:
-        row, scales = 2 * LANES, weights_at + 2 * done
-        listed_tile_2(out, out_at + done, 0, weights, at, row, scales, x, 0, 0, active, count)
-
-
-@njit
-def multiply_add_block(
-    out: Any, out_at: int, weights: Any, weights_at: int, x: Any, x_at: int, steps: int, columns: int, outputs: int,
-) -> None:  # fmt: skip
-    """``out[s] += weights · x[s]`` for 1, 2, 4 or 8 steps that lie behind one another in ``out`` and in ``x``.
-
-    Each weight is read once for all steps: this is what makes a tap in the past several times cheaper than the
-    present one.
+    Attributes:
+        weights: the array of all matrices, float32 or int16.
+        first: element at which the matrix begins.
+        inputs: size of the vectors that it multiplies.
+        outputs: size of the products.
     """
-    at, done = weights_at + _scales(weights, outputs), 0
+
+    weights: Any
+    first: int
+    inputs: int
+    outputs: int
+
+
+@njit(forceinline=True)
+def _first_weight(matrix: Matrix) -> int:
+    """The element after the scales, which only an int16 matrix has."""
+    return matrix.first + (2 * matrix.outputs if matrix.weights.itemsize == 2 else 0)
+
+
+@njit(forceinline=True)
+def _panel(matrix: Matrix, first: int, stride: int, output: int) -> Panel:
+    """The weights from element ``first`` on, which belong to the outputs from ``output`` on."""
+    return Panel(matrix.weights, first, stride, matrix.first + 2 * output)
+
+
+@njit(forceinline=True)
+def _shifted(vectors: Vectors, elements: int) -> Vectors:
+    """The same vectors without their first elements."""
+    return Vectors(vectors.values, vectors.first + elements, vectors.stride)
+
+
+@njit
+def multiply_add(out: Vectors, matrix: Matrix, x: Vectors) -> None:
+    """``out += matrix · x`` for one vector."""
+    inputs, outputs = matrix.inputs, matrix.outputs
+    first = _first_weight(matrix)
+    done = 0
+    while outputs - done >= 8 * LANES:
+        tile_1x8(_shifted(out, done), _panel(matrix, first, 8 * LANES, done), x, inputs)
+        first += inputs * 8 * LANES
+        done += 8 * LANES
+    if outputs - done >= 4 * LANES:
+        tile_1x4(_shifted(out, done), _panel(matrix, first, 4 * LANES, done), x, inputs)
+        first += inputs * 4 * LANES
+        done += 4 * LANES
+    if outputs - done >= 2 * LANES:
+        tile_1x2(_shifted(out, done), _panel(matrix, first, 2 * LANES, done), x, inputs)
+
+
+@njit
+def multiply_add_listed(out: Vectors, matrix: Matrix, x: Vectors, listed: Any, count: int) -> None:
+    """``out += matrix · x`` for one vector that is zero outside the first ``count`` elements that ``listed`` names."""
+    inputs, outputs = matrix.inputs, matrix.outputs
+    first = _first_weight(matrix)
+    done = 0
+    while outputs - done >= 8 * LANES:
+        listed_tile_8(_shifted(out, done), _panel(matrix, first, 8 * LANES, done), x, listed, count)
+        first += inputs * 8 * LANES
+        done += 8 * LANES
+    if outputs - done >= 4 * LANES:
+        listed_tile_4(_shifted(out, done), _panel(matrix, first, 4 * LANES, done), x, listed, count)
+        first += inputs * 4 * LANES
+        done += 4 * LANES
+    if outputs - done >= 2 * LANES:
+        listed_tile_2(_shifted(out, done), _panel(matrix, first, 2 * LANES, done), x, listed, count)
+
+
+@njit
+def multiply_add_steps(out: Vectors, matrix: Matrix, x: Vectors, steps: int) -> None:
+    """``out[s] += matrix · x[s]`` for 1, 2, 4 or 8 vectors.
+
+    Each weight is read once for all steps. This makes a past tap several times cheaper than the present one.
+    """
+    inputs, outputs = matrix.inputs, matrix.outputs
+    first = _first_weight(matrix)
+    done = 0
     while done < outputs:
         vectors = min(8, (outputs - done) // LANES)
-        panel = 8 if vectors >= 8 else 4 if vectors >= 4 else 2
-        row = panel * LANES
-        for pair in range(0, row, 2 * LANES):
-            o, w, scales = out_at + done + pair, at + pair, weights_at + 2 * (done + pair)
+        stride = (8 if vectors >= 8 else 4 if vectors >= 4 else 2) * LANES
+        for pair in range(0, stride, 2 * LANES):
+            part = _shifted(out, done + pair)
+            panel = _panel(matrix, first + pair, stride, done + pair)
             if steps == 8 and REGISTERS >= 32:
-                tile_8x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
+                tile_8x2(part, panel, x, inputs)
             elif steps >= 4:
                 for s in range(0, steps, 4):
-                    here, there = o + s * outputs, x_at + s * columns
-                    tile_4x2(out, here, outputs, weights, w, row, scales, x, there, columns, x, columns)
+                    tile_4x2(_shifted(part, s * out.stride), panel, _shifted(x, s * x.stride), inputs)
             elif steps == 2:
-                tile_2x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
+                tile_2x2(part, panel, x, inputs)
             else:
-                tile_1x2(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
-        at, done = at + columns * row, done + row
+                tile_1x2(part, panel, x, inputs)
+        first += inputs * stride
+        done += stride
 
 
 @njit
-def multiply_add_items(
-    out: Any, weights: Any, weights_at: int, x: Any, x_at: int, columns: int, outputs: int, one_set: bool
-) -> None:
-    """``out[i] += weights · x[i]`` for ``LOCK_STEP`` items, in the order of additions that one item alone has.
+def multiply_add_items(out: Vectors, matrix: Matrix, x: Vectors, one_set: bool) -> None:
+    """``out[i] += matrix · x[i]`` for ``LOCK_STEP`` items, with the additions in the order that one item has.
 
-    Each weight is read once for as many items as their sums fit into registers. In ``multiply_add`` a narrow panel has
-    several sets of sums, and so it does here, with room for fewer items at a time; with ``one_set`` the order is that
-    of ``multiply_add_active``.
+    Each weight is read once for as many items as have room for their sums in registers. ``multiply_add`` has several
+    sets of sums for a narrow panel; so has this function, with room for fewer items at a time. With ``one_set`` the
+    order is that of ``multiply_add_listed``.
     """
-    at, done = weights_at + _scales(weights, outputs), 0
+    inputs, outputs = matrix.inputs, matrix.outputs
+    first = _first_weight(matrix)
+    done = 0
     while done < outputs:
         vectors = (outputs - done) // LANES
-        panel = 8 if vectors >= 8 else 4 if vectors >= 4 else 2
-        row = panel * LANES
-        for pair in range(0, row, 2 * LANES):
-            o, w, scales = done + pair, at + pair, weights_at + 2 * (done + pair)
-            if panel == 8 or one_set:
-                items_tile(out, o, outputs, weights, w, row, scales, x, x_at, columns, x, columns)
-            elif panel == 4:
+        width = 8 if vectors >= 8 else 4 if vectors >= 4 else 2
+        stride = width * LANES
+        for pair in range(0, stride, 2 * LANES):
+            part = _shifted(out, done + pair)
+            panel = _panel(matrix, first + pair, stride, done + pair)
+            if width == 8 or one_set:
+                items_tile(part, panel, x, inputs)
+            elif width == 4:
                 for i in range(0, LOCK_STEP, LOCK_STEP // 2):
-                    here, there = o + i * outputs, x_at + i * columns
-                    half_items_tile(out, here, outputs, weights, w, row, scales, x, there, columns, x, columns)
+                    half_items_tile(_shifted(part, i * out.stride), panel, _shifted(x, i * x.stride), inputs)
             else:
                 for i in range(0, LOCK_STEP, LOCK_STEP // 4):
-                    here, there = o + i * outputs, x_at + i * columns
-                    quarter_items_tile(out, here, outputs, weights, w, row, scales, x, there, columns, x, columns)
-        at, done = at + columns * row, done + row
+                    quarter_items_tile(_shifted(part, i * out.stride), panel, _shifted(x, i * x.stride), inputs)
+        first += inputs * stride
+        done += stride

@@ -1,6 +1,6 @@
-"""WaveNet's sample loop, compiled by numba: the numbers of the torch engine, restructured to read less memory.
+"""WaveNet's sample loop, compiled by numba: it computes what the torch engine computes, but reads less memory.
 
-One sample, as in `wavegen.engines.reference`::
+One sample, as in ``wavegen.engines.reference``::
 
     history of samples ── tables ──┬─ input of the first block, and its gates
                                    │
@@ -10,19 +10,18 @@ One sample, as in `wavegen.engines.reference`::
                                    │
                   skips ── ReLU ── hidden ── ReLU ── output ── draw ── sample
 
-What makes it fast, all of it exact up to rounding:
+Five changes make it fast; all of them are exact up to rounding:
 
-- A tap d samples back reads, for the next d samples, values that are already known. So up to 8 samples' past taps are
-  one matrix product, which reads each weight once instead of 8 times.
+- A tap d samples back reads values that are already known for the next d samples. So the past taps of up to 8 samples
+  are one matrix product, which reads each weight once instead of 8 times.
 - The first block's input is a sum of a few table rows, and so are its gates.
-- Behind a ReLU about half of the values are zero; the columns that they would be multiplied with are not read.
-- The condition's product is done at frame rate (see HeldCondition).
+- Behind a ReLU about half of the values are zero; the weights that would multiply them are not read.
+- The condition's product is computed at frame rate (see ``FrameCondition``).
+- Several items run in lock step, sample by sample, so that their matrix products read each weight once. Each item's
+  sums are added up in the same order as for one item alone, so its samples are the same, bit for bit.
 
-- Several items go in lock step, sample for sample: their matrix products read each weight once. Each item's sums are
-  added up in the order in which they are for one alone, so its samples are the same, bit for bit.
-
-There is one loop for all shapes: sizes are arguments, so a machine compiles it once for each precision. What belongs to
-an item lies in a row of its own; ``item`` counts rows.
+There is one loop for all shapes: sizes are arguments, so a machine compiles it once for each precision. Arrays have a
+row per item; ``item`` is the index of a row.
 """
 
 from typing import Any, NamedTuple
@@ -31,15 +30,17 @@ import numpy as np
 from numba import njit
 
 from wavegen.engines.autoregressive.drawing import SUM_GROUP, draw
-from wavegen.engines.autoregressive.packing import MOST_BLOCK_STEPS, MU_LAW, Model
+from wavegen.engines.autoregressive.packing import MAX_BLOCK_STEPS, MU_LAW, Model
 from wavegen.engines.autoregressive.products import (
+    Matrix,
     multiply_add,
-    multiply_add_active,
-    multiply_add_block,
     multiply_add_items,
+    multiply_add_listed,
+    multiply_add_steps,
 )
 from wavegen.engines.autoregressive.simd import (
     LANES,
+    Vectors,
     largest_of,
     load,
     splat,
@@ -51,20 +52,20 @@ _ZERO = np.float32(0)
 
 
 class Memory(NamedTuple):
-    """The state, float32 with a row an item, changed in place."""
+    """The state as float32 arrays with a row per item; the loop changes it in place."""
 
     history: np.ndarray  # classes or values of the last samples, newest first
-    rings: np.ndarray  # [items, steps of all blocks · channels]: inputs that past taps will read
-    ahead: np.ndarray  # [items, blocks · MOST_BLOCK_STEPS · 2 · gates]: past taps of this block of samples
+    rings: np.ndarray  # [items, steps of all blocks · channels], inputs that past taps will read
+    ahead: np.ndarray  # [items, blocks · MAX_BLOCK_STEPS · 2 · gates], sums of past taps for this block of samples
 
 
 class Workspace(NamedTuple):
-    """Arrays that hold nothing from one call to the next; float32, and flat, where nothing else is said."""
+    """Arrays without content between calls; flat, and float32 unless stated otherwise."""
 
     projected: np.ndarray  # [items · frames read · blocks · 2 · gates]
-    gate: np.ndarray  # this and the next five: the name's size for each item
+    gate: np.ndarray  # this one and the next five have room for each item
     h: np.ndarray
-    z: np.ndarray  # two of them in turn
+    z: np.ndarray  # two places, used in turn
     skips: np.ndarray
     hidden: np.ndarray
     output: np.ndarray
@@ -73,8 +74,41 @@ class Workspace(NamedTuple):
     group: np.ndarray  # float64
 
 
+class Inputs(NamedTuple):
+    """What the loop reads beside the model.
+
+    Attributes:
+        start: number of samples done before.
+        frames: float32 ``[items, frames + frames read - 1, condition channels]``, padded.
+        frame_weights: float32 ``[frames read, hop]``.
+        noise: float64 ``[items, draws, samples]``: uniform numbers or, for a Gaussian, standard normal ones.
+        temperature: 1 samples from the model, 0 takes its mode.
+        given: float32 classes or values ``[items, 1 or samples]``: the sample before the first, or before each one
+            (teacher forcing).
+    """
+
+    start: int
+    frames: np.ndarray
+    frame_weights: np.ndarray
+    noise: np.ndarray
+    temperature: float
+    given: np.ndarray
+
+
+class Outputs(NamedTuple):
+    """What the loop writes.
+
+    Attributes:
+        samples: float32 classes or values ``[items, samples]``, as drawn.
+        parameters: float32 ``[items, samples, outputs]``, the network's output; ``[items, 0, outputs]`` to omit it.
+    """
+
+    samples: np.ndarray
+    parameters: np.ndarray
+
+
 def workspace(model: Model, frames_read: int, items: int) -> Workspace:
-    """Room for one running loop."""
+    """Allocate the arrays that one running loop needs."""
 
     def room(size: int) -> np.ndarray:
         return np.zeros(size, dtype=np.float32)
@@ -94,99 +128,92 @@ def workspace(model: Model, frames_read: int, items: int) -> Workspace:
 
 
 @njit(inline="always")
-def sample_loop(
-    model: Model, memory: Memory, work: Workspace, start: int, frames: np.ndarray, frame_weights: np.ndarray,
-    noise: np.ndarray, temperature: float, given: np.ndarray, samples: np.ndarray, parameters: np.ndarray,
-) -> None:  # fmt: skip
-    """Make the samples of one item or of ``LOCK_STEP``.
+def sample_loop(model: Model, memory: Memory, work: Workspace, inputs: Inputs, outputs: Outputs) -> None:
+    """Compute the samples of one item or of ``LOCK_STEP`` items.
 
     Args:
         model: the weights.
-        memory: the state; it is left as it is after the last sample.
-        work: room.
-        start: samples done before.
-        frames: float32 ``[items, frames + frames read - 1, condition channels]``, padded.
-        frame_weights: float32 ``[frames read, hop]``.
-        noise: float64 ``[items, draws, samples]``: uniform numbers or, for a Gaussian, standard normal ones.
-        temperature: 1 to sample from the model, 0 for its mode.
-        given: float32 classes or values ``[items, 1 or samples]``: the sample before the first, or before each
-            (teacher forcing).
-        samples: float32 ``[items, samples]``, filled with what is drawn: classes or values.
-        parameters: float32 ``[items, samples, outputs]``, filled with the network's output; without samples if not
-            wanted.
+        memory: the state, left as it is after the last sample.
+        work: arrays to work in.
+        inputs: arrays to read.
+        outputs: arrays to fill.
     """
-    layers, blocks, gates = model.layers, len(model.layers.now), model.gates
-    frames_read, hop = frame_weights.shape
-    items, forced = len(samples), given.shape[1] > 1
+    layers, blocks, gates, channels = model.layers, len(model.layers.now), model.gates, model.channels
+    samples, parameters, given = outputs.samples, outputs.parameters, inputs.given
+    frames_read, hop = inputs.frame_weights.shape
+    items, teacher_forced = len(samples), given.shape[1] > 1
+    gate, h = Vectors(work.gate, 0, 2 * gates), Vectors(work.h, 0, channels)
+    skips = Vectors(work.skips, 0, model.skips)
     for n in range(samples.shape[1]):
+        # Read the sample before, and start the sums that it begins.
         for item in range(items):
             if n % hop == 0:
-                _project_frames(model, work, frames, item, n // hop, frames_read)
-            previous = given[item, n if forced else 0] if forced or n == 0 else samples[item, n - 1]
-            _remember(memory.history[item], previous)
-            _enter_first_block(model, memory, work, item, start + n)
+                _project_frames(model, work, inputs.frames, item, n // hop, frames_read)
+            previous = given[item, n if teacher_forced else 0] if teacher_forced or n == 0 else samples[item, n - 1]
+            _push(memory.history[item], previous)
+            _enter_first_block(model, memory, work, item, inputs.start + n)
             for i in range(0, model.skips, LANES):
                 store(work.skips, item * model.skips + i, load(model.skip_bias, i))
         for block in range(blocks):
             if block > 0:
                 for item in range(items):
-                    _start_gate_from_past(model, memory, work, item, block, start + n)
-                _multiply_add(work.gate, model, layers.now[block], work.h, 0, model.channels, 2 * gates, items)
-            # z alternates between two places, because the block before has not been read to the end.
-            z, z_before = block % 2 * items * gates, (block + 1) % 2 * items * gates
+                    _start_gate_from_past(model, memory, work, item, block, inputs.start + n)
+                _multiply_add(gate, Matrix(model.weights, layers.now[block], channels, 2 * gates), h, items)
+            # z alternates between two places, because the previous block's z is still needed.
+            z = Vectors(work.z, block % 2 * items * gates, gates)
+            previous_z = Vectors(work.z, (block + 1) % 2 * items * gates, gates)
             for item in range(items):
-                _add_condition(model, work, frame_weights, item, block, n % hop)
-                _activate(model, work, item, z)
-            # Nothing waits for skips, so those of the block before fill the time in which the processor would wait
-            # for the gate's long chain of operations.
+                _add_condition(model, work, inputs.frame_weights, item, block, n % hop)
+                _activate(model, work, item, z.first)
+            # Nothing waits for the skips. So those of the previous block fill the time in which the processor would
+            # wait for the long chain of operations of the gate.
             if block > 0:
-                _multiply_add(work.skips, model, layers.skip[block - 1], work.z, z_before, gates, model.skips, items)
+                matrix = Matrix(model.weights, layers.skip[block - 1], gates, model.skips)
+                _multiply_add(skips, matrix, previous_z, items)
             if block < blocks - 1:
                 for item in range(items):
                     _scale_residual(model, work, item, block)
-                _multiply_add(work.h, model, layers.residual[block], work.z, z, gates, model.channels, items)
-        z = (blocks - 1) % 2 * items * gates
-        _multiply_add(work.skips, model, layers.skip[blocks - 1], work.z, z, gates, model.skips, items)
+                _multiply_add(h, Matrix(model.weights, layers.residual[block], gates, channels), z, items)
+        # The last block's skips, then the output layers and the draw.
+        z = Vectors(work.z, (blocks - 1) % 2 * items * gates, gates)
+        _multiply_add(skips, Matrix(model.weights, layers.skip[blocks - 1], gates, model.skips), z, items)
         _output_layers(model, work, items)
         for item in range(items):
             if parameters.shape[1] > 0:
                 for i in range(model.outputs):
                     parameters[item, n, i] = work.output[item * model.outputs + i]
-            samples[item, n] = draw(model, work, item, noise[item], n, temperature)
+            samples[item, n] = draw(model, work, item, inputs.noise[item], n, inputs.temperature)
 
 
 @njit(forceinline=True)
-def _multiply_add(
-    out: Any, model: Model, weights_at: int, x: Any, x_at: int, columns: int, outputs: int, items: int
-) -> None:
-    """``out += weights · x`` for each item."""
+def _multiply_add(out: Vectors, matrix: Matrix, x: Vectors, items: int) -> None:
+    """``out += matrix · x`` for each item."""
     if items == 1:
-        multiply_add(out, 0, model.weights, weights_at, x, x_at, columns, outputs)
+        multiply_add(out, matrix, x)
     else:
-        multiply_add_items(out, model.weights, weights_at, x, x_at, columns, outputs, False)
+        multiply_add_items(out, matrix, x, False)
 
 
 @njit(forceinline=True)
 def _project_frames(model: Model, work: Workspace, frames: Any, item: int, frame: int, frames_read: int) -> None:
-    """The part in each gate of the frames that the next ``hop`` samples read."""
+    """Multiply the frames that the next ``hop`` samples read with the condition weights of every block."""
     if model.condition == 0:
         return
     blocks, width = len(model.layers.now), 2 * model.gates
     at = item * frames_read * blocks * width
     for r in range(frames_read):
+        x = Vectors(frames[item], (frame + r) * model.condition, 0)
         for block in range(blocks):
             for i in range(0, width, LANES):
                 store(work.projected, at + i, splat(_ZERO))
-            multiply_add(
-                work.projected, at, model.weights, model.layers.condition[block],
-                frames[item], (frame + r) * model.condition, model.condition, width,
-            )  # fmt: skip
+            matrix = Matrix(model.weights, model.layers.condition[block], model.condition, width)
+            multiply_add(Vectors(work.projected, at, 0), matrix, x)
             at += width
 
 
 @njit(forceinline=True)
-def _remember(history: Any, sample: Any) -> None:
-    """Make ``sample`` the newest."""
+def _push(history: Any, sample: Any) -> None:
+    """Insert ``sample`` as the newest."""
     for i in range(len(history) - 1, 0, -1):
         history[i] = history[i - 1]
     history[0] = sample
@@ -194,7 +221,7 @@ def _remember(history: Any, sample: Any) -> None:
 
 @njit(forceinline=True)
 def _enter_first_block(model: Model, memory: Memory, work: Workspace, item: int, now: int) -> None:
-    """The first block's input and gates, summed up from the tables of the samples before; see packing._tables."""
+    """Sum up the first block's input and gates from the tables of past samples; see ``packing._tables``."""
     channels, width = model.channels, model.channels + 2 * model.gates
     h, gate = item * channels, item * 2 * model.gates
     for i in range(0, channels, LANES):
@@ -203,7 +230,7 @@ def _enter_first_block(model: Model, memory: Memory, work: Workspace, item: int,
         store(work.gate, gate + i, load(model.input_bias, channels + i) + load(model.gate_bias, i))
     for index in range(len(model.lags)):
         lag = model.lags[index]
-        if lag > now:  # before the first sample there is nothing, not even silence
+        if lag > now:  # nothing precedes the first sample, not even silence
             continue
         table, sample = index * model.rows * width, memory.history[item, lag]
         if model.distribution == MU_LAW:
@@ -225,27 +252,26 @@ def _enter_first_block(model: Model, memory: Memory, work: Workspace, item: int,
 
 @njit(forceinline=True)
 def _start_gate_from_past(model: Model, memory: Memory, work: Workspace, item: int, block: int, now: int) -> None:
-    """Put bias and past taps into the gate; where a block of samples begins, compute them for all of it.
+    """Start the gate from the bias and the past taps; at the start of a block of samples, compute these for all of it.
 
-    The ring holds the last ``ring_steps`` inputs, that of sample n at ``n % ring_steps``; the oldest gives way to the
-    present one, after it was read.
+    The ring holds the last ``ring_steps`` inputs, that of sample n at ``n % ring_steps``. The present input replaces
+    the oldest one after that was read.
     """
     layers, channels, width = model.layers, model.channels, 2 * model.gates
     steps, block_steps, ring_steps = layers.tap_steps[block], layers.block_steps[block], layers.ring_steps[block]
     rings, ahead = memory.rings[item], memory.ahead[item]
-    first, phase = block * MOST_BLOCK_STEPS * width, now % block_steps
+    first, phase = block * MAX_BLOCK_STEPS * width, now % block_steps
     bias = block * width
     if phase == 0:
         for s in range(block_steps):
             for i in range(0, width, LANES):
                 store(ahead, first + s * width + i, load(model.gate_bias, bias + i))
         for tap in range(layers.past.shape[1]):
-            # From the oldest, which is ring_steps back, on.
+            # The first tap is the oldest, ring_steps back.
             oldest = layers.ring[block] + (now + tap * steps) % ring_steps
-            multiply_add_block(
-                ahead, first, model.weights, layers.past[block, tap], rings, oldest * channels,
-                block_steps, channels, width,
-            )  # fmt: skip
+            matrix = Matrix(model.weights, layers.past[block, tap], channels, width)
+            x = Vectors(rings, oldest * channels, channels)
+            multiply_add_steps(Vectors(ahead, first, width), matrix, x, block_steps)
     at = first + phase * width
     for i in range(0, width, LANES):
         store(work.gate, item * width + i, load(ahead, at + i))
@@ -257,7 +283,7 @@ def _start_gate_from_past(model: Model, memory: Memory, work: Workspace, item: i
 
 @njit(forceinline=True)
 def _add_condition(model: Model, work: Workspace, frame_weights: Any, item: int, block: int, phase: int) -> None:
-    """Add the condition of the sample that is ``phase`` samples into its frame to the gate."""
+    """Add to the gate the condition of the sample that is ``phase`` samples into its frame."""
     if model.condition == 0:
         return
     width, blocks, frames_read = 2 * model.gates, len(model.layers.now), len(frame_weights)
@@ -279,7 +305,7 @@ def _activate(model: Model, work: Workspace, item: int, z: int) -> None:
 
 @njit(forceinline=True)
 def _scale_residual(model: Model, work: Workspace, item: int, block: int) -> None:
-    """h = h · scale + bias, to which residual · z is added to make the next block's input."""
+    """h = h · scale + bias, to which residual · z is added to form the next block's input."""
     scale, bias, h = splat(model.layers.residual_scale[block]), block * model.channels, item * model.channels
     for i in range(0, model.channels, LANES):
         store(work.h, h + i, load(work.h, h + i) * scale + load(model.residual_bias, bias + i))
@@ -287,37 +313,38 @@ def _scale_residual(model: Model, work: Workspace, item: int, block: int) -> Non
 
 @njit(forceinline=True)
 def _output_layers(model: Model, work: Workspace, items: int) -> None:
-    """From the sum of skips to the parameters of the distribution."""
+    """Compute the parameters of the distribution from the sum of skips."""
     for item in range(items):
         for i in range(0, model.hidden, LANES):
             store(work.hidden, item * model.hidden + i, load(model.hidden_bias, i))
         for i in range(0, model.outputs, LANES):
             store(work.output, item * model.outputs + i, load(model.output_bias, i))
-    skips, hidden, active = work.skips, work.hidden, work.active
-    _multiply_add_positive(hidden, model, model.hidden_at, skips, active, model.skips, model.hidden, items)
-    _multiply_add_positive(work.output, model, model.output_at, hidden, active, model.hidden, model.outputs, items)
+    skips, hidden = Vectors(work.skips, 0, model.skips), Vectors(work.hidden, 0, model.hidden)
+    output = Vectors(work.output, 0, model.outputs)
+    matrix = Matrix(model.weights, model.hidden_at, model.skips, model.hidden)
+    _multiply_add_positive(hidden, matrix, skips, work.active, items)
+    matrix = Matrix(model.weights, model.output_at, model.hidden, model.outputs)
+    _multiply_add_positive(output, matrix, hidden, work.active, items)
 
 
 @njit(forceinline=True)
-def _multiply_add_positive(
-    out: Any, model: Model, weights_at: int, x: Any, active: Any, columns: int, outputs: int, items: int
-) -> None:
-    """``out += weights · ReLU(x)`` for each item; may change ``x``."""
+def _multiply_add_positive(out: Vectors, matrix: Matrix, x: Vectors, active: Any, items: int) -> None:
+    """``out += matrix · ReLU(x)`` for each item; may change ``x``."""
     if items == 1:
-        count = _positive(x, active)
-        multiply_add_active(out, 0, model.weights, weights_at, x, active, count, columns, outputs)
+        count = _list_positive(x.values, active)
+        multiply_add_listed(out, matrix, x, active, count)
         return
-    # Each item is zero in other places: together they need nearly every column.
-    for i in range(0, len(x), LANES):
-        store(x, i, largest_of(load(x, i), splat(_ZERO)))
-    multiply_add_items(out, model.weights, weights_at, x, 0, columns, outputs, True)
+    # The items are zero in different places, so together they need nearly every column.
+    for i in range(0, len(x.values), LANES):
+        store(x.values, i, largest_of(load(x.values, i), splat(_ZERO)))
+    multiply_add_items(out, matrix, x, True)
 
 
 @njit(forceinline=True)
-def _positive(values: Any, active: Any) -> int:
-    """List the indices of values above zero, which is all of a ReLU that the next layer reads; returns their number."""
+def _list_positive(values: Any, active: Any) -> int:
+    """List the indices of positive values, the only ones that pass a ReLU; return their number."""
     count = 0
     for i in range(len(values)):
-        active[count] = i  # overwritten unless it counts: cheaper than a branch that goes either way
+        active[count] = i  # overwritten unless it counts, which is cheaper than an unpredictable branch
         count += values[i] > _ZERO
     return count

@@ -1,16 +1,16 @@
-"""Vectors of float32 for numba: the few operations that the sample loop is written in.
+"""Vectors of float32 for numba: the operations that the sample loop is made of.
 
-numba compiles Python to machine code through LLVM but offers no vectors. This module adds a type for one register of
-``LANES`` float32, with ``load``, ``store``, ``splat``, ``+ - * /`` and the like, and one operation that is more than
-a line of Python: the *tile*, the inner loop of every matrix product. Nothing outside this module knows of LLVM.
+numba compiles Python to machine code through LLVM but has no vectors. This module adds a type for one register of
+``LANES`` float32, with ``load``, ``store``, ``splat``, ``+ - * /`` and so on, and one larger operation: the *tile*, the
+inner loop of every matrix product. All use of LLVM is in this module.
 
-Each operation is an "intrinsic": a function that is given numba's types and returns what to emit. They are module
-globals, because numba's cache on disk cannot find a function again that refers to intrinsics through a closure.
+Each operation is an "intrinsic": a function that takes numba's types and returns a function that emits code. Intrinsics
+are module globals, because numba's cache on disk cannot restore a function that refers to them through a closure.
 """
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -21,24 +21,26 @@ from numba.extending import intrinsic, models, overload, register_model
 
 
 def _vector_unit(features: str) -> tuple[int, int]:
-    """(float32 lanes of a register, registers) of a processor with LLVM's ``features``, as in ``"+avx2,-sve"``."""
+    """Return the float32 lanes of a register and the number of registers, given features like ``"+avx2,-sve"``."""
     has = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
     if "avx512f" in has:
         return 16, 32
     if "avx2" in has:
         return 8, 16
-    # SSE, NEON, or none: LLVM splits vectors of 4 where there is no such register.
+    # SSE, NEON or neither: without such registers, LLVM splits vectors of 4.
     return 4, 32 if "neon" in has else 16
 
 
-# What numba compiles for, which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES can change, is also what it keys its cache by.
+# The processor that numba compiles for, which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES can change. numba's cache is keyed
+# by it as well.
 TARGET: tuple[str, str, str] = cpu_target.target_context.codegen().magic_tuple()
 LANES, REGISTERS = _vector_unit(TARGET[2])
-LOCK_STEP = REGISTERS // 4  # items that go together: two sums each take half of the registers
+LOCK_STEP = REGISTERS // 4  # items computed together; with two sums each, they take half of the registers
 
 _FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
-# A product and the sum it goes into may become one instruction, which rounds once. Nothing else may be rearranged.
+# A multiplication and the addition of its product may become one instruction, which rounds once. Nothing else may be
+# rearranged.
 _FUSE = ("contract",)
 
 
@@ -59,13 +61,13 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def _pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, at: Any) -> Any:
-    """Address of element ``at`` of an array."""
+    """The address of element ``at`` of an array."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
 
 
 def _load(builder: ir.IRBuilder, pointer: Any, kind: ir.Type = _FLOATS) -> Any:
     value = builder.load(builder.bitcast(pointer, kind.as_pointer()))
-    value.align = 4  # any element may be the first; nothing is lost where it happens to be aligned
+    value.align = 4  # the vector may start at any element; if it happens to be aligned, nothing is lost
     return value
 
 
@@ -81,7 +83,7 @@ def _splat(builder: ir.IRBuilder, x: Any) -> Any:
 
 @intrinsic
 def load(typing: Any, array: Any, at: Any) -> Any:
-    """Elements ``at`` to ``at + LANES`` of a float32 array."""
+    """Load the elements ``at`` to ``at + LANES`` of a float32 array."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         return _load(builder, _pointer(context, builder, signature.args[0], *arguments))
@@ -91,7 +93,7 @@ def load(typing: Any, array: Any, at: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, array: Any, at: Any, value: Any) -> Any:
-    """Put a vector into elements ``at`` to ``at + LANES`` of a float32 array."""
+    """Store a vector in the elements ``at`` to ``at + LANES`` of a float32 array."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         _store(builder, arguments[2], _pointer(context, builder, signature.args[0], *arguments[:2]))
@@ -102,16 +104,16 @@ def store(typing: Any, array: Any, at: Any, value: Any) -> Any:
 
 @intrinsic
 def splat(typing: Any, x: Any) -> Any:
-    """A vector with ``x`` in all lanes."""
+    """Return a vector with ``x`` in all lanes."""
     return vector(types.float32), lambda context, builder, signature, arguments: _splat(builder, arguments[0])
 
 
 def _elementwise(operation: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
     @intrinsic
-    def of_two(typing: Any, a: Any, b: Any) -> Any:
+    def elementwise(typing: Any, a: Any, b: Any) -> Any:
         return vector(vector, vector), lambda context, builder, signature, arguments: operation(builder, *arguments)
 
-    return of_two
+    return elementwise
 
 
 _add = _elementwise(lambda builder, a, b: builder.fadd(a, b, flags=_FUSE))
@@ -142,14 +144,16 @@ for _symbol, _operation in (
 
 @intrinsic
 def largest_lane(typing: Any, a: Any) -> Any:
-    """The largest of a vector's elements."""
+    """Return the largest element of a vector."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        (a,), distance = arguments, LANES // 2
-        while distance:  # fold the upper half onto the lower one until one is left
+        (a,) = arguments
+        distance = LANES // 2
+        while distance:  # fold the upper half onto the lower half until one element is left
             lanes = ir.Constant(_INTS, [(lane + distance) % LANES for lane in range(LANES)])
             moved = builder.shuffle_vector(a, a, lanes)
-            a, distance = builder.select(builder.fcmp_ordered(">", a, moved), a, moved), distance // 2
+            a = builder.select(builder.fcmp_ordered(">", a, moved), a, moved)
+            distance //= 2
         return builder.extract_element(a, ir.Constant(_INT32, 0))
 
     return types.float32(vector), emit
@@ -157,7 +161,7 @@ def largest_lane(typing: Any, a: Any) -> Any:
 
 @intrinsic
 def _times_power_of_two(typing: Any, a: Any, shifted: Any) -> Any:
-    """``a · 2^n`` for ``shifted = n + _SHIFT``, whose lowest bits are n: added to the exponent of ``a``."""
+    """Return ``a · 2^n`` for ``shifted = n + _SHIFT``: its lowest bits are n and are added to the exponent of ``a``."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         a, shifted = (builder.bitcast(argument, _INTS) for argument in arguments)
@@ -169,21 +173,21 @@ def _times_power_of_two(typing: Any, a: Any, shifted: Any) -> Any:
 
 # ---- functions --------------------------------------------------------------------------------------------
 
-_SHIFT = np.float32(1.5 * 2**23)  # adding it rounds to a whole number: float32 has no digits left for a fraction
+_SHIFT = np.float32(1.5 * 2**23)  # adding it rounds to an integer: float32 has no digits left for a fraction
 _LOG2_E = np.float32(1.44269504)
-# ln 2 in two parts; the first has few digits, so that its product with a whole number is exact.
+# ln 2 in two parts; the first has few digits, so that its product with an integer is exact.
 _LN_2_HIGH, _LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _TAYLOR = tuple(np.float32(1 / factorial) for factorial in (720, 120, 24, 6, 2, 1, 1))
 _ONE, _MINUS_TWO, _ZERO = np.float32(1), np.float32(-2), np.float32(0)
-_TANH_RANGE, _SIGMOID_RANGE = np.float32(15), np.float32(30)  # beyond, both are constant to float32
+_TANH_RANGE, _SIGMOID_RANGE = np.float32(15), np.float32(30)  # beyond them, both are constant in float32
 
 
 @njit(forceinline=True)
 def exp(x: Any) -> Any:
-    """e^x to about 2e-7 of its value, for -87 <= x <= 87.
+    """Return e^x with a relative error of about 2e-7, for -87 <= x <= 87.
 
-    x = n · ln 2 + f with a whole n and |f| <= ln(2) / 2, so that e^x = 2^n · e^f, of which six terms of Taylor's
-    series are enough.
+    x = n · ln 2 + f with an integer n and |f| <= ln(2) / 2, so that e^x = 2^n · e^f. For e^f, a Taylor series of degree
+    six is enough.
     """
     shifted = x * splat(_LOG2_E) + splat(_SHIFT)
     n = shifted - splat(_SHIFT)
@@ -199,13 +203,13 @@ def exp(x: Any) -> Any:
 
 @njit(forceinline=True)
 def clipped(x: Any, bound: Any) -> Any:
-    """``x`` limited to ``-bound … bound``."""
+    """Limit ``x`` to ``-bound … bound``."""
     return largest_of(smallest_of(x, splat(bound)), splat(-bound))
 
 
 @njit(forceinline=True)
 def tanh_times_sigmoid(x: Any, y: Any) -> Any:
-    """tanh(x) · σ(y), with one division for both: (1 − u) / ((1 + u)(1 + w)) for u = e^−2x, w = e^−y."""
+    """Return tanh(x) · σ(y) with a single division: (1 − u) / ((1 + u)(1 + w)) for u = e^−2x, w = e^−y."""
     u = exp(clipped(x, _TANH_RANGE) * splat(_MINUS_TWO))
     w = exp(splat(_ZERO) - clipped(y, _SIGMOID_RANGE))
     return (splat(_ONE) - u) / ((splat(_ONE) + u) * (splat(_ONE) + w))
@@ -213,101 +217,132 @@ def tanh_times_sigmoid(x: Any, y: Any) -> Any:
 
 # ---- tiles ------------------------------------------------------------------------------------------------
 
-# Sums that a tile keeps going at once: a multiply-add takes about 4 cycles, and 1 or 2 start in each.
+
+class Vectors(NamedTuple):
+    """Vectors of equal size in a flat float32 array; vector ``i`` begins at element ``first + i * stride``."""
+
+    values: Any
+    first: int
+    stride: int
+
+
+class Panel(NamedTuple):
+    """Columns of a packed matrix side by side; row ``k`` begins at element ``first + k * stride``.
+
+    Attributes:
+        weights: float32 or int16 array.
+        first: element at which row 0 begins.
+        stride: elements from row to row.
+        scales: for int16, the element at which the columns' scales begin, as float32.
+    """
+
+    weights: Any
+    first: int
+    stride: int
+    scales: int
+
+
+# Sums that a tile keeps going at once: a multiply-add takes about 4 cycles, and 1 or 2 start in each cycle.
 _SUMS_IN_FLIGHT = 8
 
 
 def _tile(samples: int, vectors: int, *, sets: int = 0, listed: bool = False) -> Any:
-    """The inner loop of matrix products, its sums held in registers::
+    """Make the inner loop of matrix products, which holds its sums in registers::
 
         out[s, v] += sum over k of  weights[k, v] · x[s, k]        for s < samples, v < vectors · LANES
 
-    Args of the operation that is returned:
-        out, out_at, out_stride: float32 array, element of ``out[0, 0]``, elements from sample to sample.
-        weights, weights_at, row: float32 or int16 array, element of ``weights[0, 0]``, elements from k to k + 1.
-        scales_at: where int16 ``weights`` hold a float32 for each v, by which the sum is multiplied.
-        x, x_at, x_stride: float32 array, element of ``x[0, 0]``, elements from sample to sample.
-        active: int32 array, the k to be summed over where ``listed``; anything else where not.
-        columns: number of k; a multiple of 4 unless ``listed``.
+    Args:
+        samples: number of vectors ``x`` that the tile multiplies.
+        vectors: number of registers that a row of weights fills.
+        sets: number of sets of sums that take turns; by default several if one set is too small to fill the pipeline.
+        listed: whether k runs through a list instead of all rows.
+
+    Returns:
+        the intrinsic ``tile(out: Vectors, weights: Panel, x: Vectors, rows)``, where the number of rows is a multiple
+        of 4, or ``tile(out, weights, x, listed_rows, count)``, which sums over the first ``count`` elements of an int32
+        array.
     """
-    # A tile of few sums takes turns between several sets of them.
     sets = sets or (1 if listed else max(1, min(4, _SUMS_IN_FLIGHT // (samples * vectors))))
 
-    @intrinsic
-    def tile(
-        typing: Any, out: Any, out_at: Any, out_stride: Any, weights: Any, weights_at: Any, row: Any, scales_at: Any,
-        x: Any, x_at: Any, x_stride: Any, active: Any, columns: Any,
-    ) -> Any:  # fmt: skip
-        def emit(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            kinds = dict(
-                zip(["out", "weights", "x", "active"], (signature.args[i] for i in (0, 3, 7, 10)), strict=True)
-            )
-            out, out_at, out_stride, weights, weights_at, row, scales_at, x, x_at, x_stride, active, columns = arguments
-            quantised = kinds["weights"].dtype == types.int16
+    def emit(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        out_type, panel_type, x_type = (kind.types[0] for kind in signature.args[:3])
+        out, out_first, out_stride = cgutils.unpack_tuple(b, arguments[0])
+        weights, weights_first, weights_stride, scales = cgutils.unpack_tuple(b, arguments[1])
+        x, x_first, x_stride = cgutils.unpack_tuple(b, arguments[2])
+        rows = arguments[-1]
+        quantised = panel_type.dtype == types.int16
 
-            def constant(n: int) -> ir.Constant:
-                return ir.Constant(_INT64, n)
+        def constant(n: int) -> ir.Constant:
+            return ir.Constant(_INT64, n)
 
-            def out_pointer(s: int, v: int) -> Any:
-                at = b.add(b.add(out_at, b.mul(out_stride, constant(s))), constant(v * LANES))
-                return _pointer(context, b, kinds["out"], out, at)
+        def out_pointer(s: int, v: int) -> Any:
+            at = b.add(b.add(out_first, b.mul(out_stride, constant(s))), constant(v * LANES))
+            return _pointer(context, b, out_type, out, at)
 
-            def weights_of(k: Any) -> list[Any]:
-                """Weights of all vectors, as float32."""
-                row_at = b.add(weights_at, b.mul(k, row))
+        def load_weights(k: Any) -> list[Any]:
+            """Row k as float32 vectors."""
+            row_at = b.add(weights_first, b.mul(k, weights_stride))
 
-                def pointer(v: int) -> Any:
-                    return _pointer(context, b, kinds["weights"], weights, b.add(row_at, constant(v * LANES)))
+            def pointer(v: int) -> Any:
+                return _pointer(context, b, panel_type, weights, b.add(row_at, constant(v * LANES)))
 
-                if not quantised:
-                    return [_load(b, pointer(v)) for v in range(vectors)]
-                # Two vectors side by side, lane by lane: low halves and high halves of 32-bit words. The low one is
-                # moved up; the high one stays where it is, above the low one, which packing has made allowance for.
-                words = [_load(b, pointer(v), _INTS) for v in range(0, vectors, 2)]
-                halves = [half for word in words for half in (b.shl(word, ir.Constant(_INTS, [16] * LANES)), word)]
-                return [b.sitofp(half, _FLOATS) for half in halves]
+            if not quantised:
+                return [_load(b, pointer(v)) for v in range(vectors)]
+            # Two vectors lie side by side, lane by lane, as the low and high halves of 32-bit words. The low half is
+            # shifted up. The high half stays in place with the low half below it, which packing has subtracted.
+            words = [_load(b, pointer(v), _INTS) for v in range(0, vectors, 2)]
+            halves = [half for word in words for half in (b.shl(word, ir.Constant(_INTS, [16] * LANES)), word)]
+            return [b.sitofp(half, _FLOATS) for half in halves]
 
-            def scale_of(v: int) -> Any:
-                at = b.add(scales_at, constant(2 * v * LANES))  # a float32 takes the place of two int16
-                return _load(b, _pointer(context, b, kinds["weights"], weights, at))
+        def load_scale(v: int) -> Any:
+            at = b.add(scales, constant(2 * v * LANES))  # a float32 takes the place of two int16
+            return _load(b, _pointer(context, b, panel_type, weights, at))
 
-            zero = ir.Constant(_FLOATS, [0.0] * LANES)
-            cells = [(s, v) for s in range(samples) for v in range(vectors)]
-            sums = [{cell: cgutils.alloca_once(b, _FLOATS) for cell in cells} for _ in range(sets)]
+        # The first set of sums starts from ``out``, unless the sum must be scaled first; the others start from zero.
+        zero = ir.Constant(_FLOATS, [0.0] * LANES)
+        cells = [(s, v) for s in range(samples) for v in range(vectors)]
+        sums = [{cell: cgutils.alloca_once(b, _FLOATS) for cell in cells} for _ in range(sets)]
+        for index, members in enumerate(sums):
+            for cell, register in members.items():
+                fresh = index > 0 or quantised
+                b.store(zero if fresh else _load(b, out_pointer(*cell)), register)
+        # One row per set and turn: load the weights once, and multiply them with each sample's factor.
+        with cgutils.for_range(b, b.sdiv(rows, constant(sets))) as loop:
             for index, members in enumerate(sums):
-                for cell, register in members.items():
-                    fresh = index > 0 or quantised
-                    b.store(zero if fresh else _load(b, out_pointer(*cell)), register)
-            with cgutils.for_range(b, b.sdiv(columns, constant(sets))) as loop:
-                for index, members in enumerate(sums):
-                    k = b.add(b.mul(loop.index, constant(sets)), constant(index))
-                    if listed:
-                        k = b.sext(b.load(_pointer(context, b, kinds["active"], active, loop.index)), _INT64)
-                    loaded = weights_of(k)
-                    for s in range(samples):
-                        at = b.add(b.add(x_at, b.mul(x_stride, constant(s))), k)
-                        factor = _splat(b, b.load(_pointer(context, b, kinds["x"], x, at)))
-                        for v in range(vectors):
-                            product = b.fmul(loaded[v], factor, flags=_FUSE)
-                            b.store(b.fadd(b.load(members[s, v]), product, flags=_FUSE), members[s, v])
-            for cell in cells:
-                total = b.load(sums[0][cell])
-                for members in sums[1:]:
-                    total = b.fadd(total, b.load(members[cell]))
-                if quantised:
-                    total = b.fmul(total, scale_of(cell[1]), flags=_FUSE)
-                    total = b.fadd(_load(b, out_pointer(*cell)), total, flags=_FUSE)
-                _store(b, total, out_pointer(*cell))
-            return context.get_dummy_value()
+                k = b.add(b.mul(loop.index, constant(sets)), constant(index))
+                if listed:
+                    k = b.sext(b.load(_pointer(context, b, signature.args[3], arguments[3], loop.index)), _INT64)
+                loaded = load_weights(k)
+                for s in range(samples):
+                    at = b.add(b.add(x_first, b.mul(x_stride, constant(s))), k)
+                    factor = _splat(b, b.load(_pointer(context, b, x_type, x, at)))
+                    for v in range(vectors):
+                        product = b.fmul(loaded[v], factor, flags=_FUSE)
+                        b.store(b.fadd(b.load(members[s, v]), product, flags=_FUSE), members[s, v])
+        # Add up the sets, scale, and write the result.
+        for cell in cells:
+            total = b.load(sums[0][cell])
+            for members in sums[1:]:
+                total = b.fadd(total, b.load(members[cell]))
+            if quantised:
+                total = b.fmul(total, load_scale(cell[1]), flags=_FUSE)
+                total = b.fadd(_load(b, out_pointer(*cell)), total, flags=_FUSE)
+            _store(b, total, out_pointer(*cell))
+        return context.get_dummy_value()
 
-        at = types.intp
-        return types.void(out, at, at, weights, at, at, at, x, at, at, active, at), emit
+    @intrinsic
+    def tile(typing: Any, out: Any, weights: Any, x: Any, rows: Any) -> Any:
+        return types.void(out, weights, x, types.intp), emit
 
-    return tile
+    @intrinsic
+    def listed_tile(typing: Any, out: Any, weights: Any, x: Any, listed_rows: Any, count: Any) -> Any:
+        return types.void(out, weights, x, listed_rows, types.intp), emit
+
+    return listed_tile if listed else tile
 
 
 tile_1x8, tile_1x4, tile_1x2 = _tile(1, 8), _tile(1, 4), _tile(1, 2)
 tile_8x2, tile_4x2, tile_2x2 = _tile(8, 2), _tile(4, 2), _tile(2, 2)
-# Of these, each sum is as in tile_1x8, tile_1x4 and tile_1x2.
+# Each sum of these is computed as in tile_1x8, tile_1x4 and tile_1x2.
 items_tile, half_items_tile, quarter_items_tile = (_tile(LOCK_STEP // sets, 2, sets=sets) for sets in (1, 2, 4))
 listed_tile_8, listed_tile_4, listed_tile_2 = (_tile(1, vectors, listed=True) for vectors in (8, 4, 2))

@@ -1,0 +1,176 @@
+"""Networks, inputs and checks for the engines; also run by other processes, in which numba compiles for other CPUs."""
+
+import subprocess
+import sys
+from functools import cache
+from os import environ
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from support.vocoders import new_vocoder
+from wavegen.engines import Engine, ReferenceEngine, make_engine
+from wavegen.mel import MelSpec
+from wavegen.vocoders import VOCODERS, VocoderConfig, build_vocoder
+from wavegen.vocoders.wavenet import WaveNet
+
+MEL = MelSpec(
+    sample_rate_hz=8000, n_fft=32, win_length=32, hop_length=8, n_mels=6, f_min_hz=0, f_max_hz=4000,
+    scale="slaney", norm="slaney", log="ln", floor=1e-5, center=False, magnitude_eps=1e-9,
+)  # fmt: skip
+CONDITION_CHANNELS = 5
+LOGIT_BOUND, INT16_LOGIT_BOUND = 1e-3, 3e-2  # for logits of about 5
+
+SAMPLE_BOUND = 1e-3  # relative to the largest sample
+CHOICES = [(name, engine) for name, vocoder in VOCODERS.items() for engine in vocoder.engines if engine != "torch"]
+
+# name: (output, residual, skip, hidden, cycles, depth, kernel). Channels that are not a multiple of any vector, panels
+# of every width, dilations shorter and longer than a block of samples.
+NETWORKS = {
+    "wide": ("mu-law", 70, 100, 40, 1, 3, 2),
+    "deep": ("mu-law", 20, 17, 33, 2, 9, 2),
+    "no-past": ("mu-law", 8, 16, 16, 1, 2, 1),
+    "three-taps": ("logistic-mixture", 9, 33, 20, 2, 5, 3),
+    "one-block": ("gaussian", 16, 8, 8, 1, 1, 2),
+    "gaussian": ("gaussian", 33, 40, 24, 1, 6, 2),
+}
+
+
+def network(name: str) -> WaveNet:
+    """A WaveNet with random weights whose samples depend on the past; not prepared for synthesis."""
+    output, residual, skip, hidden, cycles, depth, kernel = NETWORKS[name]
+    torch.manual_seed(0)
+    model = new_vocoder(
+        "wavenet", MEL, output=output, residual_channels=residual, skip_channels=skip, hidden_channels=hidden,
+        condition_channels=CONDITION_CHANNELS, cycles=cycles, depth=depth, kernel_size=kernel,
+    )  # fmt: skip
+    assert isinstance(model, WaveNet)
+    for parameter_name, parameter in model.named_parameters():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
+        # A louder last layer makes distributions neither flat nor certain.
+        nn.init.normal_(parameter, std=(3 if parameter_name == "output.weight" else 1) * fan_in**-0.5)
+    if output != "mu-law":
+        # A wide component would be clipped, which forgets the past; a narrow one makes rounding matter.
+        with torch.no_grad():
+            assert model.output.bias is not None
+            model.output.bias.sub_(3.0)
+            model.output.bias[: -(len(model.output.bias) // (3 if output == "logistic-mixture" else 2))].add_(3.0)
+    return model.eval().requires_grad_(False)
+
+
+def inputs(model: WaveNet, batch: int, samples: int, *, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Previous samples ``[batch, samples]``, a condition per sample, and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    given = torch.rand(batch, samples, generator=generator) * 2 - 1
+    condition = torch.randn(batch, CONDITION_CHANNELS, samples, generator=generator)
+    return given, condition, torch.rand(batch, model.distribution.draws, samples, generator=generator)
+
+
+def generate(engine: Engine, condition: Tensor, noise: Tensor, sizes: list[int] | None = None) -> Tensor:
+    """Samples from silence on, in one call or in chunks of the given sizes."""
+    sizes = sizes or [noise.shape[2]]
+    previous, state, chunks = torch.zeros(len(noise)), engine.initial_state(len(noise)), []
+    for c, u in zip(condition.split(sizes, dim=2), noise.split(sizes, dim=2), strict=True):
+        samples, state = engine.generate(previous, c, u, state)
+        chunks.append(samples)
+        previous = samples[:, -1] if samples.shape[1] else previous
+    return torch.cat(chunks, dim=1)
+
+
+def agreeing_samples(left: Tensor, right: Tensor) -> int:
+    """The number of samples from the start on that are equal up to rounding, in the item with the fewest."""
+    return int(((left - right).abs() < 1e-3).int().cumprod(dim=1).sum(dim=1).min())
+
+
+@cache
+def reference_logits(name: str) -> Tensor:
+    """The reference's parameters ``[1, channels, 2000]`` for 2,000 samples of ``inputs``."""
+    model = network(name)
+    given, condition, _ = inputs(model, 1, 2000)
+    reference = ReferenceEngine(model)
+    return reference.predict(given, condition, reference.initial_state(1))[0]
+
+
+def check_logits(name: str, expected: Tensor) -> None:
+    """Both precisions of the numba engine predict what the reference predicts."""
+    model = network(name)
+    given, condition, _ = inputs(model, 1, 2000)
+    assert expected.std() > 0.1
+    for precision, bound in (("float32", LOGIT_BOUND), ("int16", INT16_LOGIT_BOUND)):
+        engine = make_engine(model, "numba", precision)
+        predicted, _ = engine.predict(given, condition, engine.initial_state(1))
+        assert predicted.shape == expected.shape
+        assert (predicted - expected).abs().max() < bound, (name, precision)
+
+
+def check_lock_step(name: str, precision: str) -> None:
+    """Items in lock step equal the same items alone, bit for bit, however many remain beside groups of 8 or 4."""
+    model = network(name)
+    engine = make_engine(model, "numba", precision)
+    _, condition, noise = inputs(model, 15, 60)
+    alone = [
+        engine.generate(torch.zeros(1), condition[i : i + 1], noise[i : i + 1], engine.initial_state(1))
+        for i in range(15)
+    ]
+    for batch in (1, 2, 5, 8, 15):
+        together, (_, *memories) = engine.generate(
+            torch.zeros(batch), condition[:batch], noise[:batch], engine.initial_state(batch)
+        )
+        for i, (samples, (_, *expected)) in enumerate(alone[:batch]):
+            assert torch.equal(together[i], samples[0])
+            for memory, memory_alone in zip(memories, expected, strict=True):
+                assert torch.equal(memory[i], memory_alone[0])
+
+
+@torch.no_grad()
+def check_equals_reference(config: VocoderConfig, engine: str) -> None:
+    """An engine computes what torch computes: the same samples and, if there are any, the same distributions."""
+    vocoder = build_vocoder(config, MEL)
+    for parameter in vocoder.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    vocoder.prepared_for_synthesis()
+    mel = torch.randn(3, MEL.n_mels, 40, generator=torch.Generator().manual_seed(0)) - 5
+    vocoder.use_engine("torch")
+    expected = vocoder.synthesize(mel, seed=[1, 2, 3])
+    assert expected.std() > 1e-3
+    for precision in vocoder.engines[engine]:
+        case = f"{config.name} {engine} {precision}"
+        vocoder.use_engine(engine, precision)
+        if isinstance(vocoder, WaveNet):
+            difference = _parameter_difference(vocoder)
+            bound = LOGIT_BOUND if precision == "float32" else INT16_LOGIT_BOUND
+            assert difference < bound, f"{case}: parameters differ by {difference:.2g}"
+        if precision == "float32":  # other weights draw other samples sooner or later
+            difference = float((vocoder.synthesize(mel, seed=[1, 2, 3]) - expected).abs().max() / expected.abs().max())
+            assert difference < SAMPLE_BOUND, f"{case}: samples differ by {difference:.2g}"
+
+
+def _parameter_difference(vocoder: WaveNet) -> float:
+    """The largest difference between the engine's and torch's predictions of 300 samples, teacher-forced."""
+    engines = (ReferenceEngine(vocoder), vocoder.engine())
+    generator = torch.Generator().manual_seed(0)
+    given = torch.rand(2, 300, generator=generator) * 2 - 1
+    condition = torch.randn(2, vocoder.frame_conv.out_channels, 300, generator=generator)
+    expected, predicted = (e.predict(given, condition, e.initial_state(2))[0] for e in engines)
+    return float((predicted - expected).abs().max())
+
+
+def run_python(code: str, *, package: Path | None = None, **environment: str) -> str:
+    """Run code in another process and return what it prints.
+
+    Args:
+        code: Python.
+        package: a folder that contains the ``wavegen`` to import; by default the one under test.
+        environment: variables to add.
+    """
+    tests = Path(__file__).parents[1]
+    path = f"import sys; sys.path[:0] = [{str(package or tests.parent)!r}, {str(tests)!r}]\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", path + code],
+        env={**environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -1,0 +1,70 @@
+"""How long a vocoder may use an engine, which holds a copy of the weights."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor, nn
+
+AnyEngine = TypeVar("AnyEngine")
+
+
+class EngineCache(Generic[AnyEngine]):
+    """Builds a network's engine, and keeps it once the network is prepared for synthesis.
+
+    Before ``keep`` is called, every call of ``engine`` builds an engine from the weights as they are. Nothing cheaper
+    is correct while they change: torch counts neither the writes of a replayed CUDA graph nor those through
+    ``parameter.data``.
+
+    After ``keep``, the weights are final. Should they change nevertheless, the engine is built again wherever torch
+    can tell: after a write that it counts (an optimiser's step, ``load_state_dict``) and when a parameter has moved
+    or been replaced. Only writes through ``parameter.data`` or a NumPy view need another ``keep``.
+
+    Copies and pickles contain neither the engine nor ``keep``: a copy may be trained.
+
+    Args:
+        make: builds an engine from a network, an engine's name and a precision.
+    """
+
+    def __init__(self, make: Callable[[Any, str, str], AnyEngine]) -> None:
+        self._make = make
+        self._name = "auto"
+        self._precision = "float32"
+        self._keeping = False
+        self._kept: tuple[AnyEngine, list[tuple[Tensor, int]]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_keeping": False, "_kept": None}
+
+    def choose(self, name: str, precision: str) -> None:
+        """Choose the engine that is built from now on."""
+        self._name = name
+        self._precision = precision
+        self._kept = None
+
+    def keep(self) -> None:
+        """Keep the engine that is built next: the weights are final."""
+        self._keeping = True
+        self._kept = None
+
+    def engine(self, network: nn.Module) -> AnyEngine:
+        """Return the engine of ``network`` with its current weights."""
+        kept = self._kept  # read once: another thread may replace it
+        weights = list(network.parameters())
+        if kept is not None and _are_unchanged(weights, kept[1]):
+            return kept[0]
+        # A detached tensor shares memory and version with the weight. While it is kept, no other weight can be given
+        # the same address. Versions are read before the weights, so that no write in between is missed.
+        versions = None
+        if self._keeping and not any(weight.requires_grad or weight.is_inference() for weight in weights):
+            versions = [(weight.detach(), weight._version) for weight in weights]
+        engine = self._make(network, self._name, self._precision)
+        if versions is not None:
+            self._kept = engine, versions
+        return engine
+
+
+def _are_unchanged(weights: Sequence[Tensor], before: Sequence[tuple[Tensor, int]]) -> bool:
+    return len(weights) == len(before) and all(
+        not weight.requires_grad and weight.data_ptr() == memory.data_ptr() and weight._version == version
+        for weight, (memory, version) in zip(weights, before, strict=True)
+    )
