@@ -39,7 +39,9 @@ def run(project: Path, *arguments: str) -> str:
 
 
 def test_every_law_runs_over_a_new_vocoder(project: Path) -> None:
-    laws = run(project, "pytest", "tests/test_contracts.py", "-v", "-k", f"{NAME} or covered", "-p", "no:cacheprovider")
+    laws = run(
+        project, "pytest", "tests/test_contracts.py", "-vv", "-k", f"{NAME} or covered", "-p", "no:cacheprovider"
+    )
     for law in ("context", "causality", "length", "batching", "streaming", "purity"):
         for example in ("0-centred", "1-uncentred", "0-uncentred-speakers"):
             assert f"test_{law}[{NAME}-{example}] PASSED" in laws, (law, example)

@@ -139,7 +139,6 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_name(messages: Messages) 
         ("training.steps=1.5", "training.steps"),
         ("training.compile=1", "training.compile"),
         ("training.precision=bf16", "training.precision"),
-        ("vocoder.name=spectrl", "vocoder.name"),
         ("vocoder=wavenet", "vocoder"),
         ("data.held_out=5", "data.held_out"),
         ("data=null", "data"),
@@ -156,6 +155,13 @@ def test_a_mistake_is_refused_with_its_path_and_the_expected_value(
     message = refusal(override)
     assert message.startswith(f"mine.yaml: {path}: ")
     messages.check(message)
+
+
+def test_an_unknown_vocoder_is_refused_with_the_known_names() -> None:
+    message = refusal("vocoder.name=spectrl")
+    known = ", ".join(map(repr, VOCODERS))
+    expected = f"expected one of {known} (did you mean 'spectral'?)"
+    assert message == f'mine.yaml: vocoder.name: found "spectrl", {expected}'
 
 
 @pytest.mark.parametrize("override", ["mel=bigvgan-25k", "mel={profile: bigvgan-25k}", "mel={profile: 3}"])

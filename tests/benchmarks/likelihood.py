@@ -16,7 +16,7 @@ from wavegen.checkpoint import load_vocoder
 from wavegen.corpora.extraction import MANIFEST
 from wavegen.corpora.manifest import Clip, read_manifest
 from wavegen.engines import FrameCondition, make_engine
-from wavegen.mel import load_mel_for
+from wavegen.mel import open_mel
 from wavegen.vocoders.wavenet import WaveNet
 
 NETWORK = "network"
@@ -43,7 +43,7 @@ def main() -> None:
     nats = dict.fromkeys((NETWORK, *PRECISIONS), 0.0)
     samples = 0
     for clip in clips[: arguments.clips]:
-        mel = torch.tensor(load_mel_for(clip.mel, model.mel)[:, : arguments.frames])[None]
+        mel = torch.tensor(open_mel(clip.mel, model.mel)[:, : arguments.frames])[None]
         audio = torch.from_numpy(read_audio(clip.audio))[None, : mel.shape[-1] * model.mel.hop_length]
         mel = mel[..., : audio.shape[-1] // model.mel.hop_length]
         audio = audio[:, : mel.shape[-1] * model.mel.hop_length]

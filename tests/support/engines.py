@@ -9,16 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from support.mels import TINIEST as MEL
 from support.vocoders import new_vocoder
 from wavegen.engines import Engine, ReferenceEngine, make_engine
-from wavegen.mel import MelSpec
 from wavegen.vocoders import VOCODERS, VocoderConfig, build_vocoder
 from wavegen.vocoders.wavenet import WaveNet
 
-MEL = MelSpec(
-    sample_rate_hz=8000, n_fft=32, win_length=32, hop_length=8, n_mels=6, f_min_hz=0, f_max_hz=4000,
-    scale="slaney", norm="slaney", log="ln", floor=1e-5, center=False, magnitude_eps=1e-9,
-)  # fmt: skip
 CONDITION_CHANNELS = 5
 LOGIT_BOUND, INT16_LOGIT_BOUND = 1e-3, 3e-2  # for logits of about 5
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).parents[1] / "messages.txt"
+PROJECT = Path(__file__).parents[2]
+FILE = PROJECT / "tests" / "messages.txt"
 HEADER = "# Written by: pytest --update-messages. Below each test, the messages that it compares, one a line.\n"
 
 
@@ -22,7 +23,8 @@ class Messages:
 
     Args:
         test: the test's node id.
-        folder: a folder whose name differs from run to run; messages show it as ``TMP``.
+        folder: a folder whose name differs from run to run. Messages show it as ``TMP``, and the project's folder as
+            ``PROJECT``.
         expected: the texts in the file; None while they are being written.
     """
 
@@ -34,7 +36,8 @@ class Messages:
 
     def check(self, message: object) -> None:
         """Compare a message with the next one in the file."""
-        text = str(message).replace(str(self.folder), "TMP").replace("\\", "\\\\").replace("\n", "\\n")
+        text = str(message).replace(str(self.folder), "TMP").replace(str(PROJECT), "PROJECT")
+        text = text.replace("\\", "\\\\").replace("\n", "\\n")
         position = len(self.found)
         self.found.append(text)
         if self.expected is None:
@@ -72,8 +75,17 @@ def write_messages(messages: dict[str, list[str]]) -> None:
 
 @pytest.fixture
 def messages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Messages]:
-    """Compare messages with ``tests/messages.txt``."""
-    test = request.node.nodeid
+    """Compare messages with ``tests/messages.txt``, each case of a parametrised test on its own."""
+    yield from _compare(request, request.node.nodeid, tmp_path)
+
+
+@pytest.fixture
+def same_messages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Messages]:
+    """Compare messages that are the same in every case of a parametrised test, such as for every vocoder."""
+    yield from _compare(request, request.node.nodeid.partition("[")[0], tmp_path)
+
+
+def _compare(request: pytest.FixtureRequest, test: str, tmp_path: Path) -> Iterator[Messages]:
     updating = request.config.getoption("--update-messages")
     recorded = read_messages()
     current = Messages(test, tmp_path, None if updating else recorded.get(test, []))

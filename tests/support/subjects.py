@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from support.contracts import (
     Subject,
 )
+from support.mels import CENTRED_SHORT_WINDOW
+from support.mels import TINIEST as MEL
 from wavegen import blocks
 from wavegen.blocks import (
     DilatedConv1d,
@@ -23,11 +25,6 @@ from wavegen.mel import MelSpec
 from wavegen.vocoders import VOCODERS, AutoregressiveVocoder, Vocoder, build_vocoder, frame_mask
 
 CHANNELS, CONDITION = 4, 3
-MEL = MelSpec(
-    sample_rate_hz=8000, n_fft=32, win_length=32, hop_length=8, n_mels=6, f_min_hz=0, f_max_hz=4000,
-    scale="slaney", norm="slaney", log="ln", floor=1e-5, center=False, magnitude_eps=1e-9,
-)  # fmt: skip
-CENTRED_SHORT_WINDOW = MEL.replace(n_fft=40, win_length=20, hop_length=6, center=True)
 
 # Every shape that a law should hold for; a vocoder or block without an entry fails `test_everything_is_covered`.
 BLOCKS = {

@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from support.mels import TINY as SPEC
 from wavegen.checkpoint import save_checkpoint, vocoder_header
 from wavegen.mel import LogMel, MelSpec
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
 
-SPEC = MelSpec(
-    sample_rate_hz=8000, n_fft=64, win_length=64, hop_length=16, n_mels=8, f_min_hz=0, f_max_hz=4000,
-    scale="slaney", norm="slaney", log="ln", floor=1e-5, center=False, magnitude_eps=1e-9,
-)  # fmt: skip
 SHAPES = {name: vocoder.Config.examples()[0] for name, vocoder in VOCODERS.items()}
 
 

@@ -144,7 +144,7 @@ def test_a_vocoder_answers_for_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VOCODERS)
-def test_synthesis_options_change_the_sound_and_others_are_refused(name: str, messages: Messages) -> None:
+def test_synthesis_options_change_the_sound_and_others_are_refused(name: str) -> None:
     vocoder = tiny_vocoder(name).prepared_for_synthesis()
     mel = torch.from_numpy(tiny_mel(20))[None]
 
@@ -156,16 +156,25 @@ def test_synthesis_options_change_the_sound_and_others_are_refused(name: str, me
         before = sound()
         assert torch.equal(sound(**{option: None}), before)
         assert not torch.equal(sound(**{option: 0}), before)
-    with messages.refused(ConfigError):
+    with pytest.raises(ConfigError, match="loudness"):
         sound(loudness=3)
 
 
 @pytest.mark.parametrize("name", VOCODERS)
-def test_an_engine_that_a_vocoder_does_not_have_is_refused(name: str, messages: Messages) -> None:
+def test_an_engine_that_a_vocoder_does_not_have_is_refused(name: str) -> None:
     vocoder = tiny_vocoder(name)
     for engine, precision in (("nmba", "float32"), ("torch", "int16"), ("auto", "int4")):
-        with messages.refused(ConfigError):
+        with pytest.raises(ConfigError, match=f"{engine}|{precision}"):
             vocoder.use_engine(engine, precision)
+
+
+def test_what_a_vocoder_does_not_have_is_named(messages: Messages) -> None:
+    for vocoder, options in ((tiny_vocoder("wavenet"), {"iterations": 3}), (tiny_vocoder("parallel"), {"loudness": 3})):
+        with messages.refused(ConfigError):
+            vocoder.set_synthesis_options(**options)
+        for engine, precision in (("nmba", "float32"), ("torch", "int16"), ("auto", "int4")):
+            with messages.refused(ConfigError):
+                vocoder.use_engine(engine, precision)
 
 
 def test_a_vocoder_is_built_with_its_config_alone() -> None:

@@ -94,27 +94,25 @@ def test_only_one_speaker_need_not_be_named() -> None:
     assert torch.equal(vocoder.synthesize(mel_of()), vocoder.synthesize(mel_of(), speaker="ann"))
 
 
-@pytest.mark.parametrize("speaker", ["boob", "zed", None, ["ann", "bob"]], ids=str)
 @ALL
-def test_a_speaker_who_is_unknown_or_missing_is_refused(name: str, speaker: Any, messages: Messages) -> None:
+def test_a_speaker_who_is_unknown_or_missing_is_refused(name: str, same_messages: Messages) -> None:
     vocoder = speaking(name)
-    for refusing in (
-        lambda: vocoder.synthesize(mel_of(), speaker=speaker),
-        lambda: vocoder.initial_state(1, speaker=speaker),
-    ):
-        with messages.refused(ConfigError):
-            refusing()
+    for speaker in ("boob", "zed", None, ["ann", "bob"]):
+        with same_messages.refused(ConfigError):
+            vocoder.synthesize(mel_of(), speaker=speaker)
+        with same_messages.refused(ConfigError):
+            vocoder.initial_state(1, speaker=speaker)
 
 
 @ALL
-def test_a_speaker_for_a_model_without_any_is_refused(name: str, messages: Messages) -> None:
+def test_a_speaker_for_a_model_without_any_is_refused(name: str, same_messages: Messages) -> None:
     plain = tiny_vocoder(name)
     for refusing in (lambda: plain.synthesize(mel_of(), speaker="ann"), lambda: plain.initial_state(1, speaker="ann")):
-        with messages.refused(ConfigError):
+        with same_messages.refused(ConfigError):
             refusing()
-    with messages.refused(ConfigError):
+    with same_messages.refused(ConfigError):
         loss_of(plain, [0, 0])
-    with messages.refused(ConfigError):
+    with same_messages.refused(ConfigError):
         loss_of(speaking(name), None)
 
 

@@ -2,16 +2,12 @@
 
 import pytest
 import torch
+from support.mels import TINIEST as MEL
 from support.vocoders import new_vocoder
 from torch import nn
 
-from wavegen.mel import MelSpec
 from wavegen.vocoders.wavenet import WaveNet
 
-MEL = MelSpec(
-    sample_rate_hz=8000, n_fft=32, win_length=32, hop_length=8, n_mels=6, f_min_hz=0, f_max_hz=4000,
-    scale="slaney", norm="slaney", log="ln", floor=1e-5, center=False, magnitude_eps=1e-9,
-)  # fmt: skip
 OUTPUTS = ("mu-law", "logistic-mixture", "gaussian")
 
 

@@ -142,8 +142,6 @@ def sample_loop(model: Model, memory: Memory, work: Workspace, inputs: Inputs, o
     samples, parameters, given = outputs.samples, outputs.parameters, inputs.given
     frames_read, hop = inputs.frame_weights.shape
     items, teacher_forced = len(samples), given.shape[1] > 1
-    gate, h = Vectors(work.gate, 0, 2 * gates), Vectors(work.h, 0, channels)
-    skips = Vectors(work.skips, 0, model.skips)
     for n in range(samples.shape[1]):
         # Read the sample before, and start the sums that it begins.
         for item in range(items):
@@ -158,25 +156,26 @@ def sample_loop(model: Model, memory: Memory, work: Workspace, inputs: Inputs, o
             if block > 0:
                 for item in range(items):
                     _start_gate_from_past(model, memory, work, item, block, inputs.start + n)
-                _multiply_add(gate, Matrix(model.weights, layers.now[block], channels, 2 * gates), h, items)
+                matrix = Matrix(model.weights, layers.now[block], channels, 2 * gates)
+                _multiply_add(work.gate, matrix, work.h, 0, items)
             # z alternates between two places, because the previous block's z is still needed.
-            z = Vectors(work.z, block % 2 * items * gates, gates)
-            previous_z = Vectors(work.z, (block + 1) % 2 * items * gates, gates)
+            z, previous_z = block % 2 * items * gates, (block + 1) % 2 * items * gates
             for item in range(items):
                 _add_condition(model, work, inputs.frame_weights, item, block, n % hop)
-                _activate(model, work, item, z.first)
+                _activate(model, work, item, z)
             # Nothing waits for the skips. So those of the previous block fill the time in which the processor would
             # wait for the long chain of operations of the gate.
             if block > 0:
                 matrix = Matrix(model.weights, layers.skip[block - 1], gates, model.skips)
-                _multiply_add(skips, matrix, previous_z, items)
+                _multiply_add(work.skips, matrix, work.z, previous_z, items)
             if block < blocks - 1:
                 for item in range(items):
                     _scale_residual(model, work, item, block)
-                _multiply_add(h, Matrix(model.weights, layers.residual[block], gates, channels), z, items)
+                matrix = Matrix(model.weights, layers.residual[block], gates, channels)
+                _multiply_add(work.h, matrix, work.z, z, items)
         # The last block's skips, then the output layers and the draw.
-        z = Vectors(work.z, (blocks - 1) % 2 * items * gates, gates)
-        _multiply_add(skips, Matrix(model.weights, layers.skip[blocks - 1], gates, model.skips), z, items)
+        z = (blocks - 1) % 2 * items * gates
+        _multiply_add(work.skips, Matrix(model.weights, layers.skip[blocks - 1], gates, model.skips), work.z, z, items)
         _output_layers(model, work, items)
         for item in range(items):
             if parameters.shape[1] > 0:
@@ -186,12 +185,12 @@ def sample_loop(model: Model, memory: Memory, work: Workspace, inputs: Inputs, o
 
 
 @njit(forceinline=True)
-def _multiply_add(out: Vectors, matrix: Matrix, x: Vectors, items: int) -> None:
-    """``out += matrix · x`` for each item."""
+def _multiply_add(out: Any, matrix: Matrix, x: Any, x_first: int, items: int) -> None:
+    """``out += matrix · x`` for each item; the items of ``x`` begin at element ``x_first``."""
     if items == 1:
-        multiply_add(out, matrix, x)
+        multiply_add(Vectors(out, 0, 0), matrix, Vectors(x, x_first, 0))
     else:
-        multiply_add_items(out, matrix, x, False)
+        multiply_add_items(Vectors(out, 0, matrix.outputs), matrix, Vectors(x, x_first, matrix.inputs), False)
 
 
 @njit(forceinline=True)
@@ -319,25 +318,23 @@ def _output_layers(model: Model, work: Workspace, items: int) -> None:
             store(work.hidden, item * model.hidden + i, load(model.hidden_bias, i))
         for i in range(0, model.outputs, LANES):
             store(work.output, item * model.outputs + i, load(model.output_bias, i))
-    skips, hidden = Vectors(work.skips, 0, model.skips), Vectors(work.hidden, 0, model.hidden)
-    output = Vectors(work.output, 0, model.outputs)
     matrix = Matrix(model.weights, model.hidden_at, model.skips, model.hidden)
-    _multiply_add_positive(hidden, matrix, skips, work.active, items)
+    _multiply_add_positive(work.hidden, matrix, work.skips, work.active, items)
     matrix = Matrix(model.weights, model.output_at, model.hidden, model.outputs)
-    _multiply_add_positive(output, matrix, hidden, work.active, items)
+    _multiply_add_positive(work.output, matrix, work.hidden, work.active, items)
 
 
 @njit(forceinline=True)
-def _multiply_add_positive(out: Vectors, matrix: Matrix, x: Vectors, active: Any, items: int) -> None:
+def _multiply_add_positive(out: Any, matrix: Matrix, x: Any, active: Any, items: int) -> None:
     """``out += matrix · ReLU(x)`` for each item; may change ``x``."""
     if items == 1:
-        count = _list_positive(x.values, active)
-        multiply_add_listed(out, matrix, x, active, count)
+        count = _list_positive(x, active)
+        multiply_add_listed(Vectors(out, 0, 0), matrix, Vectors(x, 0, 0), active, count)
         return
     # The items are zero in different places, so together they need nearly every column.
-    for i in range(0, len(x.values), LANES):
-        store(x.values, i, largest_of(load(x.values, i), splat(_ZERO)))
-    multiply_add_items(out, matrix, x, True)
+    for i in range(0, len(x), LANES):
+        store(x, i, largest_of(load(x, i), splat(_ZERO)))
+    multiply_add_items(Vectors(out, 0, matrix.outputs), matrix, Vectors(x, 0, matrix.inputs), True)
 
 
 @njit(forceinline=True)

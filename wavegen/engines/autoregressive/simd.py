@@ -306,6 +306,10 @@ def _tile(samples: int, vectors: int, *, sets: int = 0, listed: bool = False) ->
             for cell, register in members.items():
                 fresh = index > 0 or quantised
                 b.store(zero if fresh else _load(b, out_pointer(*cell)), register)
+        # Addresses from before the loop leave it enough registers.
+        x_pointers = [
+            _pointer(context, b, x_type, x, b.add(x_first, b.mul(x_stride, constant(s)))) for s in range(samples)
+        ]
         # One row per set and turn: load the weights once, and multiply them with each sample's factor.
         with cgutils.for_range(b, b.sdiv(rows, constant(sets))) as loop:
             for index, members in enumerate(sums):
@@ -314,8 +318,7 @@ def _tile(samples: int, vectors: int, *, sets: int = 0, listed: bool = False) ->
                     k = b.sext(b.load(_pointer(context, b, signature.args[3], arguments[3], loop.index)), _INT64)
                 loaded = load_weights(k)
                 for s in range(samples):
-                    at = b.add(b.add(x_first, b.mul(x_stride, constant(s))), k)
-                    factor = _splat(b, b.load(_pointer(context, b, x_type, x, at)))
+                    factor = _splat(b, b.load(b.gep(x_pointers[s], [k])))
                     for v in range(vectors):
                         product = b.fmul(loaded[v], factor, flags=_FUSE)
                         b.store(b.fadd(b.load(members[s, v]), product, flags=_FUSE), members[s, v])
