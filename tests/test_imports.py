@@ -38,8 +38,9 @@ print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - befor
     return loaded - OWN
 
 
-def test_the_blocks_load_torch_alone() -> None:
-    assert foreign_packages("wavegen.blocks") == set()
+@pytest.mark.parametrize("package", ["wavegen.blocks", "wavegen.source"])
+def test_what_other_projects_import_loads_torch_alone(package: str) -> None:
+    assert foreign_packages(package) == set()
 
 
 def test_that_test_can_fail() -> None:

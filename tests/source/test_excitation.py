@@ -1,0 +1,50 @@
+"""The pulse train against a sum of cosines, in chunks, and against physics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from wavegen.source.excitation import initial_pulse_state, pulse_train
+
+RATE = 16000
+
+
+def gliding_f0(samples: int) -> torch.Tensor:
+    return torch.linspace(90, 340, samples, dtype=torch.float64)[None].repeat(2, 1) * torch.tensor([[1.0], [1.7]])
+
+
+def test_it_is_the_sum_of_all_harmonics() -> None:
+    f0 = gliding_f0(2000)
+    pulses, _ = pulse_train(f0, RATE, initial_pulse_state(2), highest_hz=4000)
+    phase = 2 * math.pi * np.cumsum(f0.numpy() / RATE, axis=1)
+    count = np.floor(4000 / f0.numpy())
+    expected = sum(np.cos(k * phase) * (k <= count) for k in range(1, 45)) * np.sqrt(2 / count)
+    np.testing.assert_allclose(pulses.numpy(), expected, rtol=0, atol=1e-9)
+
+
+def test_its_power_is_one_and_nothing_lies_above_the_limit() -> None:
+    pulses, _ = pulse_train(torch.full((1, RATE), 125.0).double(), RATE, initial_pulse_state(1), highest_hz=3000)
+    assert float(pulses.square().mean()) == pytest.approx(1, rel=1e-6)
+    spectrum = np.abs(np.fft.rfft(pulses[0].numpy()))
+    assert spectrum[3001:].max() < 1e-6 * spectrum.max()
+
+
+@pytest.mark.parametrize("chunks", [[1000], [1] * 1000, [7, 0, 500, 493]])
+def test_the_running_phase_is_state(chunks: list[int]) -> None:
+    f0 = gliding_f0(1000)
+    whole, end = pulse_train(f0, RATE, initial_pulse_state(2))
+    parts, state = [], initial_pulse_state(2)
+    for part in f0.split(chunks, dim=1):
+        pulses, state = pulse_train(part, RATE, state)
+        parts.append(pulses)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-11)
+    torch.testing.assert_close(state.phase, end.phase, rtol=0, atol=1e-12)
+
+
+def test_a_restarted_phase_is_seen() -> None:
+    f0 = gliding_f0(1000)
+    whole, _ = pulse_train(f0, RATE, initial_pulse_state(2))
+    second, _ = pulse_train(f0[:, 500:], RATE, initial_pulse_state(2))
+    assert (second - whole[:, 500:]).abs().max() > 1

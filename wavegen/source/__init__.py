@@ -1,0 +1,24 @@
+"""The source of a voice from a magnitude spectrum: linear prediction, excitation and pitch. Imports torch only."""
+
+from wavegen.source.excitation import PulseState, initial_pulse_state, pulse_train
+from wavegen.source.linear_prediction import (
+    LinearPrediction,
+    Predictor,
+    levinson,
+    prediction_error,
+    synthesise_from_error,
+)
+from wavegen.source.pitch import Pitch, PitchNetwork
+
+__all__ = [
+    "LinearPrediction",
+    "Pitch",
+    "PitchNetwork",
+    "Predictor",
+    "PulseState",
+    "initial_pulse_state",
+    "levinson",
+    "prediction_error",
+    "pulse_train",
+    "synthesise_from_error",
+]

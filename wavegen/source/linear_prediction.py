@@ -1,0 +1,232 @@
+"""Linear prediction that follows from a magnitude spectrum: predictors, and the filters that they define.
+
+A frame's power spectrum is the Fourier transform of its autocorrelation ``r`` (Wiener-Khinchin). The predictor
+
+    x̂[t] = Σ a[k] x[t-k],  k = 1…p
+
+with the least mean squared error solves the normal equations ``Σ a[k] r[|i-k|] = r[i]``, by Levinson's recursion in p²
+steps (Makhoul, 1975, "Linear prediction: a tutorial review"). The prediction error ``x - x̂`` is white, and the
+filter ``1 / (1 - Σ a[k] z^-k)`` has the spectrum's envelope with the minimum phase of a vocal tract.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavegen.blocks import Context
+from wavegen.errors import ConfigError
+
+SMALLEST_SCALE = 3e-5  # of full scale, about one step of 16 bits
+
+
+class Predictor(NamedTuple):
+    """Predictors of consecutive sub-frames.
+
+    Attributes:
+        coefficients: ``a``, ``[batch, order, sub-frames]``.
+        scale: standard deviation of the prediction error, ``[batch, 1, sub-frames]``.
+    """
+
+    coefficients: Tensor
+    scale: Tensor
+
+
+class LinearPrediction(nn.Module):
+    """Predictors from the magnitude spectra of overlapping frames.
+
+    ::
+
+        frames        |        f-1        |         f         |        f+1        |
+        centres                 ·                   ·                   ·
+        sub-frames    |    |    |    |    |    |    |    |    |    |    |    |    |
+
+    The autocorrelations of two frames are interpolated linearly between the frames' centres. Unlike interpolated
+    coefficients they stay positive definite, so that every filter is stable. Before the first centre and after the last
+    the nearest frame holds.
+
+    Args:
+        window: the window of the frames ``[n_fft]``.
+        hop_length: samples from one frame to the next.
+        sample_rate_hz: sample rate.
+        centre: samples from the start of a frame's own ``hop_length`` samples to the centre of its window.
+        order: number of coefficients.
+        sub_frames: predictors per frame; a divisor of ``hop_length``.
+        lag_width_hz: standard deviation of the Gaussian that smooths the spectrum, which keeps sharp peaks stable.
+        noise_floor: power of white noise that is added, relative to the frame's own.
+
+    Raises:
+        ConfigError: ``sub_frames`` does not divide ``hop_length``.
+    """
+
+    def __init__(
+        self,
+        window: Tensor,
+        hop_length: int,
+        sample_rate_hz: int,
+        *,
+        centre: float,
+        order: int = 32,
+        sub_frames: int = 4,
+        lag_width_hz: float = 30.0,
+        noise_floor: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if hop_length % sub_frames:
+            raise ConfigError(f"sub_frames is {sub_frames}, but must divide the hop length {hop_length}")
+        self.order = order
+        self.sub_frames = sub_frames
+        self.sub_frame_length = hop_length // sub_frames
+        self.window_energy = float(window.double().square().sum())
+        self.noise_floor = noise_floor
+        self.positions = sub_frame_positions(hop_length, sub_frames, centre)
+        lags = torch.arange(order + 1, dtype=torch.float64)
+        lag_window = torch.exp(-0.5 * (2 * math.pi * lag_width_hz / sample_rate_hz * lags).square())
+        self.register_buffer("lag_window", lag_window[:, None], persistent=False)
+        self.lag_window: Tensor
+
+    @property
+    def context(self) -> Context:
+        """Frames read by the interpolation around a frame's own."""
+        return Context(int(min(self.positions) < 0), int(max(self.positions) > 0))
+
+    def forward(self, magnitude: Tensor) -> Predictor:
+        """Compute the predictors of every sub-frame.
+
+        Args:
+            magnitude: of the windowed frames, ``[batch, n_fft / 2 + 1, frames]``.
+
+        Returns:
+            ``frames * sub_frames`` predictors, in the dtype of ``magnitude``; computed in float64.
+        """
+        power = magnitude.double().square()
+        autocorrelation = torch.fft.irfft(power, dim=1)[:, : self.order + 1]
+        autocorrelation = interpolate_frames(autocorrelation, self.positions) * self.lag_window
+        floor = torch.zeros_like(autocorrelation)
+        floor[:, 0] = autocorrelation[:, 0] * self.noise_floor + 1e-9
+        coefficients, error = levinson(autocorrelation + floor)
+        scale = (error.clamp(min=1e-12) / self.window_energy).sqrt().clamp(min=SMALLEST_SCALE)
+        return Predictor(coefficients.to(magnitude.dtype), scale.to(magnitude.dtype))
+
+
+def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve the normal equations of linear prediction.
+
+    The recursion extends a predictor of order i to order i + 1 by its own mirror image::
+
+        k      = (r[i+1] - Σ a[j] r[i+1-j]) / e          the reflection coefficient, |k| < 1
+        a'[j]  = a[j] - k a[i+1-j],  a'[i+1] = k
+        e'     = e (1 - k²)
+
+    Args:
+        autocorrelation: ``r[0]…r[p]``, ``[batch, p + 1, steps]``; positive definite.
+
+    Returns:
+        coefficients ``[batch, p, steps]`` and the power of the prediction error ``[batch, 1, steps]``.
+    """
+    r = autocorrelation
+    error = r[:, :1]
+    coefficients = r[:, :0]
+    for i in range(r.shape[1] - 1):
+        predicted = (coefficients * r[:, 1 : i + 1].flip(1)).sum(1, keepdim=True)
+        reflection = (r[:, i + 1 : i + 2] - predicted) / error
+        coefficients = torch.cat((coefficients - reflection * coefficients.flip(1), reflection), dim=1)
+        error = error * (1 - reflection.square())
+    return coefficients, error
+
+
+def sub_frame_positions(hop_length: int, sub_frames: int, centre: float) -> tuple[float, ...]:
+    """Distances of the centres of a frame's sub-frames from the centre of its window, in frames."""
+    length = hop_length / sub_frames
+    return tuple(((i + 0.5) * length - centre) / hop_length for i in range(sub_frames))
+
+
+def interpolate_frames(x: Tensor, positions: tuple[float, ...]) -> Tensor:
+    """Interpolate linearly between frames.
+
+    Args:
+        x: ``[batch, channels, frames]``.
+        positions: where to read around each frame, in -1…1 frames.
+
+    Returns:
+        ``[batch, channels, frames * len(positions)]``; beyond the ends the first and last frame hold.
+    """
+    before, after = F.pad(x, (1, 0), mode="replicate")[..., :-1], F.pad(x, (0, 1), mode="replicate")[..., 1:]
+    parts = [x + abs(p) * ((before if p < 0 else after) - x) for p in positions]
+    return torch.stack(parts, dim=-1).flatten(-2)
+
+
+# --- filters ------------------------------------------------------------------
+
+
+def prediction_error(samples: Tensor, predictor: Predictor, history: Tensor) -> tuple[Tensor, Tensor]:
+    """Filter samples to their normalised prediction error ``(x - x̂) / scale``, all at once.
+
+    Args:
+        samples: ``[batch, samples]``, whole sub-frames.
+        predictor: predictors of these sub-frames.
+        history: the ``order`` samples before, ``[batch, order]``.
+
+    Returns:
+        ``[batch, samples]`` and the next history.
+    """
+    batch, order, sub_frames = predictor.coefficients.shape
+    if sub_frames == 0:
+        return samples, history
+    extended = torch.cat((history, samples), dim=1)
+    past = extended.unfold(1, order + 1, 1)[..., :-1].flip(-1)  # [batch, samples, order]: x[t-1]…x[t-order]
+    past = past.reshape(batch, sub_frames, -1, order)
+    predicted = torch.einsum("bsto,bos->bst", past, predictor.coefficients)
+    error = (samples.reshape(batch, sub_frames, -1) - predicted) / predictor.scale.transpose(1, 2)
+    return error.flatten(1), extended[:, extended.shape[1] - order :]
+
+
+def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) -> tuple[Tensor, Tensor]:
+    """Filter a normalised prediction error to samples: the inverse of ``prediction_error``.
+
+    Within a sub-frame the filter is constant. With its impulse response h, the output is h convolved with the error and
+    with what the samples before the sub-frame contribute to the prediction::
+
+        x[t] = Σ h[t-i] (e[i] + c[i]),    c[i] = Σ a[i+1+j] x[-1-j]    for i+1+j ≤ order
+
+    All responses are computed at once; only the contributions c run one sub-frame after another.
+
+    Args:
+        error: ``[batch, samples]``, whole sub-frames.
+        predictor: predictors of these sub-frames.
+        history: the ``order`` samples before, ``[batch, order]``.
+
+    Returns:
+        ``[batch, samples]`` and the next history.
+    """
+    coefficients = predictor.coefficients.transpose(1, 2)  # [batch, sub-frames, order]
+    batch, sub_frames, order = coefficients.shape
+    if sub_frames == 0:
+        return error, history
+    excitation = error.reshape(batch, sub_frames, -1) * predictor.scale.transpose(1, 2)
+    length = excitation.shape[-1]
+
+    # The impulse response, as a lower triangular matrix of its shifts, [batch, sub-frames, length, length].
+    impulse = coefficients.new_zeros(batch, sub_frames, order + length)
+    impulse[..., order] = 1.0
+    mirrored = coefficients.flip(-1)
+    for t in range(order + 1, order + length):
+        impulse[..., t] = (impulse[..., t - order : t] * mirrored).sum(-1)
+    delays = torch.arange(length, device=error.device)
+    shifts = F.pad(impulse[..., order:], (length, 0))[..., length + delays[:, None] - delays]
+
+    # ``ringing`` maps the past samples, newest first, to the samples of a sub-frame.
+    lags = torch.arange(min(order, length), device=error.device)[:, None] + torch.arange(order, device=error.device)
+    contributions = F.pad(coefficients, (0, order))[..., lags]
+    ringing = shifts[..., : min(order, length)] @ contributions
+    driven = (shifts @ excitation[..., None])[..., 0]
+
+    past = history.flip(1)
+    blocks = []
+    for i in range(sub_frames):
+        block = driven[:, i] + (ringing[:, i] @ past[..., None])[..., 0]
+        blocks.append(block)
+        past = torch.cat((block.flip(1), past), dim=1)[:, :order]
+    return torch.cat(blocks, dim=1), past.flip(1)

@@ -1,0 +1,126 @@
+"""Pitch from a magnitude spectrum: fundamental frequency and voicing of every frame."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wavegen.blocks import Context, DilatedConv1d, DilatedStack, Padding, SeparableResidualBlock
+
+LOWEST_HZ = 50.0
+CLASSES_PER_OCTAVE = 48
+CLASSES = 5 * CLASSES_PER_OCTAVE
+SMALLEST_MAGNITUDE = 1e-3  # smaller ones are silence
+# The network sees every spectrum at the same frequencies, whatever its sample rate and transform.
+GRID_SPACING_HZ = 24000 / 1024
+GRID_POINTS = 192
+
+
+class Pitch(NamedTuple):
+    """Pitch of every frame.
+
+    Attributes:
+        f0_hz: fundamental frequency, ``[batch, 1, frames]``; a guess where the frame is not voiced.
+        voicing: probability that the frame is voiced, ``[batch, 1, frames]``.
+    """
+
+    f0_hz: Tensor
+    voicing: Tensor
+
+
+class PitchNetwork(nn.Module):
+    """A small dilated stack over spectra at frame rate, which classifies F0 in steps of 1/48 octave.
+
+    Args:
+        channels: channels of the stack.
+        layers: number of blocks.
+        kernel_size: taps of the blocks and of the input layer.
+        padding: ``"same"`` or ``"causal"``.
+    """
+
+    def __init__(self, channels: int = 96, layers: int = 5, kernel_size: int = 5, *, padding: Padding = "same") -> None:
+        super().__init__()
+        self.input = DilatedConv1d(GRID_POINTS, channels, kernel_size, padding=padding)
+        self.input_norm = nn.LayerNorm(channels)
+        self.stack = DilatedStack(
+            SeparableResidualBlock(
+                channels, kernel_size=kernel_size, padding=padding, expansion=2, initial_scale=1 / layers
+            )
+            for _ in range(layers)
+        )
+        self.output = DilatedConv1d(channels, CLASSES + 1, 1)
+
+    @property
+    def context(self) -> Context:
+        """Frames read around each frame."""
+        return self.input.context + self.stack.context
+
+    def forward(self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Classify every frame.
+
+        Args:
+            magnitude: ``[batch, n_fft / 2 + 1, frames]``.
+            sample_rate_hz: sample rate; the last bin lies at half of it.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+
+        Returns:
+            logits of the classes ``[batch, 240, frames]`` and of voicing ``[batch, 1, frames]``.
+        """
+        x = on_grid(magnitude.clamp(min=SMALLEST_MAGNITUDE).log(), sample_rate_hz)
+        x = x - x.mean(dim=1, keepdim=True)  # the level does not matter
+        h = self.input(x, mask)
+        h = self.input_norm(h.transpose(1, 2)).transpose(1, 2)
+        h, _ = self.stack(h, None, mask)
+        logits = self.output(h)
+        return logits[:, :CLASSES], logits[:, CLASSES:]
+
+    def pitch(self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None) -> Pitch:
+        """F0 and voicing of every frame; arguments as in ``forward``."""
+        logits, voicing = self(magnitude, sample_rate_hz, mask)
+        return Pitch(decode(logits), voicing.sigmoid())
+
+
+def on_grid(log_magnitude: Tensor, sample_rate_hz: float) -> Tensor:
+    """Interpolate spectra ``[batch, bins, frames]`` linearly to the frequencies that the network sees.
+
+    Returns:
+        ``[batch, 192, frames]``; above half the sample rate the last bin repeats.
+    """
+    bins = log_magnitude.shape[1]
+    spacing = sample_rate_hz / 2 / (bins - 1)
+    place = torch.arange(GRID_POINTS, device=log_magnitude.device, dtype=torch.float64) * GRID_SPACING_HZ / spacing
+    place = place.clamp(max=bins - 1)
+    below = place.floor().long().clamp(max=bins - 2)
+    share = (place - below).to(log_magnitude.dtype)[:, None]
+    return log_magnitude[:, below] * (1 - share) + log_magnitude[:, below + 1] * share
+
+
+def decode(logits: Tensor) -> Tensor:
+    """Mean of the classes around the most probable one, in hertz, ``[batch, 1, frames]``."""
+    probability = logits.softmax(dim=1)
+    best = probability.argmax(dim=1, keepdim=True)
+    near = (best + torch.arange(-3, 4, device=logits.device)[:, None]).clamp(0, CLASSES - 1)
+    weights = probability.gather(1, near)
+    place = (weights * near).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+    return LOWEST_HZ * torch.exp2(place / CLASSES_PER_OCTAVE)
+
+
+def soft_labels(f0_hz: Tensor, width: float = 1.5) -> Tensor:
+    """Targets of the classes: a Gaussian around the place of F0.
+
+    Args:
+        f0_hz: ``[batch, 1, frames]``.
+        width: its standard deviation in classes.
+
+    Returns:
+        ``[batch, 240, frames]``; each frame sums to 1.
+    """
+    place = CLASSES_PER_OCTAVE * torch.log2(f0_hz / LOWEST_HZ)
+    classes = torch.arange(CLASSES, device=f0_hz.device, dtype=f0_hz.dtype)[:, None]
+    return (-0.5 * ((classes - place) / width).square()).softmax(dim=1)
+
+
+def cents(f0_hz: Tensor, reference_hz: Tensor) -> Tensor:
+    """Distance of two frequencies in cents, 1/1200 octave."""
+    return 1200 / math.log(2) * (f0_hz / reference_hz).log()
