@@ -36,26 +36,24 @@ def deterministic(enabled: bool) -> Iterator[None]:
             os.environ.pop(_WORKSPACE, None)
 
 
-@contextlib.contextmanager
-def tf32_convolutions(enabled: bool) -> Iterator[None]:
+def tf32_convolutions(enabled: bool) -> contextlib.AbstractContextManager[None]:
     """Within the block, let float32 convolutions on a GPU round to the 11 bits of TF32 (True), or keep 24 (False)."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = enabled
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    return _cudnn_switch("allow_tf32", enabled)
+
+
+def cudnn_benchmark(enabled: bool) -> contextlib.AbstractContextManager[None]:
+    """Within the block, whether cuDNN times its kernels and takes the fastest, which may differ from run to run."""
+    return _cudnn_switch("benchmark", enabled)
 
 
 @contextlib.contextmanager
-def cudnn_benchmark(enabled: bool) -> Iterator[None]:
-    """Within the block, whether cuDNN times its kernels and takes the fastest, which may differ from run to run."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = enabled
+def _cudnn_switch(name: str, value: bool) -> Iterator[None]:
+    before = getattr(torch.backends.cudnn, name)
+    setattr(torch.backends.cudnn, name, value)
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before
+        setattr(torch.backends.cudnn, name, before)
 
 
 @contextlib.contextmanager

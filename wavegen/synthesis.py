@@ -117,7 +117,7 @@ def prepare(
 
     Args:
         vocoder: a loaded vocoder.
-        mels: what it will read.
+        mels: the mels that it will read.
         definition: the definition of mels that state none; by default the vocoder's own.
         speaker: the speaker that will be asked for.
         device: the device to synthesise on; by default the vocoder's preferred one.

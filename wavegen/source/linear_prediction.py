@@ -96,7 +96,7 @@ class LinearPrediction(nn.Module):
         """Compute the predictors of every sub-frame.
 
         Args:
-            magnitude: of the windowed frames, ``[batch, n_fft / 2 + 1, frames]``.
+            magnitude: magnitude spectra of the windowed frames, ``[batch, n_fft / 2 + 1, frames]``.
 
         Returns:
             ``frames * sub_frames`` predictors, in the dtype of ``magnitude``; computed in float64.
@@ -148,7 +148,7 @@ def interpolate_frames(x: Tensor, positions: tuple[float, ...]) -> Tensor:
 
     Args:
         x: ``[batch, channels, frames]``.
-        positions: where to read around each frame, in -1…1 frames.
+        positions: distances from each frame at which to read, in -1…1 frames.
 
     Returns:
         ``[batch, channels, frames * len(positions)]``; beyond the ends the first and last frame hold.

@@ -376,7 +376,7 @@ class AutoregressiveVocoder(Vocoder, ABC):
 
 
 def _check_definition(vocoder: type[Vocoder]) -> None:
-    """Raise ConfigError where a vocoder's class lacks a part of the contract; names all that is missing."""
+    """Raise ConfigError if a vocoder's class lacks parts of the contract; the message names all of them."""
     faults = []
     if not issubclass(vocoder, WaveformVocoder | AutoregressiveVocoder):
         faults.append("derive from WaveformVocoder or AutoregressiveVocoder")
