@@ -3,8 +3,7 @@
 ``wavegen.load("runs/mine")`` loads a trained vocoder. Importing ``wavegen`` loads nothing else, not even torch.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # type checkers take it for True; importing ``typing`` would cost more than all the rest
 if TYPE_CHECKING:
     from wavegen.checkpoint import load_vocoder as load
 
@@ -12,7 +11,7 @@ __version__: str
 __all__ = ["__version__", "load"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import on first use what ``import wavegen`` must not pay for."""
     if name == "load":
         from wavegen.checkpoint import load_vocoder
