@@ -75,10 +75,12 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
     # The first process extracts. The others poll, because extraction may take longer than the time-out of collectives.
     features = recipe.data.features or out / "features"
     if rank > 0:
-        while not is_complete(recordings, features, recipe.mel):
+        while not is_complete(recordings, features, recipe.mel, labels_pitch=recipe.vocoder.reads_pitch_labels):
             time.sleep(0.5)
     with lock_folder(out, "wait for it, or use another --out") if rank == 0 else contextlib.nullcontext():
-        extraction = extract(recordings, features, recipe.mel, progress=progress)
+        extraction = extract(
+            recordings, features, recipe.mel, labels_pitch=recipe.vocoder.reads_pitch_labels, progress=progress
+        )
         _report_extraction(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, notify)
         if rank == 0:
             if recipe.data.prepare:
@@ -132,6 +134,13 @@ def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
             "cannot be combined with predicted mels, because it computes its mels from the recordings",
             where="vocoder.any_mel",
             remedy="set vocoder.any_mel=false to train on the predicted mels, or remove the column mel",
+        )
+    if recipe.vocoder.reads_pitch_labels and any(recording.mel is not None for recording in recordings):
+        raise ConfigError(
+            f"the {recipe.vocoder.name} vocoder computes its training mels from the recordings, so predicted mels "
+            "cannot train it",
+            where=recipe.data.manifest or "vocoder.name",
+            remedy="remove the column mel",
         )
     if not recipe.data.speakers:
         return [replace(recording, speaker="") for recording in recordings]

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,15 @@ from tqdm import tqdm
 
 from wavegen.audio import audio_info, read_audio, write_audio
 from wavegen.corpora.manifest import Clip, Recording, read_manifest, write_manifest
+from wavegen.corpora.pitch_labels import (
+    FALLBACK_NOTE,
+    PYIN,
+    WORLD,
+    installed_tracker,
+    pitch_labels,
+    require_tracker,
+    save_labels,
+)
 from wavegen.corpora.teacher_forced import align
 from wavegen.errors import AudioError, DataError, MelError, OutputError
 from wavegen.files import atomic_write, lock_folder, require_folder
@@ -23,8 +32,8 @@ from wavegen.mel import LogMel, MelSpec, load_mel, save_mel
 from wavegen.progress import bar_options, one_torch_thread
 
 MANIFEST = "manifest.tsv"
-# States the definition and the recordings that the folder's mels were made from. The recordings that were left out are
-# added last; without them, the extraction is unfinished.
+# States the definition and the recordings that the folder's mels were made from, and what tracked their pitch. The
+# recordings that were left out are added last; without them, the extraction is unfinished.
 MARKER = "complete.json"
 # Containers in which training can read a segment without decoding everything before it.
 SEEKABLE_SUFFIXES = {".wav", ".flac"}
@@ -40,6 +49,8 @@ class Extraction:
         was_complete: whether everything had been extracted before.
         replaced_fields: fields of the mel definition in which the mels that were there before differed.
         shifts: name → frames by which a predicted mel lagged, for those that did.
+        labelled: number of clips whose pitch was labelled in this call.
+        tracker: what found the pitch; None if no pitch labels were asked for.
     """
 
     clips: list[Clip]
@@ -47,14 +58,19 @@ class Extraction:
     was_complete: bool = False
     replaced_fields: tuple[str, ...] = ()
     shifts: dict[str, int] = field(default_factory=dict)
+    labelled: int = 0
+    tracker: str | None = None
 
     def notes(self) -> str:
-        """What to append to a line about the extraction: that mels were replaced, and that some were shifted."""
+        """What to append to a line about the extraction: mels replaced or shifted, and pitch that was labelled."""
         notes = f", replacing mels with another {', '.join(self.replaced_fields)}" if self.replaced_fields else ""
         if self.shifts:
             most = Counter(self.shifts.values()).most_common(3)
             frames = ", ".join(f"{count} by {shift:+d}" for shift, count in most)
             notes += f"; {len(self.shifts)} predicted mels lagged (frames: {frames}) and were aligned"
+        if self.labelled:
+            tracker = FALLBACK_NOTE if self.tracker == PYIN else self.tracker
+            notes += f"; pitch of {self.labelled} clips labelled by {tracker}"
         return notes
 
     def left_out_report(self) -> str | None:
@@ -65,52 +81,78 @@ class Extraction:
 
 
 def extract(
-    recordings: Sequence[Recording], out: Path, spec: MelSpec, *, jobs: int | None = None, progress: bool = True
+    recordings: Sequence[Recording],
+    out: Path,
+    spec: MelSpec,
+    *,
+    labels_pitch: bool = False,
+    jobs: int | None = None,
+    progress: bool = True,
 ) -> Extraction:
     """Write a mel file for each recording, and a manifest of all.
 
-    Results of an earlier call are kept: all of them if nothing has changed since, otherwise the mels of the recordings
-    that have not changed. Another mel definition replaces them all. A recording that cannot be used is left out with
-    its reason and does not stop the others.
+    Results of an earlier call are kept: all of them if nothing has changed since, otherwise the mels and pitch labels
+    of the recordings that have not changed. Another mel definition replaces them all. Labels by pYIN are replaced once
+    WORLD is installed. A recording that cannot be used is left out with its reason and does not stop the others.
 
     Args:
         recordings: from ``find_recordings``, ``read_recordings`` or ``split_recordings``.
         out: the folder for ``manifest.tsv``, ``mels/`` and, for recordings that are not mono at the definition's sample
-            rate in a seekable container, ``audio/``.
+            rate in a seekable container, ``audio/``; and ``f0/`` for pitch labels.
         spec: the mel definition.
+        labels_pitch: whether to store the pitch of the training audio too, as ``pitch_labels`` finds it.
         jobs: the number of threads; None for one per core.
         progress: whether to show a progress bar on stderr.
 
     Raises:
-        DataError: no recording can be used.
+        DataError: no recording can be used, or pitch labels are needed and no tracker is installed.
         OutputError: the folder cannot be written, another process extracts to it, or a result would overwrite a
             recording or a predicted mel.
     """
     out = Path(out).absolute()
     require_folder(out)
     _refuse_to_overwrite(recordings, out)
-    if is_complete(recordings, out, spec):
-        return Extraction(read_manifest(out / MANIFEST, Clip), _read_marker(out)["left_out"], was_complete=True)
+    if is_complete(recordings, out, spec, labels_pitch=labels_pitch):
+        clips = read_manifest(out / MANIFEST, Clip)
+        if not labels_pitch:  # the folder may have labels, for other vocoders
+            clips = [replace(clip, f0=None) for clip in clips]
+        return Extraction(clips, _read_marker(out)["left_out"], was_complete=True)
     # Two processes with different recordings or definitions would leave the marker of one and the mels of both.
     with lock_folder(out, "wait for it, or give another folder for the results"):
-        return _extract(recordings, out, spec, jobs or os.cpu_count(), progress)
+        tracker = require_tracker() if labels_pitch else None
+        return _extract(recordings, out, spec, tracker, jobs or os.cpu_count(), progress)
 
 
-def _extract(recordings: Sequence[Recording], out: Path, spec: MelSpec, jobs: int | None, progress: bool) -> Extraction:
-    # Remove the mels of recordings that have changed, then write the marker: once it names a recording, a mel of that
-    # name is taken for that recording's. Comparing times would not do, because a recording that was moved or unpacked
-    # here can be older than its mel.
+def _extract(
+    recordings: Sequence[Recording], out: Path, spec: MelSpec, tracker: str | None, jobs: int | None, progress: bool
+) -> Extraction:
+    # Remove the results of recordings that have changed, then write the marker: once it names a recording, a mel of
+    # that name is taken for that recording's. Comparing times would not do, because a recording that was moved or
+    # unpacked here can be older than its mel. Pitch labels are treated alike, whether this call needs them or not.
     before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
     for recording in _changed_recordings(recordings, before, fingerprint):
         _remove(_mel_path(recording, out))
+        _remove(_labels_path(recording, out))
+    if tracker and not _has_good_labels(before):
+        for recording in recordings:
+            _remove(_labels_path(recording, out))
+    fingerprint["tracker"] = tracker or before.get("tracker")
     _write_marker(out, fingerprint)
 
-    # Extract in threads; a recording that cannot be used results in the reason.
+    # Extract in threads, as WORLD does not hold Python's lock either; a recording that cannot be used results in the
+    # reason.
     log_mel = LogMel(spec)
+    labelled: list[str] = []
 
     def extract_or_explain(recording: Recording) -> tuple[Clip, int] | str:
         try:
-            return _extract_one(recording, out, log_mel)
+            clip, shift = _extract_one(recording, out, log_mel)
+            if tracker is None:
+                return clip, shift
+            clip = replace(clip, f0=_labels_path(recording, out))
+            if _label(clip, spec, tracker):
+                labelled.append(clip.name)
+            return clip, shift
         except (AudioError, MelError, DataError) as error:
             error.where = error.where or recording.path  # LogMel does not know the file
             return str(error)
@@ -129,15 +171,38 @@ def _extract(recordings: Sequence[Recording], out: Path, spec: MelSpec, jobs: in
 
     # Write the manifest, then complete the marker.
     write_manifest(out / MANIFEST, clips)
-    _write_marker(out, {**fingerprint, "left_out": left_out})
-    return Extraction(clips, left_out, replaced_fields=_differing_fields(before.get("mel"), spec), shifts=shifts)
+    _write_marker(out, {**fingerprint, "has_labels": tracker is not None, "left_out": left_out})
+    replaced_fields = _differing_fields(before.get("mel"), spec)
+    return Extraction(
+        clips, left_out, replaced_fields=replaced_fields, shifts=shifts, labelled=len(labelled), tracker=tracker
+    )
 
 
-def is_complete(recordings: Sequence[Recording], out: Path, spec: MelSpec) -> bool:
-    """Whether ``extract`` has finished for exactly these recordings, as they are now, and this definition."""
+def is_complete(recordings: Sequence[Recording], out: Path, spec: MelSpec, *, labels_pitch: bool = False) -> bool:
+    """Whether ``extract`` has finished for exactly these recordings, as they are now, and with these arguments."""
     marker = _read_marker(Path(out))
     is_finished = "left_out" in marker and (Path(out) / MANIFEST).is_file()
-    return is_finished and all(marker.get(key) == value for key, value in _fingerprint(recordings, spec).items())
+    if not is_finished or (labels_pitch and not (marker.get("has_labels") and _has_good_labels(marker))):
+        return False
+    if labels_pitch:  # a user who deletes bad labels gets new ones
+        used = (recording for recording in recordings if recording.name not in marker["left_out"])
+        if not all(_labels_path(recording, Path(out)).exists() for recording in used):
+            return False
+    return all(marker.get(key) == value for key, value in _fingerprint(recordings, spec).items())
+
+
+def _has_good_labels(marker: dict[str, Any]) -> bool:
+    """Whether the labels that a marker names are by the best tracker, or by the best that is installed."""
+    return marker.get("tracker") in (WORLD, installed_tracker() or PYIN)
+
+
+def _label(clip: Clip, spec: MelSpec, tracker: str) -> bool:
+    """Write the pitch labels of a clip's training audio, unless they are there; returns whether it did."""
+    assert clip.f0 is not None
+    if clip.f0.exists():
+        return False
+    save_labels(clip.f0, pitch_labels(read_audio(clip.audio), spec, tracker))
+    return True
 
 
 def _extract_one(recording: Recording, out: Path, log_mel: LogMel) -> tuple[Clip, int]:
@@ -202,6 +267,10 @@ def _mel_path(recording: Recording, out: Path) -> Path:
 
 def _audio_path(recording: Recording, out: Path) -> Path:
     return out / "audio" / f"{recording.name}.flac"
+
+
+def _labels_path(recording: Recording, out: Path) -> Path:
+    return out / "f0" / f"{recording.name}.npy"
 
 
 def _remove(path: Path) -> None:

@@ -46,6 +46,7 @@ class Clip:
         samples, frames: lengths of ``audio`` and ``mel``.
         audio: a mono file at the mel's sample rate.
         mel: the ``.npz`` file.
+        f0: the ``.npy`` file with the pitch labels; None if there are none or the vocoder does not read them.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Clip:
     audio: Path
     mel: Path
     speaker: str = ""
+    f0: Path | None = None
 
 
 Row = TypeVar("Row", Recording, Clip)
@@ -269,7 +271,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 
 def _parse_rows(path: Path, rows: Sequence[Mapping[str, str]], row_type: type[Row], remedy: str) -> list[Row]:
     parse: dict[str, Callable[[str], object]] = {"split": _split, "samples": int, "frames": int}
-    parse |= dict.fromkeys(("path", "audio", "mel"), lambda value: path.parent / _not_empty(value))
+    parse |= dict.fromkeys(("path", "audio", "mel", "f0"), lambda value: path.parent / _not_empty(value))
     parse["name"] = _name
     result = []
     for line, row in enumerate(rows, start=2):

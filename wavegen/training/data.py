@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wavegen.audio import read_segment
 from wavegen.corpora.manifest import Clip
+from wavegen.corpora.pitch_labels import LABELS_PER_FRAME, load_labels
 from wavegen.errors import TrainingError, WavegenError
 from wavegen.mel import MelFile, MelSpec, open_mel
 from wavegen.vocoders._speakers import speaker_indices
@@ -33,6 +34,8 @@ class Batch(NamedTuple):
         lengths: int64 ``[batch]``, number of real frames.
         starts: int64 ``[batch]``, index in the clip of the segment's first frame.
         speakers: int64 ``[batch]``, indices of the vocoder's speakers; None for a vocoder without speakers.
+        f0: ``[batch, frames * 4]``, pitch labels in Hz as from ``pitch_labels``, the first one at the segment's first
+            sample; 0 where the recording is not voiced; None for a vocoder that does not read them.
     """
 
     audio: Tensor
@@ -40,6 +43,7 @@ class Batch(NamedTuple):
     lengths: Tensor
     starts: Tensor
     speakers: Tensor | None = None
+    f0: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Copy the batch to a device."""
@@ -192,6 +196,7 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequ
 
     Raises:
         ConfigError: there are ``speakers``, and the clip's speaker is not one of them.
+        DataError: the clip's pitch labels are missing or damaged.
     """
     real = min(frames, clip.frames - start)
     mel = np.zeros((1, spec.n_mels, frames), dtype=np.float32)
@@ -202,7 +207,17 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequ
     samples = read_segment(clip.audio, start * hop, min(real * hop, clip.samples - start * hop))
     audio[0, : len(samples)] = samples
     indices = speaker_indices([clip.speaker], speakers) if speakers else None
-    return Batch(torch.from_numpy(audio), torch.from_numpy(mel), torch.tensor([real]), torch.tensor([start]), indices)
+    lengths, starts = torch.tensor([real]), torch.tensor([start])
+    f0 = None if clip.f0 is None else torch.from_numpy(_read_labels(clip.f0, clip.frames, start, frames))
+    return Batch(torch.from_numpy(audio), torch.from_numpy(mel), lengths, starts, indices, f0)
+
+
+def _read_labels(path: Path, clip_frames: int, start: int, frames: int) -> np.ndarray:
+    """Labels ``[1, frames * 4]`` of a segment; zeros after the clip's end."""
+    part = load_labels(path, clip_frames)[start * LABELS_PER_FRAME :][: frames * LABELS_PER_FRAME]
+    labels = np.zeros((1, frames * LABELS_PER_FRAME), dtype=np.float32)
+    labels[0, : len(part)] = part
+    return labels
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
-from wavegen.vocoders._base import AutoregressiveVocoder, Vocoder, VocoderConfig, WaveformVocoder, frame_mask
+from wavegen.vocoders._base import (
+    AutoregressiveVocoder,
+    SourceVocoder,
+    Vocoder,
+    VocoderConfig,
+    WaveformVocoder,
+    frame_mask,
+)
 
 
 def find_vocoders(package: str, path: Sequence[str]) -> dict[str, type[Vocoder]]:
@@ -66,6 +73,7 @@ def build_vocoder(config: VocoderConfig, mel: MelSpec, speakers: Sequence[str] =
 __all__ = [
     "VOCODERS",
     "AutoregressiveVocoder",
+    "SourceVocoder",
     "Vocoder",
     "VocoderConfig",
     "WaveformVocoder",
