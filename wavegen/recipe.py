@@ -130,8 +130,8 @@ class Recipe(Config):
         vocoder = build(self, device="meta")
         if self.training.adversarial is not None and not vocoder.accepts_discriminators:
             raise ValueError(
-                f"training.adversarial: the {self.vocoder.name} vocoder generates one sample after the other, so "
-                "discriminators cannot train it; leave training.adversarial out"
+                f"training.adversarial: discriminators cannot train the {self.vocoder.name} vocoder, because its "
+                "training generates no sound; leave training.adversarial out"
             )
         segment = self.training.segment_frames
         samples = segment * self.mel.hop_length

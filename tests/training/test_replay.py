@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wavegen.corpora.pitch_labels import LABELS_PER_FRAME
 from wavegen.errors import TrainingError
 from wavegen.mel import profile
 from wavegen.training.config import TrainingConfig
@@ -32,7 +33,8 @@ def batch(value: float = 0.1, *, frames: int = 20, speakers: torch.Tensor | None
     generator = torch.Generator().manual_seed(0)
     audio = value * torch.randn(2, frames * MEL.hop_length, generator=generator)
     mel = torch.randn(2, MEL.n_mels, frames, generator=generator)
-    return Batch(audio, mel, torch.tensor([frames, frames]), torch.tensor([0, 4]), speakers)
+    f0 = 100 + 100 * torch.rand(2, frames * LABELS_PER_FRAME, generator=generator)
+    return Batch(audio, mel, torch.tensor([frames, frames]), torch.tensor([0, 4]), speakers, f0)
 
 
 class Graph(TorchDispatchMode):

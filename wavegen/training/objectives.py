@@ -10,6 +10,8 @@ from torch.func import functional_call
 
 from wavegen.blocks import frame_mask, masked, sample_mask
 from wavegen.mel import LogMel, MelSpec
+from wavegen.source.pitch import Pitch, decode
+from wavegen.training import distributed
 from wavegen.training.config import AdversarialConfig, TrainingConfig
 from wavegen.training.data import Batch
 from wavegen.training.discriminators import DiscriminatorOutput, Discriminators
@@ -21,9 +23,22 @@ from wavegen.training.losses import (
     feature_matching_loss,
     generator_loss,
 )
-from wavegen.vocoders import AutoregressiveVocoder, Vocoder, WaveformVocoder
+from wavegen.training.pitch import (
+    Condition,
+    draw_condition,
+    frame_labels,
+    pitch_losses,
+    pitch_scores,
+    shortest_training_segment,
+    spectrum,
+    training_spectrum,
+)
+from wavegen.vocoders import AutoregressiveVocoder, SourceVocoder, Vocoder, WaveformVocoder
 
 Losses = dict[str, Tensor]
+
+# About half of the frames of speech are voiced: twice a mean over all frames is about the mean over the voiced ones.
+PITCH_WEIGHT = 2.0
 
 
 class Objective(nn.Module, ABC):
@@ -144,6 +159,53 @@ class ReconstructionObjective(Objective):
         return None if family is None else family.draw(step)
 
 
+class PitchObjective(Objective):
+    """Pitch and voicing that a vocoder's pitch network finds in the mel, against labels of the recordings.
+
+    Training disturbs each segment, with random numbers that depend on the step and on the place in the batch only: see
+    ``draw_condition`` and ``training_spectrum``. Validation reads the mels of the vocoder's own definition as they are.
+    """
+
+    shortest_validation_segment = 1
+    vocoder: SourceVocoder
+
+    def kind(self, step: int) -> Hashable:
+        """Steps differ in their mel definition and sample rate."""
+        return step
+
+    def forward(self, batch: Batch, *, step: int = 0) -> Losses:
+        """``loss`` and its parts, ``pitch`` and ``voicing``; in validation also the scores of ``pitch_scores``.
+
+        A validation score is then the mean over clips.
+        """
+        assert batch.f0 is not None, "the config of a SourceVocoder has reads_pitch_labels"
+        own = self.vocoder.mel
+        condition = Condition(own)
+
+        # Turn the segments into spectra.
+        if self.vocoder.training:
+            condition = draw_condition(own, step)
+            rank, world = distributed.rank_and_world()
+            place = rank + world * torch.arange(len(batch.audio), device=batch.audio.device)
+            magnitude = training_spectrum(batch.audio, condition, place + (step << 24))
+        else:
+            magnitude = spectrum(masked(batch.mel, frame_mask(batch.lengths, batch.mel.shape[-1])), own)
+
+        # Compare what the network finds with the labels.
+        f0_hz, mask = frame_labels(batch.f0, batch.lengths, own, condition.definition, magnitude.shape[-1])
+        f0_hz = f0_hz * condition.rate_factor
+        logits, voicing = self.vocoder.pitch(magnitude, own.sample_rate_hz * condition.rate_factor, mask)
+        pitch_loss, voicing_loss = pitch_losses(logits, voicing, f0_hz, mask)
+        losses = {
+            "loss": PITCH_WEIGHT * pitch_loss + voicing_loss,
+            "pitch": pitch_loss.detach(),
+            "voicing": voicing_loss.detach(),
+        }
+        if self.vocoder.training:
+            return losses
+        return losses | pitch_scores(Pitch(decode(logits.float()), voicing.float().sigmoid()), f0_hz, mask)
+
+
 class AdversarialObjective(Objective):
     """Reconstruction and, from ``config.start_step`` on, training against discriminators.
 
@@ -217,9 +279,11 @@ class AdversarialObjective(Objective):
 def build_objective(
     vocoder: Vocoder, config: TrainingConfig, discriminators: Discriminators | None = None
 ) -> Objective:
-    """The objective of a vocoder: likelihood or reconstruction, the latter with discriminators if there are any."""
+    """The objective of a vocoder: likelihood, pitch, or reconstruction, which may have discriminators."""
     if isinstance(vocoder, AutoregressiveVocoder):
         return LikelihoodObjective(vocoder)
+    if isinstance(vocoder, SourceVocoder):
+        return PitchObjective(vocoder)
     assert isinstance(vocoder, WaveformVocoder)
     reconstruction = ReconstructionObjective(vocoder, config)
     if discriminators is None or config.adversarial is None:
@@ -235,13 +299,16 @@ def past_samples(vocoder: Vocoder) -> int:
 def shortest_segment(vocoder: Vocoder, config: TrainingConfig) -> int:
     """Frames of the shortest segment that a vocoder can be trained on.
 
-    Likelihood needs more than the past samples, which are not counted. Reconstruction needs enough samples for its
+    Likelihood needs more than the past samples, which are not counted. Pitch needs enough samples for each of the mel
+    definitions of its training. Reconstruction needs enough samples for its
     longest transform to mirror at the edges and for the discriminators; also the vocoder's context, unless the vocoder
     normalises over channels.
     """
     mel = vocoder.mel
     if isinstance(vocoder, AutoregressiveVocoder):
         samples = past_samples(vocoder) + 1
+    elif isinstance(vocoder, SourceVocoder):
+        samples = shortest_training_segment(mel)
     else:
         mirrored = [(n_fft - hop) // 2 + 1 for n_fft, hop in config.stft_resolutions]
         mirrored += [3 * n_fft // 8 + 1 for n_fft, _ in config.mel_scales]
