@@ -244,6 +244,53 @@ def _default_name(path: str) -> str:
     return "/".join(part for part in parts if part not in ("..", PurePath(path).anchor))
 
 
+def listed_recordings(corpus: Path, listing: str = "MANIFEST.tsv") -> list[Recording]:
+    """Read the list that a corpus brings: tab-separated text without quoting, with a header.
+
+    It has the columns ``file`` (below the corpus folder) and ``split``, and may have ``speaker`` and others.
+
+    Args:
+        corpus: the folder of the corpus.
+        listing: the name of the list in it.
+
+    Returns:
+        The recordings in the order of the list, each named by its path below the folder, without the suffix.
+
+    Raises:
+        DataError: a row has no file or another split, there are no rows, or recordings are missing.
+    """
+    path = corpus / listing
+    rows: list[dict[str, Any]] = []
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):  # transcripts contain quotes
+            if not row.get("file") or row.get("split") not in ("train", "valid"):
+                raise DataError(
+                    f"row {len(rows) + 1} has no file, or its split is neither train nor valid",
+                    where=path,
+                    remedy="it needs the tab-separated columns file and split",
+                )
+            rows.append(row)
+    if not rows:
+        raise DataError("lists no recordings", where=path, remedy="copy the corpus again")
+    missing = [row["file"] for row in rows if not (corpus / row["file"]).is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of the {len(rows)} recordings listed here are missing: "
+            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}",
+            where=path,
+            remedy="copy the corpus again",
+        )
+    return [
+        Recording(
+            PurePath(row["file"]).with_suffix("").as_posix(),
+            corpus / row["file"],
+            row["split"],
+            speaker=row.get("speaker") or "",
+        )
+        for row in rows
+    ]
+
+
 def read_manifest(path: Path, row_type: type[Row]) -> list[Row]:
     """Read a manifest that ``write_manifest`` wrote.
 
