@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
-from wavegen.vocoders._base import AutoregressiveVocoder, Vocoder, VocoderConfig, WaveformVocoder, frame_mask
+from wavegen.vocoders._base import (
+    AutoregressiveVocoder,
+    SourceVocoder,
+    Vocoder,
+    VocoderConfig,
+    WaveformVocoder,
+    frame_mask,
+)
 
 
 def find_vocoders(package: str, path: Sequence[str]) -> dict[str, type[Vocoder]]:
@@ -39,7 +46,7 @@ def find_vocoders(package: str, path: Sequence[str]) -> dict[str, type[Vocoder]]
                 remedy="move helpers into a module whose name begins with an underscore",
             )
         name = vocoders[0].Config.model_fields["name"].default
-        if name != module_info.name:
+        if name.replace("-", "_") != module_info.name:
             raise ConfigError(
                 f"the vocoder's name is {name!r}, but its file is {module_info.name}.py",
                 where=module.__name__,
@@ -66,6 +73,7 @@ def build_vocoder(config: VocoderConfig, mel: MelSpec, speakers: Sequence[str] =
 __all__ = [
     "VOCODERS",
     "AutoregressiveVocoder",
+    "SourceVocoder",
     "Vocoder",
     "VocoderConfig",
     "WaveformVocoder",

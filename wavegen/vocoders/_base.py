@@ -18,6 +18,7 @@ from wavegen.engines import check_engine
 from wavegen.errors import ConfigError, MelError
 from wavegen.mel import MelFamily, MelSpec, check_compatible
 from wavegen.precision import full_float32
+from wavegen.source import PitchNetwork
 from wavegen.vocoders._speakers import SpeakerCondition
 
 P = ParamSpec("P")
@@ -47,6 +48,11 @@ class VocoderConfig(Config):
         """Whether training computes mels to definitions that it draws, and so cannot use mels from files."""
         return False
 
+    @property
+    def reads_pitch_labels(self) -> bool:
+        """Whether training needs the F0 of the recordings, which extraction then stores beside the mels."""
+        return False
+
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
         """Tiny shapes that together use every option: all laws are tested on each of them."""
@@ -72,7 +78,7 @@ class WindowState(NamedTuple):
 
 
 class Vocoder(nn.Module, ABC):
-    """Base of all vocoders; derive from ``WaveformVocoder`` or ``AutoregressiveVocoder``.
+    """Base of all vocoders; derive from ``WaveformVocoder``, ``AutoregressiveVocoder`` or ``SourceVocoder``.
 
     A subclass defines ``Config``, ``context`` and ``generate``, and in its constructor a ``speaker_condition``
     somewhere between the mel and the samples. It inherits synthesis, batches, checks and exact streaming: chunks are
@@ -375,11 +381,23 @@ class AutoregressiveVocoder(Vocoder, ABC):
         return torch.device("cpu")
 
 
+class SourceVocoder(Vocoder, ABC):
+    """A vocoder that is computed from the mel, of which only the pitch network is trained, on labelled F0.
+
+    Its config says so with ``reads_pitch_labels``.
+
+    Attributes:
+        pitch: the network; it reads the magnitude that ``MelInverse`` finds for a mel.
+    """
+
+    pitch: PitchNetwork
+
+
 def _check_definition(vocoder: type[Vocoder]) -> None:
     """Raise ConfigError if a vocoder's class lacks parts of the contract; the message names all of them."""
     faults = []
-    if not issubclass(vocoder, WaveformVocoder | AutoregressiveVocoder):
-        faults.append("derive from WaveformVocoder or AutoregressiveVocoder")
+    if not issubclass(vocoder, WaveformVocoder | AutoregressiveVocoder | SourceVocoder):
+        faults.append("derive from WaveformVocoder, AutoregressiveVocoder or SourceVocoder")
     missing = [name for name in dir(vocoder) if getattr(getattr(vocoder, name, None), "__isabstractmethod__", False)]
     if missing:
         faults.append(f"define {' and '.join(missing)}")
