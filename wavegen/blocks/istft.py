@@ -79,6 +79,18 @@ class InverseSTFT(nn.Module):
         )
 
     @property
+    def analysis_context(self) -> Context:
+        """Frames of samples that ``analyse`` reads around a frame's own ``hop_length`` samples."""
+        first, last = self.samples_analysed(0)
+        return Context(left=max(0, -(first // self.hop_length)), right=max(0, last // self.hop_length))
+
+    def samples_analysed(self, frame: int) -> tuple[int, int]:
+        """The first and the last sample that ``analyse`` reads for a frame."""
+        first, last = _support(self.window)
+        start = frame * self.hop_length - self.left_padding
+        return start + first, start + last
+
+    @property
     def latency_samples(self) -> int:
         """Samples by which streamed output lags behind its input."""
         return self.left_padding

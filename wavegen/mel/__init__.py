@@ -4,7 +4,7 @@ from wavegen.mel.family import MelFamily
 from wavegen.mel.files import MelFile, load_mel, open_mel, save_mel
 from wavegen.mel.profiles import DEFAULT_PROFILE, PROFILES, profile
 from wavegen.mel.spec import MelSpec, check_compatible, check_mel, convert, ln_ceilings
-from wavegen.mel.transform import LogMel, MelInverse
+from wavegen.mel.transform import LogMel, MelInverse, MelProjection
 
 __all__ = [
     "DEFAULT_PROFILE",
@@ -13,6 +13,7 @@ __all__ = [
     "MelFamily",
     "MelFile",
     "MelInverse",
+    "MelProjection",
     "MelSpec",
     "check_compatible",
     "check_mel",

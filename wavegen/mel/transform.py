@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from wavegen.blocks import complex_magnitude, reflect_pad
+from wavegen.blocks import Context, InverseSTFT, complex_magnitude, griffin_lim, griffin_lim_context, reflect_pad
 from wavegen.errors import MelError
 from wavegen.mel.spec import MelSpec
 
+MOMENTUM = 0.99  # of Griffin-Lim
+SMALLEST_POWER = 1e-10  # of a bin, so that silence has a magnitude that can grow
 
 class LogMel(nn.Module):
     """Computes mels by ``spec``: ``[batch, samples]`` -> ``[batch, n_mels, spec.frames(samples)]``.
@@ -83,13 +85,94 @@ class MelInverse(nn.Module):
         self.scale = float(spec.window().square().sum().sqrt()) if spec.stft_normalized else 1.0
 
     def forward(self, mel: Tensor) -> Tensor:
-        """STFT magnitude of ``mel``, in the same precision, under autocast too."""
+        """STFT magnitude of ``mel``, in the same precision, under autocast too; 0 where the filters read nothing."""
+        flat = mel.new_ones(len(mel), self.filters.shape[1], mel.shape[-1])
+        return self._update(flat, mel, self.updates)
+
+    def impose(self, mel: Tensor, magnitude: Tensor, *, updates: int = 3) -> Tensor:
+        """Change a sound's magnitude so that it has a given mel, and else as little as possible.
+
+        The same updates, but starting from the sound's own magnitude, whose fine structure they keep.
+
+        Args:
+            mel: ``[batch, n_mels, frames]``.
+            magnitude: STFT magnitude of the sound, ``[batch, n_fft // 2 + 1, frames]``.
+            updates: three bring the mel close; more are heard as more noise than they remove.
+
+        Returns:
+            a magnitude of the same shape; unchanged where the filters read nothing.
+        """
+        imposed = self._update(magnitude, mel, updates)
+        covered = self.filters.sum(0)[:, None] > 0
+        return torch.where(covered, imposed, magnitude)
+
+    def _update(self, magnitude: Tensor, mel: Tensor, updates: int) -> Tensor:
         with torch.autocast(mel.device.type, enabled=False):
             filters = self.filters.to(mel.dtype)
             linear = self.spec.to_linear(mel) * self.scale
             # The sum over the filters is 0 for bins outside f_min … f_max, and a filter narrower than a bin is empty.
             weights = filters.t() / filters.sum(0)[:, None].clamp(min=1e-12)
-            magnitude = filters.new_ones(len(mel), filters.shape[1], mel.shape[-1])
-            for _ in range(self.updates):
+            for _ in range(updates):
                 magnitude = magnitude * (weights @ (linear / (filters @ magnitude).clamp(min=1e-12)))
         return magnitude
+
+
+class MelProjection(nn.Module):
+    """Imposes a mel on a sound: the last word of any vocoder, ``[batch, samples]`` to ``[batch, samples]``.
+
+    ::
+
+        samples ─ STFT ─┬─ magnitude ─ updates until it has the mel ─┬─ Griffin-Lim iterations ─ inverse STFT ─ samples
+                        └─ phase ────────────────────────────────────┘
+
+    What the sound has and the mel does not know stays: phase and the fine structure between the filters.
+
+    Args:
+        spec: the definition of the mels.
+        updates: updates of the magnitude, as in ``MelInverse.impose``.
+    """
+
+    def __init__(self, spec: MelSpec, *, updates: int = 3) -> None:
+        super().__init__()
+        self.inverse = MelInverse(spec)
+        self.istft = InverseSTFT(spec.n_fft, spec.hop_length, spec.window(), left_padding=spec.left_padding)
+        self.updates = updates
+
+    def context(self, iterations: int = 0) -> Context:
+        """Frames of samples and mel that are read around a frame to compute its samples."""
+        total = self.istft.analysis_context + self.istft.context
+        for _ in range(iterations):
+            total = total + griffin_lim_context(self.istft)
+        return total
+
+    def samples_read(self, iterations: int = 0) -> tuple[int, int]:
+        """The first and the last sample that a frame's samples depend on, counted from the frame's start."""
+        frames = self.istft.context
+        for _ in range(iterations):
+            frames = frames + griffin_lim_context(self.istft)
+        return self.istft.samples_analysed(-frames.left)[0], self.istft.samples_analysed(frames.right)[1]
+
+    def forward(self, samples: Tensor, mel: Tensor, mask: Tensor | None = None, *, iterations: int = 0) -> Tensor:
+        """Impose ``mel`` on ``samples``.
+
+        Args:
+            samples: ``[batch, frames * hop_length]``.
+            mel: ``[batch, n_mels, frames]``.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+            iterations: Griffin-Lim iterations that make the phases agree with the new magnitude.
+
+        Returns:
+            ``[batch, frames * hop_length]``.
+        """
+        with torch.autocast(mel.device.type, enabled=False):
+            magnitude, spectrum = self.impose(self.istft.analyse(samples), mel)
+            spectrum = griffin_lim(
+                self.istft, magnitude, spectrum, iterations=iterations, momentum=MOMENTUM, mask=mask
+            )
+            return self.istft(spectrum, mask)
+
+    def impose(self, spectrum: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """The magnitude that has the mel, and ``spectrum`` with it; ``[batch, n_fft // 2 + 1, frames]`` each."""
+        own = complex_magnitude(spectrum, SMALLEST_POWER)
+        magnitude = self.inverse.impose(mel, own, updates=self.updates)
+        return magnitude, spectrum * (magnitude / own)

@@ -9,6 +9,7 @@ from wavegen.source.linear_prediction import (
     synthesise_from_error,
 )
 from wavegen.source.pitch import Pitch, PitchNetwork
+from wavegen.source.shaped import ShapedSource, SourceState, hold_last
 
 __all__ = [
     "LinearPrediction",
@@ -16,6 +17,9 @@ __all__ = [
     "PitchNetwork",
     "Predictor",
     "PulseState",
+    "ShapedSource",
+    "SourceState",
+    "hold_last",
     "initial_pulse_state",
     "levinson",
     "prediction_error",

@@ -1,10 +1,13 @@
-"""Excitation of a voice: a band-limited pulse train that follows F0."""
+"""Excitation of a voice: a band-limited pulse train that follows F0, and the filters that divide the band with noise."""
 
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# The phase is counted in whole units of 2^-48 cycles, because sums of integers do not depend on how they are cut.
+_UNITS_PER_CYCLE = 1 << 48
 
 
 class PulseState(NamedTuple):
@@ -32,7 +35,8 @@ def pulse_train(
 
         Σ cos(kφ) = (sin((2K+1) φ/2) / sin(φ/2) - 1) / 2,   k = 1…K
 
-    Its power is K/2, so it is scaled by ``sqrt(2/K)`` to unit power.
+    Its power is K/2, so it is scaled by ``sqrt(2/K)`` to unit power. A train that is cut anywhere is the same train,
+    bit for bit. Gradients take the phase before each sample as given.
 
     Args:
         f0_hz: fundamental frequency of every sample, ``[batch, samples]``; more than 0.
@@ -44,8 +48,11 @@ def pulse_train(
         ``[batch, samples]`` in the dtype of ``f0_hz``, and the next state.
     """
     f0 = f0_hz.double()
-    cycles = state.phase[:, None] + torch.cumsum(f0 / sample_rate_hz, dim=1)
-    phase = cycles % 1.0
+    advance = f0 / sample_rate_hz
+    before = (state.phase * _UNITS_PER_CYCLE).round().long()
+    units = before[:, None] + torch.cumsum((advance.detach() * _UNITS_PER_CYCLE).round().long(), dim=1)
+    units = units & (_UNITS_PER_CYCLE - 1)
+    phase = units.double() / _UNITS_PER_CYCLE + (advance - advance.detach())
     harmonics = ((highest_hz or 0.49 * sample_rate_hz) / f0).floor().clamp(min=1)
     half = math.pi * phase
     sine = half.sin()
@@ -54,5 +61,33 @@ def pulse_train(
         at_pulse, 2 * harmonics + 1, ((2 * harmonics + 1) * half).sin() / torch.where(at_pulse, 1.0, sine)
     )
     pulses = (kernel - 1) / 2 * (2 / harmonics).sqrt()
-    last = phase[:, -1] if phase.shape[1] else state.phase
+    last = phase[:, -1].detach() if phase.shape[1] else state.phase
     return pulses.to(f0_hz.dtype), PulseState(last)
+
+
+def crossover_filters(
+    sample_rate_hz: int, crossover_hz: float, width_hz: float, reach: int
+) -> tuple[Tensor, Tensor]:
+    """Two linear-phase filters that share the band: the pulses below the crossover, the noise above it.
+
+    Their power responses are ``w`` and ``1 - w`` with the logistic function ``w(f) = 1 / (1 + exp((f - crossover) /
+    width))``, so that the sum of two uncorrelated signals of equal spectra keeps its spectrum.
+
+    Args:
+        sample_rate_hz: sample rate.
+        crossover_hz: frequency at which both have half the power.
+        width_hz: width of the logistic function.
+        reach: taps before and after the middle one.
+
+    Returns:
+        low and high filter, float64 ``[2 * reach + 1]`` each.
+    """
+    size = 16 * (2 * reach + 1)  # far more points than taps, so that the response is not folded in time
+    frequency = torch.fft.rfftfreq(size, 1 / sample_rate_hz, dtype=torch.float64)
+    low_power = torch.sigmoid((crossover_hz - frequency) / width_hz)
+    window = torch.hann_window(2 * reach + 3, periodic=False, dtype=torch.float64)[1:-1]
+    low, high = (
+        torch.fft.irfft(power.sqrt(), n=size).roll(reach)[: 2 * reach + 1] * window
+        for power in (low_power, 1 - low_power)
+    )
+    return low, high

@@ -186,12 +186,14 @@ def prediction_error(samples: Tensor, predictor: Predictor, history: Tensor) -> 
 def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) -> tuple[Tensor, Tensor]:
     """Filter a normalised prediction error to samples: the inverse of ``prediction_error``.
 
-    Within a sub-frame the filter is constant. With its impulse response h, the output is h convolved with the error and
+    On a CPU, and without gradients, compiled code runs the recursion sample by sample. Otherwise the samples of a
+    sub-frame are computed together: within it the filter is constant. With its impulse response h, the output is h convolved with the error and
     with what the samples before the sub-frame contribute to the prediction::
 
         x[t] = Σ h[t-i] (e[i] + c[i]),    c[i] = Σ a[i+1+j] x[-1-j]    for i+1+j ≤ order
 
-    All responses are computed at once; only the contributions c run one sub-frame after another.
+    All responses are computed at once; only the contributions c run one sub-frame after another. Gradients take the
+    samples before each sub-frame as given.
 
     Args:
         error: ``[batch, samples]``, whole sub-frames.
@@ -205,17 +207,19 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
     batch, sub_frames, order = coefficients.shape
     if sub_frames == 0:
         return error, history
+    if error.device.type == "cpu" and not torch.is_grad_enabled():
+        return _synthesise_compiled(error, predictor, history)
     excitation = error.reshape(batch, sub_frames, -1) * predictor.scale.transpose(1, 2)
     length = excitation.shape[-1]
 
     # The impulse response, as a lower triangular matrix of its shifts, [batch, sub-frames, length, length].
-    impulse = coefficients.new_zeros(batch, sub_frames, order + length)
-    impulse[..., order] = 1.0
+    responses = [torch.zeros_like(coefficients[..., 0])] * (order - 1) + [torch.ones_like(coefficients[..., 0])]
     mirrored = coefficients.flip(-1)
-    for t in range(order + 1, order + length):
-        impulse[..., t] = (impulse[..., t - order : t] * mirrored).sum(-1)
+    for _ in range(length - 1):
+        responses.append((torch.stack(responses[-order:], dim=-1) * mirrored).sum(-1))
+    impulse = torch.stack(responses[order - 1 :], dim=-1)
     delays = torch.arange(length, device=error.device)
-    shifts = F.pad(impulse[..., order:], (length, 0))[..., length + delays[:, None] - delays]
+    shifts = F.pad(impulse, (length, 0))[..., length + delays[:, None] - delays]
 
     # ``ringing`` maps the past samples, newest first, to the samples of a sub-frame.
     lags = torch.arange(min(order, length), device=error.device)[:, None] + torch.arange(order, device=error.device)
@@ -226,7 +230,18 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
     past = history.flip(1)
     blocks = []
     for i in range(sub_frames):
-        block = driven[:, i] + (ringing[:, i] @ past[..., None])[..., 0]
+        block = driven[:, i] + (ringing[:, i] @ past.detach()[..., None])[..., 0]
         blocks.append(block)
         past = torch.cat((block.flip(1), past), dim=1)[:, :order]
     return torch.cat(blocks, dim=1), past.flip(1)
+
+
+def _synthesise_compiled(error: Tensor, predictor: Predictor, history: Tensor) -> tuple[Tensor, Tensor]:
+    from wavegen.source._compiled import all_pole  # numba takes its time to load
+
+    _, order, sub_frames = predictor.coefficients.shape
+    scale = predictor.scale[:, 0].repeat_interleave(error.shape[1] // sub_frames, dim=1)
+    samples = torch.cat((history, error * scale), dim=1)
+    coefficients = predictor.coefficients.transpose(1, 2).flip(-1).contiguous()
+    all_pole(samples.numpy(), coefficients.numpy(), order)
+    return samples[:, order:], samples[:, samples.shape[1] - order :]

@@ -1,12 +1,13 @@
 """Pitch from a magnitude spectrum: fundamental frequency and voicing of every frame."""
 
 import math
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from wavegen.blocks import Context, DilatedConv1d, DilatedStack, Padding, SeparableResidualBlock
+from wavegen.blocks import Context, DilatedConv1d, DilatedStack, SeparableResidualBlock
 
 LOWEST_HZ = 50.0
 CLASSES_PER_OCTAVE = 48
@@ -30,26 +31,43 @@ class Pitch(NamedTuple):
 
 
 class PitchNetwork(nn.Module):
-    """A small dilated stack over spectra at frame rate, which classifies F0 in steps of 1/48 octave.
+    """A small causal stack over spectra at frame rate, which classifies F0 in steps of 1/48 octave.
+
+    A frame's own spectrum has its harmonics, so frames to come would add nothing (measured: two of them change the
+    median error by less than half a cent).
 
     Args:
         channels: channels of the stack.
         layers: number of blocks.
         kernel_size: taps of the blocks and of the input layer.
-        padding: ``"same"`` or ``"causal"``.
     """
 
-    def __init__(self, channels: int = 96, layers: int = 5, kernel_size: int = 5, *, padding: Padding = "same") -> None:
+    def __init__(self, channels: int = 96, layers: int = 5, kernel_size: int = 5) -> None:
         super().__init__()
-        self.input = DilatedConv1d(GRID_POINTS, channels, kernel_size, padding=padding)
+        self.input = DilatedConv1d(GRID_POINTS, channels, kernel_size)
         self.input_norm = nn.LayerNorm(channels)
         self.stack = DilatedStack(
             SeparableResidualBlock(
-                channels, kernel_size=kernel_size, padding=padding, expansion=2, initial_scale=1 / layers
+                channels, kernel_size=kernel_size, expansion=2, initial_scale=1 / layers
             )
             for _ in range(layers)
         )
         self.output = DilatedConv1d(channels, CLASSES + 1, 1)
+
+    @classmethod
+    def shipped(cls) -> "PitchNetwork":
+        """The network with the weights that wavegen ships, which do not take part in training.
+
+        They are half precision on disk. Under ``torch.device("meta")`` there are shapes only.
+        """
+        network = cls()
+        if not next(network.parameters()).is_meta:
+            from safetensors.torch import load_file
+
+            with torch.device("cpu"):
+                weights = load_file(Path(__file__).with_name("pitch.safetensors"))
+            network.load_state_dict({name: weight.float() for name, weight in weights.items()})
+        return network.requires_grad_(False)
 
     @property
     def context(self) -> Context:
@@ -67,18 +85,36 @@ class PitchNetwork(nn.Module):
         Returns:
             logits of the classes ``[batch, 240, frames]`` and of voicing ``[batch, 1, frames]``.
         """
-        x = on_grid(magnitude.clamp(min=SMALLEST_MAGNITUDE).log(), sample_rate_hz)
-        x = x - x.mean(dim=1, keepdim=True)  # the level does not matter
-        h = self.input(x, mask)
-        h = self.input_norm(h.transpose(1, 2)).transpose(1, 2)
-        h, _ = self.stack(h, None, mask)
-        logits = self.output(h)
-        return logits[:, :CLASSES], logits[:, CLASSES:]
+        h = self.input(self._on_grid(magnitude, sample_rate_hz), mask)
+        h, _ = self.stack(self._normalised(h), None, mask)
+        return self._logits(h)
 
     def pitch(self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None) -> Pitch:
         """F0 and voicing of every frame; arguments as in ``forward``."""
         logits, voicing = self(magnitude, sample_rate_hz, mask)
         return Pitch(decode(logits), voicing.sigmoid())
+
+    def initial_state(self, batch: int) -> tuple[Tensor, Any]:
+        """State of a stream before its first frame."""
+        return self.input.initial_state(batch), self.stack.initial_state(batch)
+
+    def step(self, magnitude: Tensor, sample_rate_hz: float, state: tuple[Tensor, Any]) -> tuple[Pitch, Any]:
+        """F0 and voicing of the next frames of a stream, and its next state."""
+        h, input_state = self.input.step(self._on_grid(magnitude, sample_rate_hz), state[0])
+        (h, _), stack_state = self.stack.step(self._normalised(h), state[1])
+        logits, voicing = self._logits(h)
+        return Pitch(decode(logits), voicing.sigmoid()), (input_state, stack_state)
+
+    def _on_grid(self, magnitude: Tensor, sample_rate_hz: float) -> Tensor:
+        x = on_grid(magnitude.clamp(min=SMALLEST_MAGNITUDE).log(), sample_rate_hz)
+        return x - x.mean(dim=1, keepdim=True)  # the level does not matter
+
+    def _normalised(self, h: Tensor) -> Tensor:
+        return self.input_norm(h.transpose(1, 2)).transpose(1, 2)
+
+    def _logits(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.output(h)
+        return logits[:, :CLASSES], logits[:, CLASSES:]
 
 
 def on_grid(log_magnitude: Tensor, sample_rate_hz: float) -> Tensor:

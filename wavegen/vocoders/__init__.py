@@ -46,7 +46,7 @@ def find_vocoders(package: str, path: Sequence[str]) -> dict[str, type[Vocoder]]
                 remedy="move helpers into a module whose name begins with an underscore",
             )
         name = vocoders[0].Config.model_fields["name"].default
-        if name != module_info.name:
+        if name.replace("-", "_") != module_info.name:
             raise ConfigError(
                 f"the vocoder's name is {name!r}, but its file is {module_info.name}.py",
                 where=module.__name__,

@@ -1,0 +1,211 @@
+"""The shaped source: pulses and noise through the filter that a spectrum implies, a classical source-filter voice."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavegen.blocks import Context
+from wavegen.noise import uniform_noise
+from wavegen.source.excitation import PulseState, crossover_filters, initial_pulse_state, pulse_train
+from wavegen.source.linear_prediction import LinearPrediction, Predictor, synthesise_from_error
+from wavegen.source.pitch import Pitch
+
+CROSSOVER_HZ, CROSSOVER_WIDTH_HZ = 5000.0, 400.0
+CROSSOVER_REACH_S = 64 / 24000
+# The steepness of the change from noise to pulses around a voicing of one half.
+VOICING_STEEPNESS = 10.0
+HIGHEST_F0_HZ = 1600.0
+
+
+class SourceState(NamedTuple):
+    """What a shaped source carries from one sample to the next.
+
+    Attributes:
+        pulse: phase of the pulse train.
+        pulses: the last pulses, which the crossover filter still reads, ``[batch, 2 * reach]``; none before the start.
+        memory: the last samples of both filtered sources, ``[batch, 2, order]``.
+        samples_done: index of the next sample.
+        seeds: int64 ``[batch]``.
+    """
+
+    pulse: PulseState
+    pulses: Tensor
+    memory: Tensor
+    samples_done: Tensor
+    seeds: Tensor
+
+
+class ShapedSource(nn.Module):
+    """Pulses where a voice is voiced, noise where it is not, through the filter of linear prediction.
+
+    ::
+
+        F0 ─ pulses ─ below the crossover ─ × √voicing ─────────────────────────── filter ─ periodic
+        noise ─┬───── above the crossover ─ × √voicing ─┬─ + ───────────────────── filter ─ aperiodic
+               └───────────────────────── × √(1-voicing)┘
+
+    Sources are weighted as samples, before the filter, so that a pulse rings on after its frame.
+
+    Args:
+        window: the window of the frames ``[n_fft]``.
+        hop_length: samples from one frame to the next.
+        sample_rate_hz: sample rate.
+        centre: samples from the start of a frame's own ``hop_length`` samples to the centre of its window.
+        order: coefficients of the filter, at most ``n_fft / 4``.
+        sub_frames: filters per frame; the largest divisor of ``hop_length`` up to this number.
+        crossover_hz: the frequency above which voiced frames consist of noise.
+    """
+
+    def __init__(
+        self,
+        window: Tensor,
+        hop_length: int,
+        sample_rate_hz: int,
+        *,
+        centre: float,
+        order: int = 32,
+        sub_frames: int = 4,
+        crossover_hz: float = CROSSOVER_HZ,
+    ) -> None:
+        super().__init__()
+        self.hop_length, self.sample_rate_hz, self.centre = hop_length, sample_rate_hz, centre
+        divisor = max(n for n in range(1, sub_frames + 1) if hop_length % n == 0)
+        self.prediction = LinearPrediction(
+            window, hop_length, sample_rate_hz, centre=centre, order=min(order, len(window) // 4), sub_frames=divisor
+        )
+        self.reach = round(CROSSOVER_REACH_S * sample_rate_hz)
+        low, high = crossover_filters(sample_rate_hz, crossover_hz, CROSSOVER_WIDTH_HZ, self.reach)
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+        self.low: Tensor
+        self.high: Tensor
+
+    @property
+    def context(self) -> Context:
+        """Frames read around a frame to compute its samples."""
+        return self.frames_read(0, self.hop_length - 1)
+
+    def frames_read(self, first_sample: int, last_sample: int) -> Context:
+        """Frames read around a frame to compute samples that are counted from its start, given the state before them.
+
+        Filters and pitch are interpolated between frames. The crossover reads pulses before and after a sample.
+        """
+        hop, sub_frame = self.hop_length, self.prediction.sub_frame_length
+        begin = first_sample // sub_frame * sub_frame  # within a sub-frame the filter reads all samples before
+        first_pitch = math.floor((begin - self.reach - self.centre) / hop)
+        last_pitch = math.ceil((last_sample + self.reach - self.centre) / hop)
+        first_filter = math.floor((begin + sub_frame / 2 - self.centre) / hop)
+        last_filter = math.ceil((last_sample // sub_frame * sub_frame + sub_frame / 2 - self.centre) / hop)
+        return Context(max(0, -min(first_pitch, first_filter)), max(0, last_pitch, last_filter))
+
+    def initial_state(self, seeds: Tensor) -> SourceState:
+        """The state before the first sample; ``seeds`` is int64 ``[batch]``."""
+        batch, device = len(seeds), self.low.device
+        return SourceState(
+            pulse=initial_pulse_state(batch, device),
+            pulses=self.low.new_zeros(batch, 0),
+            memory=self.low.new_zeros(batch, 2, self.prediction.order),
+            samples_done=torch.tensor(0),
+            seeds=seeds,
+        )
+
+    def forward(
+        self, magnitude: Tensor, pitch: Pitch, state: SourceState, *, first_frame: int = 0, end: int | None = None
+    ) -> tuple[Tensor, SourceState]:
+        """Compute the next samples.
+
+        Args:
+            magnitude: ``[batch, n_fft / 2 + 1, frames]``, with the context of the frames to compute on both sides, or
+                with the start or end of the utterance there. In a batch, frames after an item's end repeat its last.
+            pitch: the pitch of these frames.
+            state: the state after the samples before.
+            first_frame: index in the utterance of the first given frame.
+            end: index after the last frame to compute; by default after the last given one.
+
+        Returns:
+            ``[batch, 2, samples]``, the periodic and the aperiodic part, and the next state.
+        """
+        end = first_frame + magnitude.shape[-1] if end is None else end
+        start = int(state.samples_done)
+        stop = end * self.hop_length
+        excitation, pulse, pulses = self._excitation(pitch, state, start, stop, first_frame)
+
+        # Both sources go through the same filters: let them be two items of one batch.
+        predictor = self._predictor(magnitude, start, stop, first_frame)
+        rows = Predictor(*(part.repeat_interleave(2, dim=0) for part in predictor))
+        samples, memory = synthesise_from_error(excitation.flatten(0, 1), rows, state.memory.to(magnitude).flatten(0, 1))
+        state = SourceState(
+            pulse, pulses, memory.detach().unflatten(0, (-1, 2)), torch.tensor(stop), state.seeds
+        )
+        return samples.unflatten(0, (-1, 2)), state
+
+    def _excitation(
+        self, pitch: Pitch, state: SourceState, start: int, stop: int, first_frame: int
+    ) -> tuple[Tensor, PulseState, Tensor]:
+        """Both excitations ``[batch, 2, samples]`` of unit power together, the phase, and the pulses to keep."""
+        dtype = pitch.f0_hz.dtype
+        gate = _on_fine_grid(torch.sigmoid((pitch.voicing - 0.5) * VOICING_STEEPNESS))
+
+        # Between two frames F0 is interpolated where both are voiced; otherwise it is that of the voiced one.
+        begin = start - self.reach + state.pulses.shape[1]
+        log_f0 = _on_fine_grid(pitch.f0_hz.clamp(1.0, HIGHEST_F0_HZ).log())
+        weight = gate + 1e-4
+        positions = (begin, stop + self.reach, first_frame)
+        f0 = (self._at_samples(weight * log_f0, *positions) / self._at_samples(weight, *positions)).exp()
+        new_pulses, pulse = pulse_train(f0, self.sample_rate_hz, state.pulse)
+
+        # The filters reach as far to both sides: the pulses run ahead, and noise is known at every position.
+        pulses = torch.cat((state.pulses.to(dtype), new_pulses), dim=1)
+        count = stop - start + 2 * self.reach
+        noise = uniform_noise(state.seeds, start - self.reach, count, 1, pulses.device)[:, 0].to(dtype)
+        noise = (noise - 0.5) * math.sqrt(12)
+        low = F.conv1d(pulses[:, None], self.low.to(dtype)[None, None])[:, 0]
+        high = F.conv1d(noise[:, None], self.high.to(dtype)[None, None])[:, 0]
+        plain = noise[:, self.reach : self.reach + stop - start]
+
+        voiced = self._at_samples(gate, start, stop, first_frame).clamp(0, 1)
+        periodic = voiced.sqrt() * low
+        aperiodic = voiced.sqrt() * high + (1 - voiced).sqrt() * plain
+        kept = pulses[:, pulses.shape[1] - 2 * self.reach :]
+        return torch.stack((periodic, aperiodic), dim=1), pulse, kept.detach()
+
+    def _at_samples(self, x: Tensor, start: int, stop: int, first_frame: int) -> Tensor:
+        """Interpolate frames ``[batch, 1, frames]`` linearly at the samples from ``start`` to ``stop``."""
+        place = (torch.arange(start, stop, device=x.device, dtype=torch.float64) - self.centre) / self.hop_length
+        place = (place - first_frame).clamp(0, x.shape[-1] - 1)
+        before = place.floor().long()
+        after = (before + 1).clamp(max=x.shape[-1] - 1)
+        share = (place - before).to(x.dtype)
+        return torch.lerp(x[:, 0, before], x[:, 0, after], share)
+
+    def _predictor(self, magnitude: Tensor, start: int, stop: int, first_frame: int) -> Predictor:
+        """The predictors of the samples from ``start`` to ``stop``."""
+        hop, per_frame = self.hop_length, self.prediction.sub_frames
+        context = self.prediction.context
+        first = max(start // hop - context.left, first_frame)
+        last = min(stop // hop + context.right, first_frame + magnitude.shape[-1])
+        predictor = self.prediction(magnitude[..., first - first_frame : last - first_frame])
+        kept = slice((start // hop - first) * per_frame, (stop // hop - first) * per_frame)
+        return Predictor(*(part[..., kept] for part in predictor))
+
+
+def _on_fine_grid(x: Tensor) -> Tensor:
+    """``x`` in steps of 2^-20, so that rounding errors, which depend on chunks, do not add up in the phase."""
+    return x + ((x * 2**20).round() / 2**20 - x).detach()
+
+
+def hold_last(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Repeat each item's last real frame in the frames after its end.
+
+    Args:
+        x: ``[batch, channels, frames]``.
+        mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+    """
+    if mask is None:
+        return x
+    last = (mask[:, 0].sum(-1) - 1).clamp(min=0)
+    index = torch.minimum(torch.arange(x.shape[-1], device=x.device), last[:, None])
+    return x.gather(-1, index[:, None].expand(x.shape))

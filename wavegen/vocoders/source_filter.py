@@ -1,0 +1,87 @@
+"""The source-filter vocoder: all of it follows from the mel by arithmetic, but for a small pitch network."""
+
+import copy
+from typing import Annotated, Literal
+
+from collections.abc import Sequence
+
+from pydantic import NonNegativeInt
+from torch import Tensor
+
+from wavegen.blocks import Context
+from wavegen.config import KeepsWeights
+from wavegen.mel import MelProjection, MelSpec
+from wavegen.vocoders._base import SourceVocoder, VocoderConfig
+from wavegen.vocoders._source import Features
+from wavegen.vocoders._sourced import SourcedVocoder
+from wavegen.vocoders._speakers import SpeakerCondition
+
+
+class SourceFilterConfig(VocoderConfig):
+    """Settings of a source-filter vocoder in a recipe.
+
+    Attributes:
+        synthesis_iterations: Griffin-Lim iterations at the end: more of them sound better and take longer.
+    """
+
+    name: Literal["source-filter"] = "source-filter"
+    synthesis_iterations: Annotated[NonNegativeInt, KeepsWeights()] = 8
+
+    @property
+    def reads_pitch_labels(self) -> bool:
+        """True: training is that of the pitch network."""
+        return True
+
+    @classmethod
+    def examples(cls) -> tuple["SourceFilterConfig", ...]:
+        """With and without iterations."""
+        return (cls(synthesis_iterations=1), cls(synthesis_iterations=0))
+
+
+class SourceFilterVocoder(SourcedVocoder, SourceVocoder):
+    """Pulses and noise through the mel's own filter, with the mel imposed on the sound.
+
+    ::
+
+        mel ─┬─ source stage ─ periodic + aperiodic ─┐
+             └────────────────────────────────────── impose ─ Griffin-Lim iterations ─ samples
+
+    Only the pitch network is trained, so it reads every mel definition of any sample rate and hop length.
+
+    Args:
+        mel: the mel definition.
+        config: the settings; by default the config's defaults.
+        speakers: not supported: the mel says who speaks.
+    """
+
+    Config = SourceFilterConfig
+
+    def __init__(
+        self, mel: MelSpec, config: SourceFilterConfig | None = None, *, speakers: Sequence[str] = ()
+    ) -> None:
+        super().__init__(mel)
+        self.pitch.requires_grad_(True)
+        config = config or SourceFilterConfig()
+        self.synthesis_iterations = config.synthesis_iterations
+        self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, 1)
+
+    def for_mel(self, mel: MelSpec, where: object = "mel") -> "SourceFilterVocoder":
+        """This vocoder as a reader of another definition, whatever it is; it shares the pitch network."""
+        if mel == self.mel:
+            return self
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.mel = mel
+        other.stage = self.stage.for_mel(mel)
+        other.projection = MelProjection(mel).to(next(self.parameters()).device)
+        return other
+
+    @property
+    def render_context(self) -> Context:
+        """Frames read by the projection and its iterations."""
+        return self.projection.context(self.synthesis_iterations)
+
+    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+        """Impose the mel on the sum of both sources."""
+        samples = features.source_samples().sum(1)
+        return self.projection(samples, features.spoken.mel, mask, iterations=self.synthesis_iterations)
