@@ -1,6 +1,7 @@
 """The corpora with recipes: the layout of each, and training from its folder to a voice."""
 
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -153,6 +154,53 @@ def test_speech24k_gives_speakers_to_the_recipe_that_uses_them(name: str) -> Non
     found = list_recordings(load_recipe(path, [f"data.corpus={CORPUS}"]), path)
     uses_speakers = name == "speech24k/spectral-speakers"
     assert [recording.speaker for recording in found] == (["a", "a", "b"] if uses_speakers else ["", "", ""])
+
+
+def voices(corpus: Path, *overrides: str) -> list[Recording]:
+    path = find_recipe("voices/source-filter")
+    return list_recordings(load_recipe(path, [f"data.corpus={corpus}", *overrides]), path)
+
+
+def test_voices_has_the_recordings_of_all_corpora_in_a_folder(tmp_path: Path) -> None:
+    write_speech24k(folder=CORPUS / "two")
+    write_speech24k(folder=CORPUS / "one")
+    (CORPUS / "notes").mkdir()  # has no manifest
+    found = voices(CORPUS)
+    names = [f"{corpus}/rhasspy-{file}" for corpus in ("one", "two") for file in ("a/a/x", "a/a/y", "b/b/x")]
+    assert [recording.name for recording in found] == names
+    assert [recording.split for recording in found] == ["valid", "train", "train"] * 2
+    assert found[0].path == tmp_path / CORPUS / "one/rhasspy-a/a/x.flac"
+    assert [recording.name for recording in voices(CORPUS / "two")] == names[3:]
+
+
+def test_a_folder_without_corpora_is_refused(messages: Messages) -> None:
+    write_audio(CORPUS / "a.wav", sweep(0.5, 24000), 24000)
+    with messages.refused(DataError):
+        voices(CORPUS)
+    write_speech24k(folder=CORPUS / "one")
+    (CORPUS / "one/rhasspy-b/b/x.flac").unlink()
+    with messages.refused(DataError):
+        voices(CORPUS)
+
+
+def test_voices_goes_from_its_corpora_to_a_pitch_network(
+    capsys: pytest.CaptureFixture[str], messages: Messages
+) -> None:
+    write_speech24k(folder=CORPUS / "one")
+    write_speech24k(folder=CORPUS / "two")
+    assert main(["voices/source-filter", f"data.corpus={CORPUS}", *QUICK, "--device", "cpu"]) == 0
+    messages.check(capsys.readouterr().out.splitlines()[0])
+    assert_a_run_is_whole(Path("runs/voices-source-filter"), "one/rhasspy-a/a/x", "source-filter")
+    rows = [json.loads(line) for line in Path("runs/voices-source-filter/log.jsonl").read_text().splitlines()]
+    assert {"median_cents", "within_50_cents", "gross_errors", "voicing_f1"} <= rows[-1].keys() | rows[-2].keys()
+    # Predicted mels cannot train it.
+    lines = [
+        f"{CORPUS.absolute()}/one/rhasspy-a/a/{name}.flac\ta.npy\t{split}"
+        for name, split in (("x", "valid"), ("y", "train"))
+    ]
+    Path("pairs.tsv").write_text("\n".join(["path\tmel\tsplit", *lines]))
+    assert main(["voices/source-filter", "data.manifest=pairs.tsv", "--out", "predicted", "--device", "cpu"]) == 2
+    messages.check(capsys.readouterr().err)
 
 
 def write_vctk(folder: Path = CORPUS) -> None:

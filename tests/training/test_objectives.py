@@ -106,7 +106,8 @@ def test_the_shortest_segments_have_a_loss(name: str, adversarial: AdversarialCo
     objective = build_objective(vocoder, config, None if adversarial is None else Discriminators(adversarial))
     shortest = shortest_segment(vocoder, config)
     assert objective.shortest_validation_segment == (shortest if isinstance(vocoder, WaveformVocoder) else 1)
-    for frames, start in ((shortest, 40), (objective.shortest_validation_segment, 0)):
+    for frames, start, trains in ((shortest, 40, True), (objective.shortest_validation_segment, 0, False)):
+        vocoder.train(trains)
         losses = objective(random_batch([frames], [start], frames))
         assert all(loss.isfinite() for loss in losses.values())
         assert losses["loss"] > 0
