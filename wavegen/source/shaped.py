@@ -13,10 +13,10 @@ from wavegen.source.excitation import PulseState, crossover_filters, initial_pul
 from wavegen.source.linear_prediction import LinearPrediction, Predictor, synthesise_from_error
 from wavegen.source.pitch import Pitch
 
-CROSSOVER_HZ, CROSSOVER_WIDTH_HZ = 5000.0, 400.0
+CROSSOVER_HZ, CROSSOVER_WIDTH_HZ = 5000.0, 200.0
 CROSSOVER_REACH_S = 64 / 24000
 # The steepness of the change from noise to pulses around a voicing of one half.
-VOICING_STEEPNESS = 10.0
+VOICING_STEEPNESS = 20.0
 HIGHEST_F0_HZ = 1600.0
 
 

@@ -331,6 +331,11 @@ class Vocoder(nn.Module, ABC):
         return torch.tensor(seeds, dtype=torch.int64, device=like.device)
 
 
+def content_seeds(mel: Tensor) -> Tensor:
+    """A seed ``[batch]`` from the sum of each item's bits, which no order and no trailing zeros change."""
+    return mel.detach().double().contiguous().view(torch.int64).sum(dim=(1, 2))
+
+
 class WaveformVocoder(Vocoder, ABC):
     """A vocoder that computes all samples at once and is trained on the distance between waveforms."""
 

@@ -32,10 +32,12 @@ class Features(NamedTuple):
     Attributes:
         spoken: mel, magnitude and pitch of each frame.
         sources: samples of the periodic and of the aperiodic source, ``[batch, 2 * hop_length, frames]``.
+        corrections: what a natively streaming network has computed from the rest; else None.
     """
 
     spoken: Spoken
     sources: Tensor
+    corrections: Tensor | None = None
 
     def source_samples(self) -> Tensor:
         """The two sources as samples, ``[batch, 2, frames * hop_length]``."""
@@ -90,7 +92,7 @@ class SourceStage(nn.Module):
         other._read(mel)
         like = next(self.parameters())
         for part in (other.mel_inverse, other.shaped):
-            part.to(like.device)
+            part.to(like)
         return other
 
     def _read(self, mel: MelSpec) -> None:

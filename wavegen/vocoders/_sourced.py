@@ -1,16 +1,18 @@
 """Vocoders that begin with the source stage and end with the mel imposed on their sound, whole or streamed."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from wavegen.blocks import Context
 from wavegen.mel import MelProjection, MelSpec
 from wavegen.source import PitchNetwork
-from wavegen.vocoders._base import State, Vocoder, inference
+from wavegen.vocoders._base import State, Vocoder, content_seeds, inference
 from wavegen.vocoders._frames import count, cut, joined
 from wavegen.vocoders._source import Features, SourceStage, StageState
 
@@ -23,7 +25,7 @@ class SourcedState(NamedTuple):
         features: features of the frames that later samples still read.
         first_frame: index in the utterance of the first of them.
         frames_done: number of frames whose samples have been returned.
-        network: what the vocoder's own network carries, if it streams natively; else None.
+        network: state of the vocoder's own network, if it streams natively; else None.
         speakers: int64 ``[batch]``; None for a vocoder without speakers.
     """
 
@@ -90,6 +92,40 @@ class SourcedVocoder(Vocoder, ABC):
             ``[batch, frames * hop_length]``.
         """
 
+    def reading(self, mel: MelSpec) -> Self:
+        """This vocoder as a reader of another definition, unchecked; it shares all weights."""
+        if mel == self.mel:
+            return self
+        other = copy.copy(self)
+        other._modules = dict(self._modules)  # shares all layers except those that follow from the definition
+        other.mel = mel
+        other.stage = self.stage.for_mel(mel)
+        like = next(self.parameters())
+        other.projection = MelProjection(mel).to(like)
+        return other
+
+    def given_features(self, mel: Tensor, mask: Tensor | None) -> Features:
+        """Features for training, without gradients; the noise is seeded by the mels themselves."""
+        with torch.no_grad(), torch.autocast(mel.device.type, enabled=False):
+            return self.stage(mel, mask, content_seeds(mel))
+
+    def initial_network_state(self, features: Features) -> tuple[Features, Any]:
+        """Add what a natively streaming network computes to no ``features``, and return its state before the first."""
+        return features, None
+
+    def step_network(
+        self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
+    ) -> tuple[Features, Any]:
+        """Add what a natively streaming network computes to the next features; those that wait for it come later.
+
+        Args:
+            features: the next features.
+            state: the network's state.
+            speakers: int64 ``[batch]``; None for a vocoder without speakers.
+            ended: whether no frames follow.
+        """
+        return features, state
+
     @property
     def context(self) -> Context:
         """Mel frames read around a frame, given the state of the source before it."""
@@ -117,8 +153,9 @@ class SourcedVocoder(Vocoder, ABC):
         like = next(self.parameters())
         stage = self.stage.initial_state(self._seeds(seed, like.new_zeros(batch)))
         features = Features(stage.frames, like.new_zeros(batch, 2 * self.mel.hop_length, 0))
+        features, network = self.initial_network_state(features)
         speakers = self.speaker_condition.indices(speaker, batch)
-        return SourcedState(stage, features, torch.tensor(0), torch.tensor(0), None, speakers)
+        return SourcedState(stage, features, torch.tensor(0), torch.tensor(0), network, speakers)
 
     @inference
     def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
@@ -134,16 +171,18 @@ class SourcedVocoder(Vocoder, ABC):
 
     def _advance(self, mel: Tensor, state: SourcedState, *, ended: bool) -> tuple[Tensor, SourcedState]:
         new, stage = self.stage.step(mel, state.stage, ended=ended)
+        new, network = self.step_network(new, state.network, state.speakers, ended=ended)
         features = joined(state.features, new)
         first, done, hop = int(state.first_frame), int(state.frames_done), self.mel.hop_length
         context = self.render_context
         ready = first + count(features) - (0 if ended else context.right)
         if ready <= done:
-            return mel.new_zeros(len(mel), 0), state._replace(stage=stage, features=features)
+            return mel.new_zeros(len(mel), 0), state._replace(stage=stage, network=network, features=features)
         samples = self.render(features, None, state.speakers)[:, (done - first) * hop : (ready - first) * hop]
         unneeded = max(0, ready - context.left - first)
         return samples, state._replace(
             stage=stage,
+            network=network,
             features=cut(features, unneeded, None),
             first_frame=state.first_frame + unneeded,
             frames_done=torch.tensor(ready),

@@ -26,7 +26,7 @@ from wavegen.engines import PARALLEL_ENGINES, EngineCache, PlainTorch, TiledEngi
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.noise import normal_noise
-from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder, inference
+from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder, content_seeds, inference
 from wavegen.vocoders._speakers import SpeakerCondition
 
 
@@ -201,7 +201,7 @@ class ParallelWaveNet(WaveformVocoder):
             ``[batch, frames * hop_length]``, zeros outside the mask.
         """
         if noise is None:
-            noise = self._noise(_content_seeds(masked(mel, mask)), 0, mel)
+            noise = self._noise(content_seeds(masked(mel, mask)), 0, mel)
         condition = self.upsample(self._frames(mel, mask, speakers), mask)
         real = sample_mask(mask, self.mel.hop_length)
         # A causal stack needs no mask, because nothing after an item's end can reach it; without one it is faster.
@@ -318,8 +318,3 @@ class ParallelWaveNet(WaveformVocoder):
                     nn.init.zeros_(layer.bias)
         # Start as loud as quiet speech: at full scale, silent segments would dominate the first steps.
         nn.init.normal_(self.output.weight, std=0.02 / math.sqrt(self.output.in_channels))
-
-
-def _content_seeds(mel: Tensor) -> Tensor:
-    """A seed ``[batch]`` from the sum of each item's bits, which no order and no trailing zeros change."""
-    return mel.detach().double().contiguous().view(torch.int64).sum(dim=(1, 2))

@@ -1,16 +1,14 @@
 """The source-filter vocoder: all of it follows from the mel by arithmetic, but for a small pitch network."""
 
-import copy
-from typing import Annotated, Literal
-
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import NonNegativeInt
 from torch import Tensor
 
 from wavegen.blocks import Context
 from wavegen.config import KeepsWeights
-from wavegen.mel import MelProjection, MelSpec
+from wavegen.mel import MelSpec
 from wavegen.vocoders._base import SourceVocoder, VocoderConfig
 from wavegen.vocoders._source import Features
 from wavegen.vocoders._sourced import SourcedVocoder
@@ -67,14 +65,7 @@ class SourceFilterVocoder(SourcedVocoder, SourceVocoder):
 
     def for_mel(self, mel: MelSpec, where: object = "mel") -> "SourceFilterVocoder":
         """This vocoder as a reader of another definition, whatever it is; it shares the pitch network."""
-        if mel == self.mel:
-            return self
-        other = copy.copy(self)
-        other._modules = dict(self._modules)
-        other.mel = mel
-        other.stage = self.stage.for_mel(mel)
-        other.projection = MelProjection(mel).to(next(self.parameters()).device)
-        return other
+        return self.reading(mel)
 
     @property
     def render_context(self) -> Context:

@@ -1,9 +1,8 @@
 """A dilated stack at frame rate with an inverse STFT head: quick to train, and fast on a CPU."""
 
-import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,6 @@ from wavegen.blocks import (
     Context,
     DilatedConv1d,
     DilatedStack,
-    InverseSTFT,
     Padding,
     SeparableResidualBlock,
     exponential_dilations,
@@ -24,10 +22,15 @@ from wavegen.blocks import (
 )
 from wavegen.config import KeepsWeights
 from wavegen.errors import ConfigError
-from wavegen.mel import MelFamily, MelInverse, MelSpec
-from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder, inference
+from wavegen.mel import MelFamily, MelSpec
+from wavegen.vocoders._base import Vocoder, VocoderConfig, WaveformVocoder
+from wavegen.vocoders._frames import cut, joined
+from wavegen.vocoders._source import Features, Spoken
+from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 
+PITCH_CHANNELS = 2  # F0 and voicing
+LARGEST_CORRECTION = 6.0  # nepers
 SMALLEST_MAGNITUDE = 1e-3  # the network sees smaller ones as silence; a full-scale sine has about n_fft / 4
 MOMENTUM = 0.99  # of the Griffin-Lim iterations (Perraudin et al., 2013)
 
@@ -86,38 +89,50 @@ class SpectralConfig(VocoderConfig):
         return (tiny, *plain, *ahead)
 
 
-class SpectralState(NamedTuple):
-    """State of a natively streaming spectral vocoder.
+class Corrections(NamedTuple):
+    """What the network says of each bin: ``[batch, bins, frames]`` each, all 0 for no correction.
 
     Attributes:
-        waiting: log-magnitudes of the frames that wait for the look-ahead, ``[batch, bins, frames]``.
+        periodic: log-gain of the periodic source, before the mel is imposed.
+        aperiodic: log-gain of the aperiodic source.
+        magnitude: log-gain after the mel is imposed.
+        phase: phase to add, in radians.
+    """
+
+    periodic: Tensor
+    aperiodic: Tensor
+    magnitude: Tensor
+    phase: Tensor
+
+
+class NetworkState(NamedTuple):
+    """State of a natively streaming network.
+
+    Attributes:
+        waiting: features of the frames that wait for the look-ahead.
         early: outputs of the input layer that are still to be dropped because they precede the first frame.
         input: state of the input layer.
         stack: state of the dilated stack.
-        istft: state of the inverse STFT.
-        speakers: int64 ``[batch]``; None for a vocoder without speakers.
     """
 
-    waiting: Tensor
+    waiting: Features
     early: Tensor
     input: Tensor
     stack: Any
-    istft: Any
-    speakers: Tensor | None
 
 
-class SpectralVocoder(WaveformVocoder):
-    """Predicts each frame's spectrum as a correction of the one that the mel implies, and inverts it.
+class SpectralVocoder(SourcedVocoder, WaveformVocoder):
+    """Corrects the spectrum of the source-filter vocoder frame by frame, and inverts it.
 
     ::
 
-        mel ─ inverse filters ─ log ─┬── 1×1 ─ conv ─ + speaker ─ separable dilated blocks ─ norm ─ 1×1 ─┬── phase ──┐
-                                     └───────────────────────────────────────────────────────────────── + ── magnitude
-        spectrum ─ a few Griffin-Lim iterations, trained through ─ inverse STFT ─ samples
+        mel ─ source stage ─┬─ magnitude, pitch ─ conv ─ + speaker ─ separable dilated blocks ─ norm ─ 1×1 ─┐
+                            ├─ periodic source ─ STFT ─ × gain ─┐                     gains, magnitude, phase
+                            └─ aperiodic source ─ STFT ─ × gain ┴─ mel imposed ─ × magnitude, + phase ──────┐
+        samples ─ inverse STFT ─ a few Griffin-Lim iterations, trained through ─────────────────────────────┘
 
-    The magnitude that explains the mel is a better start than the first minutes of any training (as FreeV,
-    arXiv:2406.08196, shows with the pseudo-inverse). Phase is referenced to the frame's centre: bin ``k`` times
-    ``(-1)^k``.
+    All corrections are zero at first: training begins with the sound of the source-filter vocoder, which is better than
+    the first hour of any training from nothing.
 
     Args:
         mel: the mel definition.
@@ -131,7 +146,6 @@ class SpectralVocoder(WaveformVocoder):
 
     Config = SpectralConfig
     normalised_over_channels = True
-    synthesis_options: ClassVar[Mapping[str, str]] = {"iterations": "synthesis_iterations"}
 
     def __init__(self, mel: MelSpec, config: SpectralConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
         super().__init__(mel)
@@ -147,7 +161,7 @@ class SpectralVocoder(WaveformVocoder):
         cycles = math.ceil(config.layers / config.dilation_depth)
         dilations = exponential_dilations(cycles, config.dilation_depth)[: config.layers]
         self.reduce = DilatedConv1d(bins, mel.n_mels, 1)
-        self.input = DilatedConv1d(mel.n_mels, channels, kernel_size, padding=padding)
+        self.input = DilatedConv1d(mel.n_mels + PITCH_CHANNELS, channels, kernel_size, padding=padding)
         self.input_norm = nn.LayerNorm(channels)
         self.stack = DilatedStack(
             SeparableResidualBlock(
@@ -161,15 +175,12 @@ class SpectralVocoder(WaveformVocoder):
             for dilation in dilations
         )
         self.output_norm = nn.LayerNorm(channels)
-        self.magnitude = DilatedConv1d(channels, bins, 1)
-        self.phase = DilatedConv1d(channels, bins, 1)
+        self.corrections = DilatedConv1d(channels, len(Corrections._fields) * bins, 1)
         self.refinement_iterations = config.refinement_iterations
         self.synthesis_iterations = config.synthesis_iterations
         self.look_ahead = config.look_ahead
+        self.streams_natively = padding == "causal"
         self.family = MelFamily(mel) if config.any_mel else None  # the same in the readers of other definitions
-        self._read(mel)
-        self.register_buffer("centre_sign", 1.0 - 2.0 * (torch.arange(bins)[:, None] % 2), persistent=False)
-        self.centre_sign: Tensor
         self.largest_log_magnitude = math.log(float(mel.window().sum()))
         self._initialise()
         self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, channels)
@@ -177,45 +188,54 @@ class SpectralVocoder(WaveformVocoder):
     def for_mel(self, mel: MelSpec, where: object = "mel") -> "SpectralVocoder":
         """This vocoder as a reader of another definition. It shares its weights: training one trains the other."""
         if self.family is None:
-            super().for_mel(mel, where)
+            Vocoder.for_mel(self, mel, where)
             return self
         self.family.check(mel, where)
-        if mel == self.mel:
-            return self
-        other = copy.copy(self)
-        other._modules = dict(self._modules)  # shares all layers except those that follow from the definition
-        other._read(mel)
-        like = next(self.parameters())
-        other.istft.to(like)
-        other.mel_inverse.to(like)
-        return other
-
-    def _read(self, mel: MelSpec) -> None:
-        """Make the parts that follow from the mel definition; they have no weights."""
-        self.mel = mel
-        self.istft = InverseSTFT(mel.n_fft, mel.hop_length, mel.window(), left_padding=mel.left_padding)
-        self.mel_inverse = MelInverse(mel)
+        return self.reading(mel)
 
     @property
-    def context(self) -> Context:
-        """Mel frames read by the stack, by all iterations of synthesis and by the inverse STFT."""
+    def iterations(self) -> int:
+        """Griffin-Lim iterations of synthesis, trained and further ones."""
+        return self.refinement_iterations + self.synthesis_iterations
+
+    @property
+    def network_context(self) -> Context:
+        """Frames of features that the network reads around a frame."""
         reads = self.input.context
-        total = Context(reads.left - self.look_ahead, reads.right + self.look_ahead)
-        total = total + self.stack.context + self.istft.context
-        iteration = griffin_lim_context(self.istft)
-        for _ in range(self.refinement_iterations + self.synthesis_iterations):
-            total = total + iteration
+        return Context(reads.left - self.look_ahead, reads.right + self.look_ahead) + self.stack.context
+
+    @property
+    def corrected_context(self) -> Context:
+        """Frames of corrections that a frame's samples depend on."""
+        total = self.projection.istft.context
+        for _ in range(self.iterations):
+            total = total + griffin_lim_context(self.projection.istft)
         return total
 
     @property
+    def render_context(self) -> Context:
+        """Frames of features read by the projection and, unless it streams natively, by the network."""
+        projection = self.projection.context(self.iterations)
+        if self.streams_natively:
+            return projection
+        network = self.network_context + self.corrected_context
+        return Context(max(projection.left, network.left), max(projection.right, network.right))
+
+    @property
+    def context(self) -> Context:
+        """Mel frames read around a frame, by the source and by the network, given the state of the source before it."""
+        source = self.stage.frames_read(*self.projection.samples_read(self.iterations))
+        network = self.pitch.context + self.network_context + self.corrected_context
+        return Context(max(source.left, network.left), max(source.right, network.right))
+
+    @property
     def latency_samples(self) -> int:
-        """Look-ahead plus the overlap of the inverse STFT for a natively streaming model; otherwise the context."""
-        if not self.steps_natively:
-            return super().latency_samples
-        return self.look_ahead * self.mel.hop_length + self.istft.latency_samples
+        """How far streamed output lags behind its input."""
+        ahead = self.look_ahead if self.streams_natively else 0
+        return super().latency_samples + ahead * self.mel.hop_length
 
     def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
-        """Differentiable synthesis, as trained: without ``synthesis_iterations``.
+        """Differentiable synthesis, as trained: without ``synthesis_iterations``. The source is taken as given.
 
         Args:
             mel: ``[batch, n_mels, frames]``.
@@ -225,112 +245,106 @@ class SpectralVocoder(WaveformVocoder):
         Returns:
             ``[batch, frames * hop_length]``.
         """
-        return self._synthesize(mel, mask, speakers, synthesis_iterations=0)
+        features = self.given_features(mel, mask)
+        return self._render(features, mask, speakers, self.refinement_iterations)
 
-    def generate(
-        self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
-    ) -> Tensor:
-        """Synthesis with all iterations. It uses no noise, so seeds and position do not matter."""
-        return self._synthesize(mel, mask, speakers, synthesis_iterations=self.synthesis_iterations)
+    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+        """Samples of the corrected spectra, with all iterations."""
+        return self._render(features, mask, speakers, self.iterations)
 
-    def initial_state(
-        self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
-    ) -> State:
-        """State before the first frame; arguments and errors as in ``synthesize``."""
-        if not self.steps_natively:
-            return super().initial_state(batch, seed=seed, speaker=speaker)
-        return SpectralState(
-            waiting=next(self.parameters()).new_zeros(batch, self.magnitude.out_channels, 0),
+    def initial_network_state(self, features: Features) -> tuple[Features, Any]:
+        """As in ``SourcedVocoder``; no state unless the network streams natively."""
+        if not self.streams_natively:
+            return features, None
+        batch = len(features.sources)
+        corrections = features.sources.new_zeros(batch, self.corrections.out_channels, 0)
+        state = NetworkState(
+            waiting=features,
             early=torch.tensor(self.look_ahead),
             input=self.input.initial_state(batch),
             stack=self.stack.initial_state(batch),
-            istft=self.istft.initial_state(batch),
-            speakers=self.speaker_condition.indices(speaker, batch),
         )
+        return features._replace(corrections=corrections), state
 
-    @inference
-    def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
-        """Take the next frames and return the samples that are ready."""
-        if not self.steps_natively:
-            return super().step(mel, state)
-        self.check_shape(mel)
-        return self._step(*self._prior(mel), state)
-
-    @inference
-    def flush(self, state: Any) -> Tensor:
-        """The samples that waited for look-ahead when the utterance ended."""
-        if not self.steps_natively:
-            return super().flush(state)
-        batch = len(state.waiting)
-        like = next(self.parameters())  # after the last frame the input layer reads zeros, as it does offline
-        after = like.new_zeros(batch, self.input.in_channels, self.look_ahead)
-        samples, state = self._step(like.new_zeros(batch, self.magnitude.out_channels, 0), after, state)
-        return torch.cat((samples, self.istft.flush(state.istft)), dim=-1)
-
-    def _step(self, prior: Tensor, x: Tensor, state: SpectralState) -> tuple[Tensor, SpectralState]:
-        """Take the next log-magnitudes and inputs of the network and return the samples that are ready."""
-        waiting = torch.cat((state.waiting, prior), dim=-1)
+    def step_network(
+        self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
+    ) -> tuple[Features, Any]:
+        """As in ``SourcedVocoder``; a network with look-ahead keeps features waiting."""
+        if not self.streams_natively:
+            return features, state
+        waiting = joined(state.waiting, features)
+        x = self._network_input(features.spoken)
+        if ended:  # after the last frame the input layer reads zeros, as it does offline
+            x = F.pad(x, (0, self.look_ahead))
         h, input_state = self.input.step(x, state.input)
         dropped = min(int(state.early), h.shape[-1])
         h = h[..., dropped:]
-        ready = h.shape[-1]
-        (h, _), stack_state = self.stack.step(self._stack_input(h, state.speakers), state.stack)
-        samples, istft_state = self.istft.step(self._spectrum(waiting[..., :ready], h)[1], state.istft)
-        return samples, state._replace(
-            waiting=waiting[..., ready:],
-            early=state.early - dropped,
-            input=input_state,
-            stack=stack_state,
-            istft=istft_state,
-        )
+        (h, _), stack_state = self.stack.step(self._stack_input(h, speakers), state.stack)
+        ready = cut(waiting, 0, h.shape[-1])._replace(corrections=self._heads(h))
+        return ready, NetworkState(cut(waiting, h.shape[-1], None), state.early - dropped, input_state, stack_state)
 
-    @property
-    def steps_natively(self) -> bool:
-        """True for a causal stack without iterations; these reread earlier frames."""
-        iterations = self.refinement_iterations + self.synthesis_iterations
-        return self.input.context.right == self.stack.context.right == iterations == 0
+    def _render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+        corrections = features.corrections
+        if corrections is None:
+            corrections = self._correct(features.spoken, mask, speakers)
+        with torch.autocast(corrections.device.type, enabled=False):  # FFTs need float32
+            magnitude, spectrum = self._spectrum(features, corrections)
+            istft = self.projection.istft
+            spectrum = griffin_lim(istft, magnitude, spectrum, iterations=iterations, momentum=MOMENTUM, mask=mask)
+            return istft(spectrum, mask)
 
-    def _synthesize(
-        self, mel: Tensor, mask: Tensor | None, speakers: Tensor | None, *, synthesis_iterations: int
-    ) -> Tensor:
-        prior, x = self._prior(mel)
+    def _spectrum(self, features: Features, corrections: Tensor) -> tuple[Tensor, Tensor]:
+        """Magnitude and complex spectrum, ``[batch, bins, frames]`` each, in the precision of the sources."""
+        dtype = features.sources.dtype
+        gains = Corrections(*corrections.to(dtype).chunk(len(Corrections._fields), dim=1))
+        sources = features.source_samples()
+        spectra = self.projection.istft.analyse(sources.flatten(0, 1)).unflatten(0, (-1, 2))
+
+        # Mix both sources, impose the mel on the mixture, and only then correct it: what the network adds to the
+        # magnitude is what the mel does not say.
+        mixture = spectra[:, 0] * _gain(gains.periodic) + spectra[:, 1] * _gain(gains.aperiodic)
+        imposed, spectrum = self.projection.impose(mixture, features.spoken.mel)
+        correction = _gain(gains.magnitude)
+        largest = math.exp(self.largest_log_magnitude)
+        magnitude = (imposed * correction).clamp(max=largest)
+        return magnitude, spectrum * torch.polar(correction, gains.phase)
+
+    def _correct(self, spoken: Spoken, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+        """The network: corrections ``[batch, 4 * bins, frames]`` of whole utterances or windows."""
         # A causal layer's output at t + look_ahead belongs to frame t, so drop the first look_ahead frames.
-        h = self.input(F.pad(masked(x, mask), (0, self.look_ahead)))[..., self.look_ahead :]
+        x = masked(self._network_input(spoken), mask)
+        h = self.input(F.pad(x, (0, self.look_ahead)))[..., self.look_ahead :]
         h, _ = self.stack(self._stack_input(h, speakers), None, mask)
-        magnitude, spectrum = self._spectrum(prior, h)
-        with torch.autocast(mel.device.type, enabled=False):  # FFTs need float32
-            iterations = self.refinement_iterations + synthesis_iterations
-            spectrum = griffin_lim(self.istft, magnitude, spectrum, iterations=iterations, momentum=MOMENTUM, mask=mask)
-            return self.istft(spectrum, mask)
+        return self._heads(h)
 
-    def _prior(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-magnitude that explains the mel ``[batch, bins, frames]``, and the network's input made of it."""
-        prior = self.mel_inverse(mel).clamp(min=SMALLEST_MAGNITUDE).log()
-        return prior, self.reduce((prior + 3) / 2)  # the mean over speech is about -3
+    def _network_input(self, spoken: Spoken) -> Tensor:
+        """Log-magnitude, reduced to as many channels as a mel has, and pitch."""
+        magnitude = self.reduce((spoken.magnitude.clamp(min=SMALLEST_MAGNITUDE).log() + 3) / 2)  # the mean is about -3
+        voicing = 2 * spoken.pitch.voicing - 1
+        octaves = (spoken.pitch.f0_hz / 150).log2() * spoken.pitch.voicing
+        return torch.cat((magnitude, octaves.to(magnitude.dtype), voicing.to(magnitude.dtype)), dim=1)
 
     def _stack_input(self, h: Tensor, speakers: Tensor | None = None) -> Tensor:
         return self._norm(self.input_norm, self.speaker_condition(h, speakers))
 
-    def _spectrum(self, prior: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Magnitude and complex spectrum, ``[batch, bins, frames]`` each, in the precision of ``prior``."""
-        h = self._norm(self.output_norm, h)
-        log_magnitude, phase = prior + self.magnitude(h).to(prior.dtype), self.phase(h).to(prior.dtype)
-        magnitude = log_magnitude.clamp(max=self.largest_log_magnitude).exp()
-        centred = magnitude * self.centre_sign.to(prior.dtype)
-        return magnitude, torch.complex(centred * phase.cos(), centred * phase.sin())
+    def _heads(self, h: Tensor) -> Tensor:
+        return self.corrections(self._norm(self.output_norm, h))
 
     @staticmethod
     def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
         return norm(x.transpose(1, 2)).transpose(1, 2)
 
     def _initialise(self) -> None:
-        for layer in self.modules():
+        layers = (self.reduce, self.input, *self.stack.modules(), self.corrections)
+        for layer in layers:
             if isinstance(layer, nn.Conv1d | nn.Linear):
                 fan_in = layer.weight[0].numel()
                 std = 0.02 if isinstance(layer, nn.Linear) else 1 / math.sqrt(fan_in)
                 nn.init.trunc_normal_(layer.weight, std=std)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
-        # Start where Griffin-Lim starts: with the magnitude that explains the mel, and phase 0 at each frame's centre.
-        nn.init.zeros_(self.magnitude.weight)
-        nn.init.zeros_(self.phase.weight)
+        nn.init.zeros_(self.corrections.weight)
+
+
+def _gain(logarithm: Tensor) -> Tensor:
+    return logarithm.clamp(-LARGEST_CORRECTION, LARGEST_CORRECTION).exp()
