@@ -1,6 +1,6 @@
 """Measures the pitch that a source vocoder finds in mels, against WORLD on the recordings. Prints a table.
 
-    python tests/benchmarks/pitch.py RUN CORPUS... [--profile NAME ...] [--split valid] [--smooth]
+    python tests/benchmarks/pitch.py RUN CORPUS... [--profile NAME ...] [--split valid] [--smooth] [--edges 2]
 
 RUN is a run's folder or a model file; a CORPUS is a folder with a MANIFEST.tsv. All frames of a corpus count alike.
 Recordings are resampled to the rate of each profile.
@@ -45,11 +45,12 @@ def clip_frames(
     return found.f0_hz.flatten(), found.voicing.flatten(), f0_hz.flatten()
 
 
-def measure(network: PitchNetwork, paths: list[Path], spec: MelSpec, smooth: bool) -> dict[str, float]:
+def measure(network: PitchNetwork, paths: list[Path], spec: MelSpec, smooth: bool, edges: int) -> dict[str, float]:
     """The scores over all frames of some recordings."""
     clips = [clip_frames(network, read_audio(path, spec.sample_rate_hz), spec, smooth) for path in paths]
     f0_hz, voicing, labels = (torch.cat(parts)[None, None] for parts in zip(*clips, strict=True))
-    scores = pitch_scores(Pitch(f0_hz, voicing), labels, torch.ones_like(labels, dtype=torch.bool))
+    everywhere = torch.ones_like(labels, dtype=torch.bool)
+    scores = pitch_scores(Pitch(f0_hz, voicing), labels, everywhere, edge_frames=edges)
     return {name: float(score) for name, score in scores.items()} | {"frames": labels.numel()}
 
 
@@ -61,6 +62,9 @@ def main() -> None:
     parser.add_argument("--profile", action="append", choices=sorted(PROFILES), help="may be repeated (default: all)")
     parser.add_argument("--split", default="valid", choices=["train", "valid"])
     parser.add_argument("--smooth", action="store_true", help="average the mels over three frames")
+    parser.add_argument(
+        "--edges", type=int, default=0, help="frames at either end of voiced segments whose pitch is not counted"
+    )
     arguments = parser.parse_args()
     path = arguments.run / "model.safetensors" if arguments.run.is_dir() else arguments.run
     vocoder = load_vocoder(path).eval()
@@ -72,7 +76,7 @@ def main() -> None:
     for name in arguments.profile or PROFILES:
         for corpus in arguments.corpora:
             paths = [recording.path for recording in listed_recordings(corpus) if recording.split == arguments.split]
-            scores = measure(vocoder.pitch, paths, profile(name), arguments.smooth)
+            scores = measure(vocoder.pitch, paths, profile(name), arguments.smooth, arguments.edges)
             cells = [text.format(scores[key]) for key, text in COLUMNS.items()]
             row = (f"`{name}`", corpus.absolute().name, len(paths), f"{scores['frames']:,}", *cells)
             print(f"| {' | '.join(map(str, row))} |", flush=True)

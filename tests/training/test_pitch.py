@@ -63,8 +63,12 @@ class StandIn(SourceVocoder):
 
     def __init__(self, mel: MelSpec, config: StandInConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
         super().__init__(mel)
-        self.pitch = PitchNetwork(channels=16, layers=1)
+        self.network = PitchNetwork(channels=16, layers=1)
         self.speaker_condition = SpeakerCondition(speakers, 0, 1)
+
+    @property
+    def pitch(self) -> PitchNetwork:
+        return self.network
 
     @property
     def context(self) -> Context:
@@ -227,6 +231,16 @@ def test_scores_of_known_pitches() -> None:
     assert float(scores["voicing_f1"]) == pytest.approx(8 / 10)  # four right, one false alarm, one missed
 
 
+def test_the_edges_of_voiced_segments_can_be_left_out() -> None:
+    f0 = torch.tensor([[[0.0, 100, 100, 100, 100, 100, 0, 100, 0, 0]]])
+    off = torch.tensor([[[0.0, 300, 300, 10, 300, 300, 0, 300, 0, 0]]])
+    found = Pitch(100 * 2 ** (off / 1200), (f0 > 0).float())
+    mask = torch.ones_like(f0, dtype=torch.bool)
+    shares = [pitch_scores(found, f0, mask, edge_frames=edge)["gross_errors"] for edge in (0, 1, 2)]
+    assert [round(float(share), 3) for share in shares] == [0.833, 0.667, 0]
+    assert pitch_scores(found, f0, mask, edge_frames=2)["voicing_f1"] == 1
+
+
 def test_scores_without_voiced_frames_are_numbers() -> None:
     shape = (1, 1, 4)
     nothing = Pitch(torch.full(shape, 100.0), torch.zeros(shape))
@@ -286,6 +300,11 @@ def test_segments_shorter_than_a_definition_can_frame_are_refused_by_the_recipe(
     objective = build_objective(vocoder, TrainingConfig(steps=1))
     for step in range(40):
         assert objective(random_batch((shortest,), shortest), step=step)["loss"].isfinite()
+
+
+def test_no_step_is_replayed_for_another() -> None:
+    objective = build_objective(stand_in(), TrainingConfig(steps=1))
+    assert len({objective.kind(step) for step in range(9)}) == 9
 
 
 def labelled_clips(folder: Path) -> list[Clip]:

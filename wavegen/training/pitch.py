@@ -170,13 +170,15 @@ def pitch_losses(logits: Tensor, voicing: Tensor, f0_hz: Tensor, mask: Tensor) -
     return pitch, voiced
 
 
-def pitch_scores(pitch: Pitch, f0_hz: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def pitch_scores(pitch: Pitch, f0_hz: Tensor, mask: Tensor, *, edge_frames: int = 0) -> dict[str, Tensor]:
     """Scores of a pitch against labels, pooled over all real frames.
 
     Args:
         pitch: what was found; a frame is voiced if the probability is above one half.
         f0_hz: labels ``[batch, 1, frames]``, 0 where not voiced.
         mask: ``[batch, 1, frames]``, True where a frame is real.
+        edge_frames: frames at either end of each voiced segment of the labels whose pitch is not counted. The windows
+            of the labels reach beyond the segment there, and about half of all gross errors lie within two frames.
 
     Returns:
         ``median_cents``, the median distance; ``within_50_cents``, the share of frames that are that close;
@@ -186,7 +188,8 @@ def pitch_scores(pitch: Pitch, f0_hz: Tensor, mask: Tensor) -> dict[str, Tensor]
     """
     labelled = (f0_hz > 0) & mask
     found = (pitch.voicing > 0.5) & mask
-    both = labelled & found
+    at_edge = F.max_pool1d((~labelled).float(), 2 * edge_frames + 1, 1, edge_frames) > 0
+    both = labelled & found & ~at_edge
     errors = cents(pitch.f0_hz[both], f0_hz[both]).abs() if both.any() else f0_hz.new_zeros(1)
     true_positives, wrong = both.sum(), (labelled != found).sum()
     f1 = 2 * true_positives / (2 * true_positives + wrong) if (labelled | found).any() else f0_hz.new_ones(())
