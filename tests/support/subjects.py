@@ -69,8 +69,9 @@ SPEAKERS = ("ann", "bob", "cy")
 
 def randomised(module: nn.Module) -> nn.Module:
     """Random values in every parameter, biases and zero-initialised ones included: zeros hide reads."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.4)
+    for name, parameter in module.named_parameters():
+        # The pitch network ends in a softmax: with larger weights it saturates, and its gradients vanish.
+        nn.init.normal_(parameter, std=0.05 if name.startswith("stage.network") else 0.4)
     return module.double().eval()
 
 
@@ -152,7 +153,8 @@ def vocoder_subject(name: str, vocoder: Vocoder, *, teacher_forced: bool = False
         name,
         vocoder.context,
         hop,
-        inputs=lambda batch, steps: (torch.randn(batch, vocoder.mel.n_mels, steps, dtype=torch.float64),),
+        # The level of speech: louder sources would saturate the gates of a network behind them.
+        inputs=lambda batch, steps: (torch.randn(batch, vocoder.mel.n_mels, steps, dtype=torch.float64) - 4,),
         run=run,
         initial_state=None
         if inputs_are_given

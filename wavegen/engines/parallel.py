@@ -80,11 +80,11 @@ class TiledEngine:
         return None
 
     @torch.no_grad()
-    def run(self, noise: Tensor, frames: Tensor, histories: Histories) -> tuple[Tensor, Histories]:
+    def run(self, sources: Tensor, frames: Tensor, histories: Histories) -> tuple[Tensor, Histories]:
         """Compute the samples of one item.
 
         Args:
-            noise: ``[samples]``.
+            sources: ``[channels, samples]``, the network's input.
             frames: ``[channels, frames]``, the condition before upsampling. If there are more frames than samples, the
                 first ones precede them.
             histories: the state of the stack for this item, ``[1, channels, steps]`` per block, zeros at the start of
@@ -94,14 +94,14 @@ class TiledEngine:
             ``[samples]``, and the next state, which is meaningful if the stack is causal.
         """
         projected = torch.matmul(frames.t(), self._condition_weights)
-        condition = _Condition(self._upsample, projected, len(noise))
+        condition = _Condition(self._upsample, projected, sources.shape[1])
         gate_channels = projected.shape[-1]
         room = _Room(
-            before_gate=noise.new_empty(condition.tile, gate_channels),
-            after_gate=noise.new_ones(condition.tile, gate_channels // 2 + 1),
+            before_gate=sources.new_empty(condition.tile, gate_channels),
+            after_gate=sources.new_ones(condition.tile, gate_channels // 2 + 1),
         )
-        x = torch.addmm(self._input.bias, noise[:, None], self._input.matrix)
-        skips = x.new_zeros(len(noise), self._skip_channels)
+        x = torch.addmm(self._input.bias, sources.t(), self._input.matrix)
+        skips = x.new_zeros(len(x), self._skip_channels)
         next_histories = []
         for index, (block, history) in enumerate(zip(self._blocks, histories, strict=True)):
             seen = torch.cat((history[0].t(), x, x.new_zeros(block.context.right, x.shape[1])))

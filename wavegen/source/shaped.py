@@ -136,10 +136,10 @@ class ShapedSource(nn.Module):
         # Both sources go through the same filters: let them be two items of one batch.
         predictor = self._predictor(magnitude, start, stop, first_frame)
         rows = Predictor(*(part.repeat_interleave(2, dim=0) for part in predictor))
-        samples, memory = synthesise_from_error(excitation.flatten(0, 1), rows, state.memory.to(magnitude).flatten(0, 1))
-        state = SourceState(
-            pulse, pulses, memory.detach().unflatten(0, (-1, 2)), torch.tensor(stop), state.seeds
+        samples, memory = synthesise_from_error(
+            excitation.flatten(0, 1), rows, state.memory.to(magnitude).flatten(0, 1)
         )
+        state = SourceState(pulse, pulses, memory.detach().unflatten(0, (-1, 2)), torch.tensor(stop), state.seeds)
         return samples.unflatten(0, (-1, 2)), state
 
     def _excitation(

@@ -11,6 +11,9 @@ from wavegen.mel import MelInverse, MelSpec
 from wavegen.source import Pitch, PitchNetwork, ShapedSource, SourceState, hold_last
 from wavegen.vocoders._frames import count, cut, joined
 
+SOURCES = 2  # the periodic and the aperiodic one
+PITCH_CHANNELS = 2
+
 
 class Spoken(NamedTuple):
     """What a mel says of each frame without any sound: all ``[batch, channels, frames]``.
@@ -68,8 +71,8 @@ class SourceStage(nn.Module):
                                └─ linear prediction ───────────┼──── filter ────────┴─ two sources
                                magnitude                      pitch
 
-    Magnitude and pitch have a finite *context*. The phase of the pulses and the memory of the filter run on without end:
-    they are *state*, carried from frame to frame.
+    Magnitude and pitch have a finite *context*. The phase of the pulses and the memory of the filter run on without
+    end: they are *state*, carried from frame to frame.
 
     Args:
         mel: the mel definition.
@@ -129,9 +132,7 @@ class SourceStage(nn.Module):
             like.new_zeros(batch, self.mel.n_fft // 2 + 1, 0),
             Pitch(none, none),
         )
-        return StageState(
-            self.network.initial_state(batch), frames, torch.tensor(0), self.shaped.initial_state(seeds)
-        )
+        return StageState(self.network.initial_state(batch), frames, torch.tensor(0), self.shaped.initial_state(seeds))
 
     def step(self, mel: Tensor, state: StageState, *, ended: bool = False) -> tuple[Features, StageState]:
         """Take the next frames and compute those that are ready.
@@ -150,9 +151,7 @@ class SourceStage(nn.Module):
         if ready <= done:
             nothing = Features(cut(frames, 0, 0), mel.new_zeros(len(mel), 2 * self.mel.hop_length, 0))
             return nothing, state._replace(network=network, frames=frames)
-        samples, source = self.shaped(
-            frames.magnitude, frames.pitch, state.source, first_frame=first, end=ready
-        )
+        samples, source = self.shaped(frames.magnitude, frames.pitch, state.source, first_frame=first, end=ready)
         features = Features(cut(frames, done - first, ready - first), self._as_frames(samples))
         unneeded = max(0, ready - self.shaped.context.left - first)
         state = StageState(network, cut(frames, unneeded, None), state.first_frame + unneeded, source)
@@ -164,3 +163,9 @@ class SourceStage(nn.Module):
     def _as_frames(self, samples: Tensor) -> Tensor:
         """``[batch, 2, frames * hop_length]`` to ``[batch, 2 * hop_length, frames]``."""
         return samples.unflatten(2, (-1, self.mel.hop_length)).transpose(2, 3).flatten(1, 2)
+
+
+def pitch_channels(pitch: Pitch) -> Tensor:
+    """Pitch as input of a network, ``[batch, 2, frames]``: F0 in octaves around 150 Hz, where voiced, and voicing."""
+    octaves = (pitch.f0_hz / 150).log2() * pitch.voicing
+    return torch.cat((octaves, 2 * pitch.voicing - 1), dim=1)

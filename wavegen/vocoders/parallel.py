@@ -1,8 +1,8 @@
-"""A WaveNet that computes all samples at once: noise and upsampled mel in, waveform out."""
+"""A WaveNet that computes all samples at once: shaped source and upsampled mel in, waveform out."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -22,19 +22,24 @@ from wavegen.blocks import (
     sample_mask,
     small_factors,
 )
+from wavegen.config import KeepsWeights
 from wavegen.engines import PARALLEL_ENGINES, EngineCache, PlainTorch, TiledEngine, make_parallel_engine
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
-from wavegen.noise import normal_noise
-from wavegen.vocoders._base import State, VocoderConfig, WaveformVocoder, content_seeds, inference
+from wavegen.vocoders._base import VocoderConfig, WaveformVocoder
+from wavegen.vocoders._frames import count
+from wavegen.vocoders._source import PITCH_CHANNELS, SOURCES, Features, Spoken, pitch_channels
+from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
+
+SOURCE_GAIN = 10.0  # speech has a level of about a tenth
 
 
 class ParallelConfig(VocoderConfig):
     """Shape of a parallel WaveNet in a recipe. The defaults are the shape of Parallel WaveGAN's first version.
 
     Attributes:
-        padding: ``"same"``, or ``"causal"``, which streams without latency and recomputes nothing.
+        padding: ``"same"``, or ``"causal"``, whose network adds no latency and recomputes nothing in a stream.
         residual_channels: channels between blocks.
         gate_channels: channels before the gates halve them.
         skip_channels: channels of the skips and of the layer before the last.
@@ -46,6 +51,8 @@ class ParallelConfig(VocoderConfig):
         depth: blocks per cycle, with dilations 1, 2, … 2^(depth - 1).
         kernel_size: taps of the dilated convolutions.
         weight_norm: normalise the weights in training; folded before synthesis.
+        refinement_iterations: Griffin-Lim iterations after the mel is imposed; training backpropagates through them.
+        synthesis_iterations: further iterations at synthesis only: more of them sound better and take longer.
     """
 
     name: Literal["parallel"] = "parallel"
@@ -60,11 +67,20 @@ class ParallelConfig(VocoderConfig):
     depth: PositiveInt = 10
     kernel_size: PositiveInt = 3
     weight_norm: bool = False
+    refinement_iterations: Annotated[NonNegativeInt, KeepsWeights()] = 0
+    synthesis_iterations: Annotated[NonNegativeInt, KeepsWeights()] = 8
 
     @classmethod
     def examples(cls) -> tuple["ParallelConfig", ...]:
         """Both paddings, with and without a window over frames, and a kernel of one tap."""
-        tiny = cls(residual_channels=4, gate_channels=6, skip_channels=5, condition_channels=3, condition_window=1)
+        tiny = cls(
+            residual_channels=4,
+            gate_channels=6,
+            skip_channels=5,
+            condition_channels=3,
+            condition_window=1,
+            synthesis_iterations=0,
+        )
         shapes: tuple[dict[str, Any], ...] = (
             {"cycles": 2, "depth": 3},
             {"cycles": 1, "depth": 4, "kernel_size": 2, "condition_window": 0, "condition_channels": None},
@@ -74,38 +90,40 @@ class ParallelConfig(VocoderConfig):
         wide = tiny.model_copy(
             update={"gate_channels": 8, "skip_channels": 16, "condition_channels": 4, "cycles": 1, "depth": 3}
         )
-        return (wide, *both, tiny.model_copy(update={"kernel_size": 1, "cycles": 1, "depth": 2}))
+        one_tap = tiny.model_copy(
+            update={"kernel_size": 1, "cycles": 1, "depth": 2, "refinement_iterations": 1, "synthesis_iterations": 1}
+        )
+        return (wide, *both, one_tap)
 
 
-class ParallelState(NamedTuple):
-    """State of a causal parallel WaveNet's stream.
+class NetworkState(NamedTuple):
+    """State of a causal network.
 
     Attributes:
         frame_conv: state of the frame-rate convolution.
         frames: the last frames of the condition, which the upsampler still reads.
         stack: state of the dilated stack.
-        frames_done: number of frames whose samples have been returned.
-        seeds: int64 ``[batch]``.
-        speakers: int64 ``[batch]``; None for a vocoder without speakers.
     """
 
     frame_conv: Tensor
     frames: Tensor
     stack: Any
-    frames_done: Tensor
-    seeds: Tensor
-    speakers: Tensor | None
 
 
-class ParallelWaveNet(WaveformVocoder):
+class ParallelWaveNet(SourcedVocoder, WaveformVocoder):
     """Non-autoregressive WaveNet at sample rate: the generator of Parallel WaveGAN (arXiv:1910.11480, section 3).
 
     ::
 
-        mel ─ conv ─ + speaker ─ hold and smooth, in stages ─┐ condition
-        noise ─ 1×1 ─ gated dilated blocks ──────────────────┴─ sum of skips ─ ReLU ─ 1×1 ─ ReLU ─ 1×1 ─ samples
+        mel, pitch ─ conv ─ + speaker ─ hold and smooth, in stages ─┐ condition
+        sources ─┬─ 1×1 ─ gated dilated blocks ─────────────────────┴─ sum of skips ─ ReLU ─ 1×1 ─ ReLU ─ 1×1 ─┐
+                 └─────────────────────────────────────────────────────────────────────────────────────────── + ─┐
+        samples ─ a few Griffin-Lim iterations ─ mel imposed ────────────────────────────────────────────────────┘
 
-    The names in its public implementation and here::
+    Where Parallel WaveGAN has white noise, this one has the shaped source: pulses and noise through the mel's own
+    filter. The last layer begins with zeros, so that training begins with the sound of the source-filter vocoder.
+
+    The names in the public implementation and here::
 
         first_conv · conv_layers · last_conv_layers    input · stack · hidden, output
         upsample_net.conv_in, aux_context_window       frame_conv (its bias 0), condition_window
@@ -134,7 +152,7 @@ class ParallelWaveNet(WaveformVocoder):
         padding = config.padding
         condition_channels = config.condition_channels or mel.n_mels
         window = config.condition_window + 1 if padding == "causal" else 2 * config.condition_window + 1
-        self.frame_conv = DilatedConv1d(mel.n_mels, condition_channels, window, padding=padding)
+        self.frame_conv = DilatedConv1d(mel.n_mels + PITCH_CHANNELS, condition_channels, window, padding=padding)
         factors = config.upsample_factors or small_factors(mel.hop_length)
         if math.prod(factors) != mel.hop_length:
             raise ConfigError(
@@ -144,7 +162,7 @@ class ParallelWaveNet(WaveformVocoder):
                 remedy=f"leave it out to get {list(small_factors(mel.hop_length))}",
             )
         self.upsample = StagedUpsampler(factors, padding=padding)
-        self.input = DilatedConv1d(1, config.residual_channels, 1)
+        self.input = DilatedConv1d(SOURCES, config.residual_channels, 1)
         self.stack = DilatedStack(
             GatedResidualBlock(
                 config.residual_channels,
@@ -160,53 +178,58 @@ class ParallelWaveNet(WaveformVocoder):
         self.skip_scale = math.sqrt(1 / (config.cycles * config.depth))  # keeps the variance of the sum
         self.hidden = DilatedConv1d(config.skip_channels, config.skip_channels, 1)
         self.output = DilatedConv1d(config.skip_channels, 1, 1)
+        self.refinement_iterations = config.refinement_iterations
+        self.synthesis_iterations = config.synthesis_iterations
+        self.streams_natively = padding == "causal"
         self._initialise()
         if config.weight_norm:
-            apply_weight_norm(self)
+            for part in (self.frame_conv, self.input, self.stack, self.hidden, self.output):
+                apply_weight_norm(part)
         self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, condition_channels)
         self._engines: EngineCache[TiledEngine | PlainTorch] = EngineCache(make_parallel_engine)
 
     @property
-    def context(self) -> Context:
-        """Mel frames that a frame's samples depend on, or whose noise does."""
-        hop, mel, noise = self.mel.hop_length, self.stack.condition_context, self.stack.context
-        first, last = self.upsample.frames_reached(-mel.left, hop - 1 + mel.right)
-        first, last = min(first, -noise.left // hop), max(last, (hop - 1 + noise.right) // hop)
-        return Context(-first, last) + self.frame_conv.context
+    def iterations(self) -> int:
+        """Griffin-Lim iterations of synthesis, trained and further ones."""
+        return self.refinement_iterations + self.synthesis_iterations
+
+    def frames_conditioned(self, first_sample: int, last_sample: int) -> Context:
+        """Frames of mel and pitch that the network reads to compute samples counted from a frame's start."""
+        reads = self.stack.condition_context
+        first, last = self.upsample.frames_reached(first_sample - reads.left, last_sample + reads.right)
+        return Context(max(0, -first), max(0, last)) + self.frame_conv.context
 
     @property
-    def steps_natively(self) -> bool:
-        """True for a causal model."""
-        return self.context.right == 0
+    def render_context(self) -> Context:
+        """Frames of features read by the projection and, unless it streams natively, by the network."""
+        projection = self.projection.context(self.iterations)
+        if self.streams_natively:
+            return projection
+        hop, stack = self.mel.hop_length, self.stack.context
+        condition = self.frames_conditioned(0, hop - 1)
+        sources = Context(-(-stack.left // hop), (hop - 1 + stack.right) // hop)
+        return projection + Context(max(condition.left, sources.left), max(condition.right, sources.right))
 
-    def forward(
-        self,
-        mel: Tensor,
-        mask: Tensor | None = None,
-        noise: Tensor | None = None,
-        *,
-        speakers: Tensor | None = None,
-    ) -> Tensor:
-        """Differentiable synthesis.
+    @property
+    def context(self) -> Context:
+        """Mel frames read around a frame, by the source and by the network, given the state of the source before it."""
+        first, last = self.projection.samples_read(self.iterations)
+        source = self.stage.frames_read(first - self.stack.context.left, last + self.stack.context.right)
+        condition = self.pitch.context + self.frames_conditioned(first, last)
+        return Context(max(source.left, condition.left), max(source.right, condition.right))
+
+    def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
+        """Differentiable synthesis, as trained: without ``synthesis_iterations``. The source is taken as given.
 
         Args:
             mel: ``[batch, n_mels, frames]``.
             mask: ``[batch, 1, frames]``, True where a frame is real.
-            noise: ``[batch, frames * hop_length]``, standard normal. By default it is seeded by each item's own mel, so
-                that training depends neither on the other items, nor on the number of processes that share a batch,
-                nor on interruptions.
             speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
 
         Returns:
             ``[batch, frames * hop_length]``, zeros outside the mask.
         """
-        if noise is None:
-            noise = self._noise(content_seeds(masked(mel, mask)), 0, mel)
-        condition = self.upsample(self._frames(mel, mask, speakers), mask)
-        real = sample_mask(mask, self.mel.hop_length)
-        # A causal stack needs no mask, because nothing after an item's end can reach it; without one it is faster.
-        _, skips = self.stack(self.input(noise[:, None]), condition, None if self.steps_natively else real)
-        return masked(self._waveform(skips), None if real is None else real[:, 0])
+        return self._render(self.given_features(mel, mask), mask, speakers, self.refinement_iterations)
 
     def prepared_for_synthesis(self) -> Self:
         """As in ``Vocoder``; from now on the engine is kept."""
@@ -219,102 +242,107 @@ class ParallelWaveNet(WaveformVocoder):
         self._engines.choose(name, precision)
         return self._engines.engine(self).description
 
+    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+        """Samples of the network with the mel imposed, with all iterations."""
+        return self._render(features, mask, speakers, self.iterations)
+
+    def initial_network_state(self, features: Features) -> tuple[Features, Any]:
+        """As in ``SourcedVocoder``; no state unless the network streams natively."""
+        if not self.streams_natively:
+            return features, None
+        batch = len(features.sources)
+        frame_state = self.frame_conv.initial_state(batch)
+        state = NetworkState(
+            frame_conv=frame_state,
+            frames=frame_state.new_zeros(batch, self.frame_conv.out_channels, self.upsample.context.left),
+            stack=self.stack.initial_state(batch),
+        )
+        corrections = features.sources.new_zeros(batch, self.mel.hop_length, 0)
+        return features._replace(corrections=corrections), state
+
+    def step_network(
+        self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
+    ) -> tuple[Features, Any]:
+        """As in ``SourcedVocoder``."""
+        if not self.streams_natively:
+            return features, state
+        batch, hop = len(features.sources), self.mel.hop_length
+        if count(features) == 0:
+            return features._replace(corrections=features.sources.new_zeros(batch, hop, 0)), state
+        h, frame_state = self.frame_conv.step(self._condition_input(features.spoken), state.frame_conv)
+        h = self.speaker_condition(h, speakers)
+        # Frames are kept instead of the upsampler's own state: a causal one takes zeros for what precedes the first.
+        frames = torch.cat((state.frames, h), dim=-1)
+        samples, stack_state = self._continue(self._network_input(features), frames, state.stack)
+        corrections = samples.unflatten(1, (-1, hop)).transpose(1, 2)
+        kept = frames[..., frames.shape[-1] - self.upsample.context.left :]
+        return features._replace(corrections=corrections), NetworkState(frame_state, kept, stack_state)
+
+    def _render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+        if features.corrections is None:
+            correction = self._correct(features, mask, speakers)
+        else:
+            correction = features.corrections.transpose(1, 2).flatten(1)
+        samples = features.source_samples().sum(1) + correction.to(features.sources.dtype)
+        real = sample_mask(mask, self.mel.hop_length)
+        samples = masked(samples, None if real is None else real[:, 0])
+        return self.projection(samples, features.spoken.mel, mask, iterations=iterations)
+
+    def _correct(self, features: Features, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+        """What the network adds to the sources, ``[batch, samples]``, for whole utterances or windows."""
+        frames = self.speaker_condition(self.frame_conv(self._condition_input(features.spoken), mask), speakers)
+        sources, hop = self._network_input(features), self.mel.hop_length
+        engine = self._tiled_engine()
+        if engine is None:
+            # A causal stack needs no mask, because nothing after an item's end can reach it; without one it is faster.
+            real = None if self.streams_natively else sample_mask(mask, hop)
+            _, skips = self.stack(self.input(sources), self.upsample(frames, mask), real)
+            return self._waveform(skips)
+        lengths = [frames.shape[-1]] * len(frames) if mask is None else mask[:, 0].sum(-1).tolist()
+        samples, nothing_before = torch.zeros_like(sources[:, 0]), self.stack.initial_state(1)
+        for item, length in enumerate(lengths):
+            of_item = sources[item, :, : length * hop], frames[item, :, :length]
+            samples[item, : length * hop], _ = engine.run(*of_item, nothing_before)
+        return samples
+
+    def _continue(self, sources: Tensor, frames: Tensor, stack_state: Any) -> tuple[Tensor, Any]:
+        """The network's samples for ``sources``, conditioned on the last of ``frames``, and the stack's next state."""
+        engine = self._tiled_engine()
+        if engine is not None:
+            items = [
+                engine.run(sources[i], frames[i], tuple(history[i : i + 1] for history in stack_state))
+                for i in range(len(sources))
+            ]
+            after = tuple(torch.cat(histories) for histories in zip(*(state for _, state in items), strict=True))
+            return torch.stack([samples for samples, _ in items]), after
+        condition = self.upsample(frames)[..., -sources.shape[-1] :]
+        (_, skips), stack_state = self.stack.step(self.input(sources), stack_state, condition)
+        return self._waveform(skips), stack_state
+
     def _tiled_engine(self) -> TiledEngine | None:
         """The tiled engine if it is the chosen one; None if gradients are enabled, because it computes none."""
         engine = None if torch.is_grad_enabled() else self._engines.engine(self)
         return engine if isinstance(engine, TiledEngine) else None
 
-    def generate(
-        self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
-    ) -> Tensor:
-        """Synthesis with the noise of the seeds and the position; differentiable if gradients are enabled."""
-        noise = self._noise(seeds, first_frame, mel)
-        engine = self._tiled_engine()
-        if engine is None:
-            return self(mel, mask, noise, speakers=speakers)
-        frames, hop = self._frames(mel, mask, speakers), self.mel.hop_length
-        lengths = [mel.shape[-1]] * len(mel) if mask is None else mask[:, 0].sum(-1).tolist()
-        samples, nothing_before = torch.zeros_like(noise), self.stack.initial_state(1)
-        for item, length in enumerate(lengths):
-            noise_of_item, frames_of_item = noise[item, : length * hop], frames[item, :, :length]
-            samples[item, : length * hop], _ = engine.run(noise_of_item, frames_of_item, nothing_before)
-        return samples
+    def _condition_input(self, spoken: Spoken) -> Tensor:
+        """Mel and pitch on a common scale, ``[batch, n_mels + 2, frames]``."""
+        return torch.cat((self.normalised(spoken.mel), pitch_channels(spoken.pitch)), dim=1)
 
-    def initial_state(
-        self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
-    ) -> State:
-        """State before the first frame; arguments and errors as in ``synthesize``."""
-        if not self.steps_natively:
-            return super().initial_state(batch, seed=seed, speaker=speaker)
-        frame_state = self.frame_conv.initial_state(batch)
-        return ParallelState(
-            frame_conv=frame_state,
-            frames=frame_state.new_zeros(batch, self.frame_conv.out_channels, self.upsample.context.left),
-            stack=self.stack.initial_state(batch),
-            frames_done=torch.tensor(0),
-            seeds=self._seeds(seed, frame_state),
-            speakers=self.speaker_condition.indices(speaker, batch),
-        )
-
-    @inference
-    def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
-        """Take the next frames and return the samples that are ready."""
-        if not self.steps_natively:
-            return super().step(mel, state)
-        self.check_shape(mel)
-        if mel.shape[-1] == 0:
-            return mel.new_zeros(len(mel), 0), state
-        noise = self._noise(state.seeds, int(state.frames_done), mel)
-        h, frame_state = self.frame_conv.step(self.normalised(mel), state.frame_conv)
-        h = self.speaker_condition(h, state.speakers)
-        # Frames are kept instead of the upsampler's own state: a causal one takes zeros for what precedes the first.
-        frames = torch.cat((state.frames, h), dim=-1)
-        samples, stack_state = self._continue(noise, frames, state.stack)
-        return samples, state._replace(
-            frame_conv=frame_state,
-            frames=frames[..., frames.shape[-1] - self.upsample.context.left :],
-            stack=stack_state,
-            frames_done=state.frames_done + mel.shape[-1],
-        )
-
-    @inference
-    def flush(self, state: Any) -> Tensor:
-        """The samples that waited for look-ahead; none in a causal model."""
-        if not self.steps_natively:
-            return super().flush(state)
-        return state.frames.new_zeros(len(state.frames), 0)
-
-    def _frames(self, mel: Tensor, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
-        """The condition before upsampling, ``[batch, condition_channels, frames]``."""
-        return self.speaker_condition(self.frame_conv(self.normalised(mel), mask), speakers)
-
-    def _continue(self, noise: Tensor, frames: Tensor, stack_state: State) -> tuple[Tensor, State]:
-        """Samples for ``noise``, conditioned on the last of ``frames``, and the stack's next state."""
-        engine = self._tiled_engine()
-        if engine is not None:
-            items = [
-                engine.run(noise[i], frames[i], tuple(history[i : i + 1] for history in stack_state))
-                for i in range(len(noise))
-            ]
-            after = tuple(torch.cat(histories) for histories in zip(*(state for _, state in items), strict=True))
-            return torch.stack([samples for samples, _ in items]), after
-        condition = self.upsample(frames)[..., -noise.shape[-1] :]
-        (_, skips), stack_state = self.stack.step(self.input(noise[:, None]), stack_state, condition)
-        return self._waveform(skips), stack_state
+    def _network_input(self, features: Features) -> Tensor:
+        """The sources on a scale that suits the layers, ``[batch, 2, samples]``."""
+        return features.source_samples() * SOURCE_GAIN
 
     def _waveform(self, skips: Tensor) -> Tensor:
         """Sum of skips ``[batch, skip_channels, samples]`` to samples ``[batch, samples]``."""
         return self.output(torch.relu(self.hidden(torch.relu(skips * self.skip_scale))))[:, 0]
 
-    def _noise(self, seeds: Tensor, first_frame: int, mel: Tensor) -> Tensor:
-        hop = self.mel.hop_length
-        return normal_noise(seeds, first_frame * hop, mel.shape[-1] * hop, 1, mel.device)[:, 0].to(mel.dtype)
-
     def _initialise(self) -> None:
-        for layer in self.modules():
+        parts = (self.frame_conv, self.upsample, self.input, self.stack, self.hidden)
+        for layer in (layer for part in parts for layer in part.modules()):
             if isinstance(layer, nn.Conv1d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        # Start as loud as quiet speech: at full scale, silent segments would dominate the first steps.
-        nn.init.normal_(self.output.weight, std=0.02 / math.sqrt(self.output.in_channels))
+        nn.init.zeros_(self.output.weight)
+        assert self.output.bias is not None
+        nn.init.zeros_(self.output.bias)

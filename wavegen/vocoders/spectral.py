@@ -25,11 +25,10 @@ from wavegen.errors import ConfigError
 from wavegen.mel import MelFamily, MelSpec
 from wavegen.vocoders._base import Vocoder, VocoderConfig, WaveformVocoder
 from wavegen.vocoders._frames import cut, joined
-from wavegen.vocoders._source import Features, Spoken
+from wavegen.vocoders._source import PITCH_CHANNELS, Features, Spoken, pitch_channels
 from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 
-PITCH_CHANNELS = 2  # F0 and voicing
 LARGEST_CORRECTION = 6.0  # nepers
 SMALLEST_MAGNITUDE = 1e-3  # the network sees smaller ones as silence; a full-scale sine has about n_fft / 4
 MOMENTUM = 0.99  # of the Griffin-Lim iterations (Perraudin et al., 2013)
@@ -320,9 +319,7 @@ class SpectralVocoder(SourcedVocoder, WaveformVocoder):
     def _network_input(self, spoken: Spoken) -> Tensor:
         """Log-magnitude, reduced to as many channels as a mel has, and pitch."""
         magnitude = self.reduce((spoken.magnitude.clamp(min=SMALLEST_MAGNITUDE).log() + 3) / 2)  # the mean is about -3
-        voicing = 2 * spoken.pitch.voicing - 1
-        octaves = (spoken.pitch.f0_hz / 150).log2() * spoken.pitch.voicing
-        return torch.cat((magnitude, octaves.to(magnitude.dtype), voicing.to(magnitude.dtype)), dim=1)
+        return torch.cat((magnitude, pitch_channels(spoken.pitch).to(magnitude.dtype)), dim=1)
 
     def _stack_input(self, h: Tensor, speakers: Tensor | None = None) -> Tensor:
         return self._norm(self.input_norm, self.speaker_condition(h, speakers))
