@@ -28,7 +28,7 @@ def log_error(spec: MelSpec, found: Tensor, wanted: Tensor) -> float:
 
 
 def mel_of(spec: MelSpec, magnitude: Tensor) -> Tensor:
-    return spec.from_linear(torch.from_numpy(spec.filterbank()).float() @ magnitude / MelInverse(spec).scale)
+    return spec.from_linear(torch.tensor(spec.filterbank(), dtype=magnitude.dtype) @ magnitude / MelInverse(spec).scale)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -66,6 +66,23 @@ def test_fine_structure_is_kept() -> None:
     imposed = MelInverse(spec).impose(mel, magnitude)
     high = imposed[0, 250:500]  # filters there span tens of bins
     torch.testing.assert_close(high[0::2] / high[1::2], torch.full((125, 5), 4.0), rtol=0.1, atol=0)
+
+
+def test_a_blurred_mel_gives_its_envelope_and_not_its_harmonics() -> None:
+    """A sound with harmonics of 200 Hz gets the level of a mel whose filters resolve those of 300 Hz, and keeps its own."""
+    spec = profile("bigvgan-24k")
+    hz = torch.arange(spec.n_fft // 2 + 1) * spec.sample_rate_hz / spec.n_fft
+
+    def harmonics(f0_hz: float, level: float) -> Tensor:
+        return level * (0.05 + (torch.pi * hz / f0_hz).cos() ** 8)[None, :, None].expand(1, -1, 3)
+
+    mel, sound = mel_of(spec, harmonics(300, 4.0)), harmonics(200, 1.0)
+    low = slice(10, 60)  # 230 to 1400 Hz
+    blurred = MelInverse(spec).impose(mel, sound, blur_hz=150.0)[:, low] / sound[:, low]
+    sharp = MelInverse(spec).impose(mel, sound)[:, low] / sound[:, low]
+    torch.testing.assert_close(blurred, torch.full_like(blurred, float(blurred.mean())), rtol=0.15, atol=0)
+    assert 3 < blurred.mean() < 5
+    assert sharp.max() > 3 * sharp.min()
 
 
 def test_bins_that_no_filter_reads_are_unchanged() -> None:

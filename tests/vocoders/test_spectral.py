@@ -96,7 +96,7 @@ def test_a_correction_of_the_phase_turns_every_bin() -> None:
 
 def test_gains_of_both_sources_change_their_mixture_but_not_its_level() -> None:
     """The mel is imposed on the mixture, so equal gains do nothing, and unequal ones keep the mel."""
-    before, after = corrected(periodic=0.7, aperiodic=0.7)
+    before, after = (x[:, 3:-3] for x in corrected(periodic=0.7, aperiodic=0.7))  # no filter reads the outermost bins
     torch.testing.assert_close(after, before, rtol=0, atol=1e-3 * float(before.abs().max()))
     before, after = corrected(aperiodic=-3.0)
     assert (after - before).abs().mean() > 0.02 * before.abs().mean()

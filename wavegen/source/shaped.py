@@ -78,8 +78,9 @@ class ShapedSource(nn.Module):
         )
         self.reach = round(CROSSOVER_REACH_S * sample_rate_hz)
         low, high = crossover_filters(sample_rate_hz, crossover_hz, CROSSOVER_WIDTH_HZ, self.reach)
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
+        # In float32 from the start, so that they are the same in a module that was converted and back.
+        self.register_buffer("low", low.float(), persistent=False)
+        self.register_buffer("high", high.float(), persistent=False)
         self.low: Tensor
         self.high: Tensor
 
