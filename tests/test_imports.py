@@ -73,7 +73,6 @@ with open(packages, "w") as file:
         "tensorboard",
         "matplotlib",
         "scipy",
-        "numba",
         "pystoi",
         "pesq",
         "pyworld",

@@ -127,3 +127,15 @@ def test_a_causal_network_carries_a_state_and_a_same_padded_one_is_recomputed() 
     assert same.render_context.right > projection.right
     assert not causal.steps_natively
     assert causal.streaming_overhead(10) == (10 + projection.left + projection.right) / 10
+
+
+def test_its_latency_is_the_one_that_the_design_states() -> None:
+    """The source looks 1 frame ahead, the imposed mel 4, and every iteration 3."""
+    hop = MEL.hop_length
+    for iterations in (0, 1, 2):
+        options = {"padding": "causal", "refinement_iterations": 0, "synthesis_iterations": iterations}
+        source_filter = new_vocoder("source-filter", MEL, synthesis_iterations=iterations)
+        for vocoder in (small(**options), source_filter):
+            assert vocoder.latency_samples == (5 + 3 * iterations) * hop
+            assert vocoder.streaming_overhead(10) == (10 + 8 + 6 * iterations) / 10
+        assert small(**options, look_ahead=2).latency_samples == (7 + 3 * iterations) * hop
