@@ -72,7 +72,6 @@ with open(packages, "w") as file:
         "torchaudio",
         "tensorboard",
         "matplotlib",
-        "scipy",
         "pystoi",
         "pesq",
         "pyworld",
