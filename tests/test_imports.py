@@ -72,8 +72,6 @@ with open(packages, "w") as file:
         "torchaudio",
         "tensorboard",
         "matplotlib",
-        "scipy",
-        "numba",
         "pystoi",
         "pesq",
         "pyworld",

@@ -27,11 +27,14 @@ from wavegen.synthesis import (
     synthesize_into,
 )
 from wavegen.vocoders import AutoregressiveVocoder, Vocoder
+from wavegen.vocoders._sourced import SourcedVocoder
+from wavegen.vocoders.spectral import Corrections
 
 VOCODERS = {
+    "source-filter": ("source-filter", {}),
     "spectral-same": ("spectral", {"padding": "same"}),
     "spectral-causal": ("spectral", {"padding": "causal"}),
-    "spectral-causal-native": (
+    "spectral-causal-without-iterations": (
         "spectral",
         {"padding": "causal", "refinement_iterations": 0, "synthesis_iterations": 0},
     ),
@@ -65,10 +68,10 @@ def test_the_state_of_a_stream_does_not_grow(name: str) -> None:
     def kept_after(chunks: int) -> int:
         state = vocoder.initial_state(1)
         for _ in range(chunks):
-            _, state = vocoder.step(torch.from_numpy(tiny_mel(10))[None], state)
+            _, state = vocoder.step(torch.from_numpy(tiny_mel(20))[None], state)
         return sum(tensor.numel() for tensor in tensors(state))
 
-    assert vocoder.context.receptive_field < 3 * 10  # so three chunks fill the context that is kept
+    assert vocoder.context.receptive_field < 3 * 20  # so three chunks fill the context that is kept
     assert kept_after(3) == kept_after(7)
 
 
@@ -92,8 +95,9 @@ def test_a_mel_is_read_piece_by_piece() -> None:
     assert mel.read == 20
 
 
-def test_seeds_of_wavenet_differ_and_repeat() -> None:
-    vocoder, mel = ready("wavenet-mu-law"), tiny_mel(6)
+@pytest.mark.parametrize("name", ["wavenet-mu-law", "source-filter", "spectral-causal"])
+def test_seeds_differ_and_repeat(name: str) -> None:
+    vocoder, mel = ready(name), tiny_mel(6)
     first, again, other = (synthesize(vocoder, mel, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -134,7 +138,7 @@ def test_nothing_is_left_of_a_synthesis_that_fails_half_way(tmp_path: Path, monk
 
 def test_sound_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     vocoder = ready("spectral-same")
-    vocoder.phase.bias.fill_(torch.nan)
+    vocoder.corrections.bias.fill_(torch.nan)
     save_mel(tmp_path / "a.npz", tiny_mel(10), SPEC)
     with pytest.raises(AudioError, match="NaN or infinite samples"):
         synthesize_files(vocoder, [(open_mel(tmp_path / "a.npz"), tmp_path / "a.wav")])
@@ -217,7 +221,7 @@ def test_each_mel_file_is_opened_and_checked_once(tmp_path: Path, monkeypatch: p
 
 def test_samples_beyond_full_scale_are_counted(tmp_path: Path) -> None:
     vocoder, mel = ready("spectral-same"), tiny_mel(20)
-    vocoder.magnitude.bias.add_(4.0)  # nepers
+    Corrections(*vocoder.corrections.bias.chunk(4)).magnitude.add_(4.0)  # nepers
     save_mel(tmp_path / "a.npz", mel, SPEC)
     beyond = int((np.abs(synthesize(vocoder, mel)) > 1).sum())
     assert 0 < beyond < 20 * SPEC.hop_length
@@ -251,8 +255,9 @@ def test_files_together_are_the_files_alone(
         samples, _ = soundfile.read(out, dtype="float32")
         if isinstance(vocoder, AutoregressiveVocoder):
             np.testing.assert_array_equal(samples, expected)
-        else:  # a convolution rounds differently in a larger batch
-            np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max(initial=0)))
+        else:  # a convolution rounds differently in a larger batch, and the phase of a source adds up what F0 rounds
+            bound = 1e-3 if isinstance(vocoder, SourcedVocoder) else 1e-4
+            np.testing.assert_allclose(samples, expected, rtol=0, atol=bound * max(1, np.abs(expected).max(initial=0)))
     total = sum(mel.frames for mel, _ in mels) * SPEC.hop_length
     assert sum(progress) == total
     assert timing.audio_s == pytest.approx(total / SPEC.sample_rate_hz)

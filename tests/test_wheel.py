@@ -54,6 +54,12 @@ def test_all_recipes_and_fragments_travel(installed: Path, tmp_path: Path) -> No
     assert "recipes/ljspeech/prepare.py" in shipped
 
 
+def test_the_pitch_network_travels(installed: Path) -> None:
+    weights = installed / "wavegen/source/pitch.safetensors"
+    assert weights.read_bytes() == (ROOT / "wavegen/source/pitch.safetensors").read_bytes()
+    assert weights.stat().st_size <= 1_000_000
+
+
 def test_the_listening_page_travels(installed: Path, tmp_path: Path) -> None:
     code = "import wavegen.listening.report as r; print(len(r._joined([*r.STYLES, *r.SCRIPTS, 'page.html'])))"
     assert run(installed, tmp_path, "-c", code) == run(ROOT, tmp_path, "-c", code)

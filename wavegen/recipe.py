@@ -113,6 +113,12 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _speakers_have_channels(self) -> "Recipe":
         channels = self.vocoder.speaker_channels
+        if (self.data.speakers or channels) and not VOCODERS[self.vocoder.name].has_speakers:
+            raise ValueError(
+                f"data.speakers={str(self.data.speakers).lower()} and vocoder.speaker_channels={channels}, but a "
+                f"{self.vocoder.name} vocoder takes the voice from the mel; set data.speakers=false and "
+                "vocoder.speaker_channels=0"
+            )
         if self.data.speakers and channels == 0:
             raise ValueError(
                 "data.speakers=true needs vocoder.speaker_channels > 0, but it is 0; try vocoder.speaker_channels=32"

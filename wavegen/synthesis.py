@@ -134,7 +134,7 @@ def prepare(
     vocoder.speaker_condition.indices(speaker, 1)
     if definition is not None:
         vocoder = vocoder.for_mel(definition)
-    elif vocoder.family is not None:
+    elif vocoder.reads_other_mels:
         vocoder = vocoder.for_mel(*_stated_definition(mels, vocoder.mel))
     if device is None:
         device = vocoder.preferred_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -118,6 +118,10 @@ def test_a_reader_that_goes_away_ends_it_with_one_line() -> None:
         ["a.npz", "a.wav", "--temperature", "inf"],
         ["a.npz", "a.wav", "--temperature", "nan"],
         ["a.npz", "a.wav", "--iterations", "-1"],
+        ["a.npz", "a.wav", "--pitch", "25"],
+        ["a.npz", "a.wav", "--pitch=-24.5"],
+        ["a.npz", "a.wav", "--pitch", "nan"],
+        ["a.npz", "a.wav", "--pitch", "high"],
     ],
     ids=" ".join,
 )
@@ -155,6 +159,20 @@ def test_iterations_are_a_spectral_vocoders_alone(capsys: pytest.CaptureFixture[
         assert np.abs(of_it - made[""]).max() > 1e-3
     capsys.readouterr()
     assert synth.main(["a.npz", "a.wav", "--model", wavenet, "--iterations", "9"]) == 2
+    messages.check(capsys.readouterr().err.splitlines()[-1])
+
+
+def test_a_pitch_is_that_of_a_vocoder_with_a_source(capsys: pytest.CaptureFixture[str], messages: Messages) -> None:
+    wavenet, source_filter = (write_model(Path(f"{n}.safetensors"), n) for n in ("wavenet", "source-filter"))
+    vocoder = load_vocoder(source_filter)
+    for option, semitones in (("0", 0), ("-2.5", -2.5), ("7", 7)):
+        arguments = ["a.npz", "a.wav", "--model", str(source_filter), "--float", "--pitch", option]
+        assert synth.main(arguments) == 0
+        vocoder.set_synthesis_options(pitch=semitones)
+        made = soundfile.read("a.wav", dtype="float32")[0]
+        np.testing.assert_allclose(made, synthesize(vocoder, tiny_mel(FRAMES)), atol=1e-6)
+    capsys.readouterr()
+    assert synth.main(["a.npz", "a.wav", "--model", str(wavenet), "--pitch", "2"]) == 2
     messages.check(capsys.readouterr().err.splitlines()[-1])
 
 
@@ -252,7 +270,7 @@ def test_a_saved_stream_goes_on(name: str, changes: dict[str, Any]) -> None:
 def test_a_state_that_is_none_or_anothers(messages: Messages) -> None:
     vocoder = tiny_vocoder("spectral").prepared_for_synthesis()
     save_state(Path("stream.safetensors"), vocoder, vocoder.initial_state(1))
-    vocoder.phase.bias.add_(0.1)
+    vocoder.corrections.bias.add_(0.1)
     with messages.refused(CheckpointError):
         load_state(Path("stream.safetensors"), vocoder)
     with messages.refused(CheckpointError):

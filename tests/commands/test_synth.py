@@ -76,7 +76,7 @@ def test_a_long_mel_in_chunks_is_the_whole(model: str) -> None:
     whole = tiny_vocoder("spectral").eval().synthesize(torch.from_numpy(mel)[None])[0].numpy()
     made = soundfile.read("a.wav", dtype="float32")[0]
     assert len(made) == 4321 * SPEC.hop_length
-    assert np.abs(made - whole).max() < 1e-5 * np.abs(whole).max()
+    assert np.abs(made - whole).max() < 1e-3 * np.abs(whole).max()
 
 
 def test_a_seed_decides_every_byte(mel: str) -> None:

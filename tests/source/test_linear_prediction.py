@@ -1,6 +1,7 @@
 """Linear prediction against scipy and physics, and its filters whole and in chunks."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
+from wavegen.source import _compiled
 from wavegen.source.linear_prediction import (
     LinearPrediction,
     Predictor,
@@ -85,6 +87,38 @@ def test_both_filters_are_inverse_and_the_same_in_chunks(chunks: list[int]) -> N
         start += frames
     torch.testing.assert_close(torch.cat(errors, 1), whole, rtol=0, atol=1e-12 * float(whole.abs().max()))
     torch.testing.assert_close(torch.cat(sounds, 1), samples, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("order", [1, 8, 24])  # a sub-frame has 16 samples
+def test_the_compiled_filter_is_the_one_that_gradients_pass(order: int, dtype: torch.dtype, bound: float) -> None:
+    predictor = Predictor(*(part.to(dtype) for part in layer(order=order)(magnitudes(3, 7))))
+    error, before = torch.randn(3, 7 * HOP, dtype=dtype), torch.randn(3, order, dtype=dtype)
+    given = error.clone(), before.clone()
+    expected, expected_history = synthesise_from_error(error, predictor, before)
+    with torch.no_grad():
+        samples, history = synthesise_from_error(error, predictor, before)
+    assert torch.equal(error, given[0])
+    assert torch.equal(before, given[1])
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(samples, expected, rtol=0, atol=bound * scale)
+    torch.testing.assert_close(history, expected_history, rtol=0, atol=bound * scale)
+
+
+def test_the_compiled_filter_works_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be written, or a damaged cache, costs the time to compile."""
+    real = _compiled._compiled
+
+    def without_cache(*, cache: bool) -> Any:
+        if cache:
+            raise RuntimeError("cannot cache function '_all_pole': no locator available for file")
+        return real(cache=False)
+
+    monkeypatch.setattr(_compiled, "_loop", None)
+    monkeypatch.setattr(_compiled, "_compiled", without_cache)
+    samples = np.array([[0.0, 1.0, 0.0, 0.0]])
+    _compiled.all_pole(samples, np.array([[[0.5]]]), 1)
+    np.testing.assert_array_equal(samples, [[0.0, 1.0, 0.5, 0.25]])
 
 
 def test_the_error_is_that_of_a_loop() -> None:

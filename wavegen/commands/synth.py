@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wavegen.synthesis import Timing
     from wavegen.vocoders import Vocoder
 
+MAX_PITCH_SHIFT = 24  # semitones; beyond two octaves it is no longer a voice
 MAX_CLIPPED_SHARE = 0.01  # more than a loud voice clips: usually the mel was made to another definition
 
 
@@ -61,8 +62,14 @@ def main(argv: list[str] | None = None) -> int:
         "--iterations",
         type=at_least(0),
         metavar="N",
-        help="Griffin-Lim iterations added to a spectral vocoder; more sound better and take longer "
+        help="Griffin-Lim iterations added to a spectral or source-filter vocoder; more sound better and take longer "
         "(default: as in its recipe)",
+    )
+    parser.add_argument(
+        "--pitch",
+        type=float,
+        metavar="SEMITONES",
+        help="raise the pitch of a vocoder with a source; negative numbers lower it (default: the mel's own pitch)",
     )
     parser.add_argument("--batch", type=at_least(1), help="files synthesised together (default: as suits the model)")
     parser.add_argument("--jobs", type=at_least(1), help="threads that work on files (default: as suits the model)")
@@ -77,6 +84,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error(f"--seed {arguments.seed}: must be less than 2^63")
     if arguments.temperature == math.inf:
         parser.error("--temperature: must be finite")
+    if arguments.pitch is not None and not abs(arguments.pitch) <= MAX_PITCH_SHIFT:  # NaN is refused too
+        parser.error(f"--pitch {arguments.pitch:g}: must be from -{MAX_PITCH_SHIFT} to {MAX_PITCH_SHIFT} semitones")
     if arguments.out is None and not arguments.play:
         parser.error("give OUT or --play")
     if arguments.mel.is_dir():
@@ -109,7 +118,11 @@ def _synth(arguments: argparse.Namespace) -> int:
         device=device,
         engine=arguments.engine,
         precision=arguments.precision,
-        options={"temperature": arguments.temperature, "iterations": arguments.iterations},
+        options={
+            "temperature": arguments.temperature,
+            "iterations": arguments.iterations,
+            "pitch": arguments.pitch,
+        },
     )
     if len(vocoder.engines) > 1:
         _note(f"engine {engine}")

@@ -90,7 +90,7 @@ class MelInverse(nn.Module):
         flat = mel.new_ones(len(mel), self.filters.shape[1], mel.shape[-1])
         return self._update(flat, mel, self.updates)
 
-    def impose(self, mel: Tensor, magnitude: Tensor, *, updates: int = 3) -> Tensor:
+    def impose(self, mel: Tensor, magnitude: Tensor, *, updates: int = 3, blur_hz: float = 0.0) -> Tensor:
         """Change a sound's magnitude so that it has a given mel, and else as little as possible.
 
         The same updates, but starting from the sound's own magnitude, whose fine structure they keep.
@@ -99,23 +99,36 @@ class MelInverse(nn.Module):
             mel: ``[batch, n_mels, frames]``.
             magnitude: STFT magnitude of the sound, ``[batch, n_fft // 2 + 1, frames]``.
             updates: three bring the mel close; more are heard as more noise than they remove.
+            blur_hz: standard deviation of a Gaussian over frequency that blurs the mel and the filters, so that the
+                sound gets the mel's envelope, but not the harmonics that its narrow filters resolve; 0 for none.
 
         Returns:
             a magnitude of the same shape; unchanged where the filters read nothing.
         """
-        imposed = self._update(magnitude, mel, updates)
+        imposed = self._update(magnitude, mel, updates, blur_hz)
         covered = self.filters.sum(0)[:, None] > 0
         return torch.where(covered, imposed, magnitude)
 
-    def _update(self, magnitude: Tensor, mel: Tensor, updates: int) -> Tensor:
+    def _update(self, magnitude: Tensor, mel: Tensor, updates: int, blur_hz: float = 0.0) -> Tensor:
         with torch.autocast(mel.device.type, enabled=False):
             filters = self.filters.to(mel.dtype)
             linear = self.spec.to_linear(mel) * self.scale
+            if blur_hz:
+                blur = self._blur(blur_hz).to(mel.dtype)
+                filters, linear = blur @ filters, blur @ linear
             # The sum over the filters is 0 for bins outside f_min … f_max, and a filter narrower than a bin is empty.
             weights = filters.t() / filters.sum(0)[:, None].clamp(min=1e-12)
             for _ in range(updates):
                 magnitude = magnitude * (weights @ (linear / (filters @ magnitude).clamp(min=1e-12)))
         return magnitude
+
+    def _blur(self, width_hz: float) -> Tensor:
+        """Weights ``[n_mels, n_mels]`` of the mean over the filters around each, by the distance of their centres."""
+        bins = torch.arange(self.filters.shape[1], device=self.filters.device, dtype=self.filters.dtype)
+        hz = bins * (self.spec.sample_rate_hz / self.spec.n_fft)
+        centres = self.filters @ hz / self.filters.sum(1).clamp(min=1e-12)
+        weights = torch.exp(-0.5 * ((centres - centres[:, None]) / width_hz).square())
+        return weights / weights.sum(1, keepdim=True)
 
 
 class MelProjection(nn.Module):
@@ -131,6 +144,9 @@ class MelProjection(nn.Module):
     Args:
         spec: the definition of the mels.
         updates: updates of the magnitude, as in ``MelInverse.impose``.
+
+    Attributes:
+        blur_hz: as in ``MelInverse.impose``; not 0 for a sound that has another pitch than the mel.
     """
 
     def __init__(self, spec: MelSpec, *, updates: int = 3) -> None:
@@ -138,6 +154,7 @@ class MelProjection(nn.Module):
         self.inverse = MelInverse(spec)
         self.istft = InverseSTFT(spec.n_fft, spec.hop_length, spec.window(), left_padding=spec.left_padding)
         self.updates = updates
+        self.blur_hz = 0.0
 
     def context(self, iterations: int = 0) -> Context:
         """Frames of samples and mel that are read around a frame to compute its samples."""
@@ -173,5 +190,5 @@ class MelProjection(nn.Module):
     def impose(self, spectrum: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         """The magnitude that has the mel, and ``spectrum`` with it; ``[batch, n_fft // 2 + 1, frames]`` each."""
         own = complex_magnitude(spectrum, SMALLEST_POWER)
-        magnitude = self.inverse.impose(mel, own, updates=self.updates)
+        magnitude = self.inverse.impose(mel, own, updates=self.updates, blur_hz=self.blur_hz)
         return magnitude, spectrum * (magnitude / own)

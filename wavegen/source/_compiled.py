@@ -1,18 +1,40 @@
 """The all-pole filter as compiled code: a sample depends on the one before, which no library call can hurry."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 import numpy as np
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def all_pole(samples: np.ndarray, coefficients: np.ndarray, order: int) -> None:
     """Filter an excitation in place: ``x[t] += Σ a[k] x[t-k]``.
+
+    The first call in a process compiles the loop or loads it from the cache on disk. If the cache cannot be used, because
+    it cannot be written or is damaged, the loop is compiled without it.
 
     Args:
         samples: ``[rows, order + samples]``: the samples before, then the excitation, which becomes the output.
         coefficients: ``[rows, sub-frames, order]``, the last one of each predictor first.
         order: number of coefficients; the sub-frames divide the samples evenly.
     """
+    global _loop
+    try:
+        _loop = _loop or _compiled(cache=True)
+        _loop(samples, coefficients, order)
+    except Exception:  # raised by the cache, before anything has run
+        _loop = _compiled(cache=False)
+        _loop(samples, coefficients, order)
+
+
+def _compiled(*, cache: bool) -> Callable[..., None]:
+    return numba.njit(cache=cache, nogil=True, fastmath={"reassoc", "contract"})(_all_pole)
+
+
+_loop: Callable[..., None] | None = None
+
+
+def _all_pole(samples: Any, coefficients: Any, order: Any) -> None:
     rows, sub_frames, _ = coefficients.shape
     length = (samples.shape[1] - order) // sub_frames
     for row in range(rows):

@@ -84,7 +84,7 @@ class LinearPrediction(nn.Module):
         self.positions = sub_frame_positions(hop_length, sub_frames, centre)
         lags = torch.arange(order + 1, dtype=torch.float64)
         lag_window = torch.exp(-0.5 * (2 * math.pi * lag_width_hz / sample_rate_hz * lags).square())
-        self.register_buffer("lag_window", lag_window[:, None], persistent=False)
+        self.register_buffer("lag_window", lag_window[:, None].float(), persistent=False)
         self.lag_window: Tensor
 
     @property

@@ -44,10 +44,10 @@ class ShapedSource(nn.Module):
     ::
 
         F0 ─ pulses ─ below the crossover ─ × √voicing ─────────────────────────── filter ─ periodic
-        noise ─┬───── above the crossover ─ × √voicing ─┬─ + ───────────────────── filter ─ aperiodic
-               └───────────────────────── × √(1-voicing)┘
+        noise ─────── above the crossover ─ × √voicing ───┬─ + ─────────────────── filter ─ aperiodic
+        noise ───────────────────────────── × √(1-voicing)┘
 
-    Sources are weighted as samples, before the filter, so that a pulse rings on after its frame.
+    The two noises are independent, so that the powers of all parts add up to 1 at any voicing. Sources are weighted as samples, before the filter, so that a pulse rings on after its frame.
 
     Args:
         window: the window of the frames ``[n_fft]``.
@@ -78,8 +78,9 @@ class ShapedSource(nn.Module):
         )
         self.reach = round(CROSSOVER_REACH_S * sample_rate_hz)
         low, high = crossover_filters(sample_rate_hz, crossover_hz, CROSSOVER_WIDTH_HZ, self.reach)
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
+        # In float32 from the start, so that they are the same in a module that was converted and back.
+        self.register_buffer("low", low.float(), persistent=False)
+        self.register_buffer("high", high.float(), persistent=False)
         self.low: Tensor
         self.high: Tensor
 
@@ -160,11 +161,11 @@ class ShapedSource(nn.Module):
         # The filters reach as far to both sides: the pulses run ahead, and noise is known at every position.
         pulses = torch.cat((state.pulses.to(dtype), new_pulses), dim=1)
         count = stop - start + 2 * self.reach
-        noise = uniform_noise(state.seeds, start - self.reach, count, 1, pulses.device)[:, 0].to(dtype)
-        noise = (noise - 0.5) * math.sqrt(12)
+        noises = uniform_noise(state.seeds, start - self.reach, count, 2, pulses.device).to(dtype)
+        noises = (noises - 0.5) * math.sqrt(12)
         low = F.conv1d(pulses[:, None], self.low.to(dtype)[None, None])[:, 0]
-        high = F.conv1d(noise[:, None], self.high.to(dtype)[None, None])[:, 0]
-        plain = noise[:, self.reach : self.reach + stop - start]
+        high = F.conv1d(noises[:, :1], self.high.to(dtype)[None, None])[:, 0]
+        plain = noises[:, 1, self.reach : self.reach + stop - start]
 
         voiced = self._at_samples(gate, start, stop, first_frame).clamp(0, 1)
         periodic = voiced.sqrt() * low

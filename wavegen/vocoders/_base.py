@@ -100,6 +100,7 @@ class Vocoder(nn.Module, ABC):
         trains_in_bfloat16: whether ``training.precision=auto`` chooses bfloat16.
         accepts_discriminators: whether adversarial training is possible.
         speaks_untrained: whether its sound before training is worth comparing with.
+        has_speakers: whether it can learn a voice for each speaker; False if the mel alone says who speaks.
         engines: the engines that can compute its samples, each with the precisions of its weights.
         synthesis_options: options that may be set at synthesis, by name, with the attribute that holds each.
     """
@@ -109,6 +110,7 @@ class Vocoder(nn.Module, ABC):
     trains_in_bfloat16: ClassVar[bool] = True
     accepts_discriminators: ClassVar[bool] = False
     speaks_untrained: ClassVar[bool] = True
+    has_speakers: ClassVar[bool] = True
     engines: ClassVar[Mapping[str, tuple[str, ...]]] = {"torch": ("float32",)}
     synthesis_options: ClassVar[Mapping[str, str]] = {}
     speaker_condition: SpeakerCondition
@@ -145,6 +147,11 @@ class Vocoder(nn.Module, ABC):
     @abstractmethod
     def context(self) -> Context:
         """Mel frames read around the frame whose samples are computed."""
+
+    @property
+    def reads_other_mels(self) -> bool:
+        """Whether ``for_mel`` accepts definitions that differ from ``self.mel``."""
+        return self.family is not None
 
     @property
     def receptive_field_samples(self) -> int:

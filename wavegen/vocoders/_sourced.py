@@ -17,6 +17,10 @@ from wavegen.vocoders._frames import count, cut, joined
 from wavegen.vocoders._source import Features, SourceStage, StageState
 
 
+# The narrow filters of a mel resolve harmonics. A mean over this width does not, up to an F0 of about 350 Hz.
+HARMONICS_BLUR_HZ = 150.0
+
+
 class SourcedState(NamedTuple):
     """State of the stream of a vocoder with a source stage.
 
@@ -67,12 +71,13 @@ class SourcedVocoder(Vocoder, ABC):
 
     @property
     def pitch_shift(self) -> float:
-        """Semitones by which F0 is raised."""
+        """Semitones by which F0 is raised; if not 0, only the envelope of the mel is imposed, not its old harmonics."""
         return self.stage.pitch_shift
 
     @pitch_shift.setter
     def pitch_shift(self, semitones: float) -> None:
         self.stage.pitch_shift = semitones
+        self.projection.blur_hz = HARMONICS_BLUR_HZ if semitones else 0.0
 
     @property
     @abstractmethod
@@ -102,6 +107,7 @@ class SourcedVocoder(Vocoder, ABC):
         other.stage = self.stage.for_mel(mel)
         like = next(self.parameters())
         other.projection = MelProjection(mel).to(like)
+        other.projection.blur_hz = self.projection.blur_hz
         return other
 
     def given_features(self, mel: Tensor, mask: Tensor | None) -> Features:

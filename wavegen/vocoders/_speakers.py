@@ -87,6 +87,15 @@ class SpeakerCondition(nn.Module):
         return speaker_indices(names, self.names).to(self.embedding.weight.device)
 
 
+def refuse_speakers(vocoder: str, names: Sequence[str], channels: int) -> None:
+    """Raise ConfigError if there are speakers, or channels for them, for a vocoder that has no use for them."""
+    if channels or names:
+        given = f"speaker_channels={channels}" if channels else f"the speakers {join_names(names)}"
+        raise ConfigError(
+            f"{given} given to a {vocoder} vocoder, which takes the voice from the mel", remedy="leave speakers out"
+        )
+
+
 def speaker_indices(names: Sequence[str], known: Sequence[str]) -> Tensor:
     """Positions of names among ``known``, int64 ``[len(names)]``. Raises ConfigError for an unknown name."""
     for name in names:

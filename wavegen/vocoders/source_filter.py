@@ -12,7 +12,7 @@ from wavegen.mel import MelSpec
 from wavegen.vocoders._base import SourceVocoder, VocoderConfig
 from wavegen.vocoders._source import Features
 from wavegen.vocoders._sourced import SourcedVocoder
-from wavegen.vocoders._speakers import SpeakerCondition
+from wavegen.vocoders._speakers import SpeakerCondition, refuse_speakers
 
 
 class SourceFilterConfig(VocoderConfig):
@@ -49,21 +49,31 @@ class SourceFilterVocoder(SourcedVocoder, SourceVocoder):
     Args:
         mel: the mel definition.
         config: the settings; by default the config's defaults.
-        speakers: not supported: the mel says who speaks.
+        speakers: must be empty, because the mel says who speaks.
+
+    Raises:
+        ConfigError: there are speakers, or channels for them.
     """
 
     Config = SourceFilterConfig
+    has_speakers = False
 
     def __init__(self, mel: MelSpec, config: SourceFilterConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
         super().__init__(mel)
         self.pitch.requires_grad_(True)
         config = config or SourceFilterConfig()
+        refuse_speakers(config.name, speakers, config.speaker_channels)
         self.synthesis_iterations = config.synthesis_iterations
-        self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, 1)
+        self.speaker_condition = SpeakerCondition((), 0, 0)
 
     def for_mel(self, mel: MelSpec, where: object = "mel") -> "SourceFilterVocoder":
         """This vocoder as a reader of another definition, whatever it is; it shares the pitch network."""
         return self.reading(mel)
+
+    @property
+    def reads_other_mels(self) -> bool:
+        """True: no weight depends on the definition."""
+        return True
 
     @property
     def render_context(self) -> Context:
