@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from wavegen.blocks import Context, InverseSTFT, complex_magnitude, griffin_lim, griffin_lim_context, reflect_pad
+from wavegen.blocks import Context, InverseSTFT, complex_magnitude, griffin_lim_context, reflect_pad
 from wavegen.errors import MelError
 from wavegen.mel.spec import MelSpec
 
-MOMENTUM = 0.99  # of Griffin-Lim
+MOMENTUM = 0.99  # of the iterations, as in fast Griffin-Lim (Perraudin et al., 2013)
+UPDATES_PER_ITERATION = 1
 SMALLEST_POWER = 1e-10  # of a bin, so that silence has a magnitude that can grow
 
 
@@ -88,7 +89,8 @@ class MelInverse(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """STFT magnitude of ``mel``, in the same precision, under autocast too; 0 where the filters read nothing."""
         flat = mel.new_ones(len(mel), self.filters.shape[1], mel.shape[-1])
-        return self._update(flat, mel, self.updates)
+        with torch.autocast(mel.device.type, enabled=False):
+            return update_magnitude(flat, self.filters.to(mel.dtype), self.linear(mel), self.updates)
 
     def impose(self, mel: Tensor, magnitude: Tensor, *, updates: int = 3, blur_hz: float = 0.0) -> Tensor:
         """Change a sound's magnitude so that it has a given mel, and else as little as possible.
@@ -105,22 +107,26 @@ class MelInverse(nn.Module):
         Returns:
             a magnitude of the same shape; unchanged where the filters read nothing.
         """
-        imposed = self._update(magnitude, mel, updates, blur_hz)
-        covered = self.filters.sum(0)[:, None] > 0
-        return torch.where(covered, imposed, magnitude)
-
-    def _update(self, magnitude: Tensor, mel: Tensor, updates: int, blur_hz: float = 0.0) -> Tensor:
         with torch.autocast(mel.device.type, enabled=False):
-            filters = self.filters.to(mel.dtype)
-            linear = self.spec.to_linear(mel) * self.scale
+            linear = self.linear(mel)
             if blur_hz:
-                blur = self._blur(blur_hz).to(mel.dtype)
-                filters, linear = blur @ filters, blur @ linear
-            # The sum over the filters is 0 for bins outside f_min … f_max, and a filter narrower than a bin is empty.
-            weights = filters.t() / filters.sum(0)[:, None].clamp(min=1e-12)
-            for _ in range(updates):
-                magnitude = magnitude * (weights @ (linear / (filters @ magnitude).clamp(min=1e-12)))
-        return magnitude
+                linear = self._blur(blur_hz).to(mel.dtype) @ linear
+            imposed = update_magnitude(magnitude, self.blurred_filters(mel.dtype, blur_hz), linear, updates)
+            return torch.where(self.covered, imposed, magnitude)
+
+    def linear(self, mel: Tensor) -> Tensor:
+        """The product of the filters with a magnitude that has this mel, ``[batch, n_mels, frames]``."""
+        return self.spec.to_linear(mel) * self.scale
+
+    @property
+    def covered(self) -> Tensor:
+        """``[n_fft // 2 + 1, 1]``, True for the bins that a filter reads."""
+        return self.filters.sum(0)[:, None] > 0
+
+    def blurred_filters(self, dtype: torch.dtype, blur_hz: float = 0.0) -> Tensor:
+        """The filters ``[n_mels, n_fft // 2 + 1]``, each the mean of those around it if ``blur_hz`` is not 0."""
+        filters = self.filters.to(dtype)
+        return self._blur(blur_hz).to(dtype) @ filters if blur_hz else filters
 
     def _blur(self, width_hz: float) -> Tensor:
         """Weights ``[n_mels, n_mels]`` of the mean over the filters around each, by the distance of their centres."""
@@ -131,15 +137,36 @@ class MelInverse(nn.Module):
         return weights / weights.sum(1, keepdim=True)
 
 
+def update_magnitude(magnitude: Tensor, filters: Tensor, linear: Tensor, updates: int) -> Tensor:
+    """Multiplicative updates of ``magnitude`` until ``filters @ magnitude`` is close to ``linear``.
+
+    Args:
+        magnitude: ``[batch, n_fft // 2 + 1, frames]``.
+        filters: ``[n_mels, n_fft // 2 + 1]``.
+        linear: ``[batch, n_mels, frames]``.
+        updates: the number of updates.
+
+    Returns:
+        a magnitude of the same shape; 0 where the filters read nothing.
+    """
+    # The sum over the filters is 0 for bins outside f_min … f_max, and a filter narrower than a bin is empty.
+    weights = filters.t() / filters.sum(0)[:, None].clamp(min=1e-12)
+    for _ in range(updates):
+        magnitude = magnitude * (weights @ (linear / (filters @ magnitude).clamp(min=1e-12)))
+    return magnitude
+
+
 class MelProjection(nn.Module):
     """Imposes a mel on a sound: the last word of any vocoder, ``[batch, samples]`` to ``[batch, samples]``.
 
     ::
 
-        samples ─ STFT ─┬─ magnitude ─ updates until it has the mel ─┬─ Griffin-Lim iterations ─ inverse STFT ─ samples
+        samples ─ STFT ─┬─ magnitude ─ updates until it has the mel ─┬─ iterations ─ inverse STFT ─ samples
                         └─ phase ────────────────────────────────────┘
 
-    What the sound has and the mel does not know stays: phase and the fine structure between the filters.
+    What the sound has and the mel does not know stays: phase and the fine structure between the filters. The iterations
+    are those of Griffin-Lim, except that the magnitude is not fixed: each one imposes the mel again on what the
+    transform and its inverse have made of the sound, so that the fine structure can become that of a real signal.
 
     Args:
         spec: the definition of the mels.
@@ -184,8 +211,36 @@ class MelProjection(nn.Module):
         """
         with torch.autocast(mel.device.type, enabled=False):
             magnitude, spectrum = self.impose(self.istft.analyse(samples), mel)
-            spectrum = griffin_lim(self.istft, magnitude, spectrum, iterations=iterations, momentum=MOMENTUM, mask=mask)
-            return self.istft(spectrum, mask)
+            return self.istft(self.iterate(magnitude, spectrum, iterations, mask), mask)
+
+    def iterate(self, magnitude: Tensor, spectrum: Tensor, iterations: int, mask: Tensor | None = None) -> Tensor:
+        """Move a spectrum towards that of a real signal, keeping the mel of its magnitude.
+
+        It is differentiable, so a network can be trained through it. Each iteration widens the context by
+        ``griffin_lim_context``.
+
+        Args:
+            magnitude: ``[batch, n_fft // 2 + 1, frames]``; its mel is kept, and so are the bins that no filter reads.
+            spectrum: complex, same shape.
+            iterations: number of iterations.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+
+        Returns:
+            complex spectrum of the same shape.
+        """
+        filters = self.inverse.blurred_filters(magnitude.dtype, self.blur_hz)
+        linear = filters @ magnitude
+        previous: Tensor | None = None
+        for _ in range(iterations):
+            consistent = self.istft.analyse(self.istft(spectrum, mask))
+            ahead = consistent
+            if previous is not None:
+                ahead = consistent - MOMENTUM / (1 + MOMENTUM) * previous
+            previous = consistent
+            own = complex_magnitude(ahead, SMALLEST_POWER)
+            imposed = update_magnitude(own, filters, linear, UPDATES_PER_ITERATION)
+            spectrum = ahead * (torch.where(self.inverse.covered, imposed, magnitude) / own)
+        return spectrum
 
     def impose(self, spectrum: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         """The magnitude that has the mel, and ``spectrum`` with it; ``[batch, n_fft // 2 + 1, frames]`` each."""

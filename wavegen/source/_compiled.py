@@ -10,8 +10,8 @@ import numpy as np
 def all_pole(samples: np.ndarray, coefficients: np.ndarray, order: int) -> None:
     """Filter an excitation in place: ``x[t] += Σ a[k] x[t-k]``.
 
-    The first call in a process compiles the loop or loads it from the cache on disk. If the cache cannot be used, because
-    it cannot be written or is damaged, the loop is compiled without it.
+    The first call in a process compiles the loop or loads it from the cache on disk. If the cache cannot be used,
+    because it cannot be written or is damaged, the loop is compiled without it.
 
     Args:
         samples: ``[rows, order + samples]``: the samples before, then the excitation, which becomes the output.

@@ -47,7 +47,8 @@ class ShapedSource(nn.Module):
         noise ─────── above the crossover ─ × √voicing ───┬─ + ─────────────────── filter ─ aperiodic
         noise ───────────────────────────── × √(1-voicing)┘
 
-    The two noises are independent, so that the powers of all parts add up to 1 at any voicing. Sources are weighted as samples, before the filter, so that a pulse rings on after its frame.
+    The two noises are independent, so that the powers of all parts add up to 1 at any voicing. Sources are weighted as
+    samples, before the filter, so that a pulse rings on after its frame.
 
     Args:
         window: the window of the frames ``[n_fft]``.

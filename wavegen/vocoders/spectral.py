@@ -16,7 +16,6 @@ from wavegen.blocks import (
     Padding,
     SeparableResidualBlock,
     exponential_dilations,
-    griffin_lim,
     griffin_lim_context,
     masked,
 )
@@ -31,7 +30,6 @@ from wavegen.vocoders._speakers import SpeakerCondition
 
 LARGEST_CORRECTION = 6.0  # nepers
 SMALLEST_MAGNITUDE = 1e-3  # the network sees smaller ones as silence; a full-scale sine has about n_fft / 4
-MOMENTUM = 0.99  # of the Griffin-Lim iterations (Perraudin et al., 2013)
 
 
 class SpectralConfig(VocoderConfig):
@@ -288,9 +286,7 @@ class SpectralVocoder(SourcedVocoder, WaveformVocoder):
             corrections = self._correct(features.spoken, mask, speakers)
         with torch.autocast(corrections.device.type, enabled=False):  # FFTs need float32
             magnitude, spectrum = self._spectrum(features, corrections)
-            istft = self.projection.istft
-            spectrum = griffin_lim(istft, magnitude, spectrum, iterations=iterations, momentum=MOMENTUM, mask=mask)
-            return istft(spectrum, mask)
+            return self.projection.istft(self.projection.iterate(magnitude, spectrum, iterations, mask), mask)
 
     def _spectrum(self, features: Features, corrections: Tensor) -> tuple[Tensor, Tensor]:
         """Magnitude and complex spectrum, ``[batch, bins, frames]`` each, in the precision of the sources."""
