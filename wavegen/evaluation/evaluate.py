@@ -20,8 +20,8 @@ from wavegen.errors import ConfigError, DataError, OutputError
 from wavegen.evaluation.baseline import BASELINES
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.evaluation.pairing import Pairing, pair_by_name, system_names
-from wavegen.evaluation.results import REFERENCE, SCORES, write_results
-from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers
+from wavegen.evaluation.results import SCORES, write_results
+from wavegen.evaluation.scoring import REFERENCE, ScoredClip, ScoringJob, Workers
 from wavegen.evaluation.summary import Summary, full_table, write_summary
 from wavegen.evaluation.systems import GeneratedOutputs, ModelSystem, speakers_of, vocoders_by_profile
 from wavegen.files import results_folder
@@ -31,7 +31,10 @@ from wavegen.vocoders import Vocoder
 SUMMARY = "summary.json"
 RESULTS = ("audio", "index.html", SCORES, SUMMARY)
 MADE_BY = "wavegen-evaluate"
-_PACKAGES = ("wavegen", "numpy", "scipy", "torch", "torchaudio", "pesq", "pystoi", "pyworld", "pyloudnorm")
+_PACKAGES = (
+    "wavegen", "numpy", "scipy", "torch", "torchaudio", "pesq", "pystoi", "pyworld-prebuilt", "pyloudnorm",
+    "distillmos", "xls-r-sqa",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
