@@ -33,7 +33,7 @@ RESULTS = ("audio", "index.html", SCORES, SUMMARY)
 MADE_BY = "wavegen-evaluate"
 _PACKAGES = (
     "wavegen", "numpy", "scipy", "torch", "torchaudio", "pesq", "pystoi", "pyworld-prebuilt", "pyloudnorm",
-    "distillmos", "xls-r-sqa",
+    "distillmos", "xls-r-sqa", "speechmos", "onnxruntime",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from wavegen.errors import AudioError
 from wavegen.evaluation.metrics.base import COMMON_RATE_HZ, Metric, Pair, Undefined, import_quietly
-from wavegen.evaluation.metrics.opinion import distillmos
+from wavegen.evaluation.metrics.opinion import distillmos, dnsmos
 from wavegen.evaluation.metrics.perceptual import extended_stoi, pesq_wideband, stoi
 from wavegen.evaluation.metrics.pitch import f0_rmse, periodicity_rmse, voicing_f1
 from wavegen.evaluation.metrics.signal import (
@@ -42,6 +42,10 @@ METRICS: Mapping[str, Metric] = {
     "distillmos": Metric(
         "DistillMOS", "MOS, predicted", "higher", "Stahl and Gamper, 2025; reads the output alone", "1 to 5",
         distillmos, ("distillmos",), reads_reference=False, is_costly=True,
+    ),
+    "dnsmos": Metric(
+        "DNSMOS", "MOS, predicted", "higher", "Reddy et al., 2021, P.808; reads the output alone", "1 to 5", dnsmos,
+        ("speechmos", "onnxruntime"), reads_reference=False, is_costly=True,
     ),
     "stoi": Metric("STOI", "correlation", "higher", "Taal et al., 2011", "about 0 to 1", stoi),
     "estoi": Metric("ESTOI", "correlation", "higher", "Jensen and Taal, 2016", "about 0 to 1", extended_stoi),
