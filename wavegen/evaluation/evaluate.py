@@ -32,8 +32,8 @@ SUMMARY = "summary.json"
 RESULTS = ("audio", "index.html", SCORES, SUMMARY)
 MADE_BY = "wavegen-evaluate"
 _PACKAGES = (
-    "wavegen", "numpy", "scipy", "torch", "torchaudio", "pesq", "pystoi", "pyworld-prebuilt", "pyloudnorm",
-    "distillmos", "xls-r-sqa", "speechmos", "onnxruntime",
+    "wavegen", "numpy", "scipy", "torch", "torchaudio", "pesq", "visqol-python", "pystoi", "pyworld-prebuilt",
+    "pyloudnorm", "distillmos", "xls-r-sqa", "speechmos", "onnxruntime",
 )  # fmt: skip
 
 

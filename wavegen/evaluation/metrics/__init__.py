@@ -12,7 +12,7 @@ import numpy as np
 from wavegen.errors import AudioError
 from wavegen.evaluation.metrics.base import COMMON_RATE_HZ, Metric, Pair, Undefined, import_quietly
 from wavegen.evaluation.metrics.opinion import distillmos, dnsmos
-from wavegen.evaluation.metrics.perceptual import extended_stoi, pesq_wideband, stoi
+from wavegen.evaluation.metrics.perceptual import extended_stoi, pesq_wideband, stoi, visqol
 from wavegen.evaluation.metrics.pitch import f0_rmse, periodicity_rmse, voicing_f1
 from wavegen.evaluation.metrics.signal import (
     clipping,
@@ -38,6 +38,10 @@ EXTRA = "evaluation"
 METRICS: Mapping[str, Metric] = {
     "pesq": Metric(
         "PESQ", "MOS-LQO", "higher", "ITU-T P.862.2, wideband", "about 1 to 4.64", pesq_wideband, ("pesq",)
+    ),
+    "visqol": Metric(
+        "ViSQOL", "MOS-LQO", "higher", "Chinen et al., 2020; v3 for speech, polynomial", "1 to 5", visqol, ("visqol",),
+        is_costly=True,
     ),
     "distillmos": Metric(
         "DistillMOS", "MOS, predicted", "higher", "Stahl and Gamper, 2025; reads the output alone", "1 to 5",
