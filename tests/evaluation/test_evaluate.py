@@ -192,6 +192,19 @@ def test_clips_of_different_lengths_are_aligned_at_their_start() -> None:
     assert (float(row["stoi"]), float(row["log_mel"])) == (1, 0)
 
 
+def test_each_half_of_the_recordings_can_be_scored_alone() -> None:
+    """The halves are those of all recordings, whether or not they have an output."""
+    write_clips("a", "b", "c", "d", "e", seconds=0.5)
+    Path("noisy/b.wav").unlink()
+    for which, clips in (("first", ["a", "c", "e"]), ("second", ["d"])):
+        assert run("real", "noisy", "--half", which) == 0
+        assert [row["clip"] for row in rows()] == clips
+        count = 3 if which == "first" else 2
+        assert f"the {which} half of the recordings: {count} of 5" in summary()["notes"]
+    assert run("real", "--baseline", "pcm16", "--half", "second") == 0
+    assert [row["clip"] for row in rows()] == ["b", "d"]
+
+
 def test_two_single_files_are_a_pair() -> None:
     write_clips("a")
     os.rename("noisy/a.wav", "generated.wav")

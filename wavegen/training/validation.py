@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 
 from wavegen.corpora.manifest import Clip
+from wavegen.evaluation.halves import half
 from wavegen.evaluation.metrics import METRICS, available
 from wavegen.training import distributed
 from wavegen.training.config import TrainingConfig
@@ -46,6 +48,17 @@ def listened_metrics(best_by: str) -> list[str]:
     if best_by != "loss":
         return [best_by]
     return [key for key in available() if not METRICS[key].is_costly]
+
+
+def clips_for(purpose: Literal["choice", "report"], clips: Sequence[Clip], best_by: str) -> list[Clip]:
+    """The validation clips that choose the best checkpoint, or those that the samples report on.
+
+    If a metric chooses the checkpoint, each purpose has its own half of the clips. If the loss does, both have all.
+    """
+    valid = [clip for clip in clips if clip.split == "valid"]
+    if best_by == "loss":
+        return valid
+    return half(valid, "first" if purpose == "choice" else "second", name=lambda clip: clip.name)
 
 
 def best_score(best_by: str, row: Mapping[str, float]) -> float | None:
