@@ -99,7 +99,8 @@ def set_up() -> None:
     try:
         quietly([*pip, ".[evaluation]"])
     except subprocess.CalledProcessError:
-        say("could not build pesq and pyworld, which need a C compiler; evaluations will lack PESQ and pitch")
+        say("could not build pesq and libsvm-official, which need a C compiler; evaluations will lack PESQ and ViSQOL")
+        quietly([*pip, ".[evaluation-wheels]"])
     STAMP.write_text(wanted, encoding="utf-8")
 
 

@@ -31,6 +31,7 @@ from wavegen.synthesis import synthesize
 from wavegen.training import distributed
 from wavegen.training.loop import train
 from wavegen.training.run_folder import RunFolder
+from wavegen.training.validation import clips_for
 
 Notify = Callable[[str], None]
 
@@ -232,7 +233,7 @@ def _write_samples(
     recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, notify: Notify, progress: bool
 ) -> None:
     """Synthesise validation clips from their mel files, and score them beside Griffin-Lim."""
-    chosen = take_evenly([clip for clip in clips if clip.split == "valid"], recipe.samples.clips)
+    chosen = take_evenly(clips_for("report", clips, recipe.training.best_by), recipe.samples.clips)
     if not chosen:
         return
     folder = out / "samples"

@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +25,7 @@ from wavegen.evaluation.baseline import BASELINES
 from wavegen.evaluation.evaluate import EvaluationRequest, definition_for
 from wavegen.evaluation.evaluate import evaluate as evaluate_request
 from wavegen.evaluation.metrics import METRICS, available
-from wavegen.evaluation.scoring import Workers
+from wavegen.evaluation.scoring import REFERENCE, Workers
 from wavegen.mel import profile
 
 RATE = 16000
@@ -54,12 +54,22 @@ def run(*arguments: str) -> int:
     return evaluate.main([*arguments, "--jobs", "1"])
 
 
-def rows(out: str = "evaluation") -> list[dict[str, str]]:
+def all_rows(out: str = "evaluation") -> list[dict[str, str]]:
     return list(csv.DictReader((Path(out) / "scores.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def rows(out: str = "evaluation") -> list[dict[str, str]]:
+    """The rows of the systems, without those of the recordings, which exist if a predictor is installed."""
+    return [row for row in all_rows(out) if row["system"] != REFERENCE]
 
 
 def summary(out: str = "evaluation") -> dict:
     return json.loads((Path(out) / "summary.json").read_text(encoding="utf-8"))
+
+
+def systems(found: Mapping[str, object]) -> list[str]:
+    """The systems of a summary, without the recordings."""
+    return [system for system in found if system != REFERENCE]
 
 
 def contents(out: str) -> dict[str, bytes]:
@@ -75,7 +85,7 @@ def test_a_folder_of_outputs_is_scored(capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert lines[0].split() == ["noisy"]
+    assert lines[0].split()[-1] == "noisy"
     assert [line for line in lines if line.startswith("STOI ↑ ")]
     assert lines[-2:] == ["scored at 16000 Hz, clips aligned at their start", "2 clips: evaluation/index.html"]
     assert {path.name for path in Path("evaluation").iterdir()} >= {"scores.csv", "summary.json", "index.html"}
@@ -94,6 +104,24 @@ def test_a_folder_of_outputs_is_scored(capsys: pytest.CaptureFixture[str]) -> No
     assert {"wavegen", "torch", "pystoi"} <= set(found["versions"])
     assert found["log_mel"]["sample_rate_hz"] == RATE
     assert found["interval"]["seed"] == 0
+
+
+def test_the_recordings_own_predicted_opinion_is_reported() -> None:
+    pytest.importorskip("distillmos")
+    write_clips("a", "b")
+    assert run("real", "noisy") == 0
+    assert [(row["clip"], row["system"]) for row in all_rows()] == [
+        (clip, system) for clip in "ab" for system in (REFERENCE, "noisy")
+    ]
+    own, noisy = ([float(row["distillmos"]) for row in all_rows() if row["system"] == s] for s in (REFERENCE, "noisy"))
+    assert all(row["stoi"] == "" for row in all_rows() if row["system"] == REFERENCE)
+    scores = summary()["systems"]
+    assert list(scores[REFERENCE]) == [key for key in available() if not METRICS[key].reads_reference]
+    assert scores["noisy"]["distillmos"]["difference"] == pytest.approx(np.mean(noisy) - np.mean(own), abs=1e-4)
+    assert "difference" not in scores[REFERENCE]["distillmos"]
+    page = Path("evaluation/index.html").read_text(encoding="utf-8")
+    assert '"difference_low"' in page
+    assert "distillmos" in summary()["versions"]
 
 
 def test_results_do_not_depend_on_the_order_or_the_number_of_processes() -> None:
@@ -118,11 +146,11 @@ def test_baselines_and_models_are_scored_as_systems() -> None:
     write_clips("a", "b")
     every = [argument for name in BASELINES for argument in ("--baseline", name)]
     assert run("real", "--model", "runs/mine", *every) == 0
-    systems = summary()["systems"]
-    assert list(systems) == ["mine", *BASELINES]
-    assert systems["pcm16"]["m_stft"]["mean"] == 0  # the recordings have 16 bits
-    assert 0 < systems["mu-law"]["m_stft"]["mean"] < systems["griffin-lim"]["m_stft"]["mean"]
-    assert systems["griffin-lim"]["log_mel"]["mean"] < 0.25 < systems["mine"]["log_mel"]["mean"]
+    found = summary()["systems"]
+    assert systems(found) == ["mine", *BASELINES]
+    assert found["pcm16"]["m_stft"]["mean"] == 0  # the recordings have 16 bits
+    assert 0 < found["mu-law"]["m_stft"]["mean"] < found["griffin-lim"]["m_stft"]["mean"]
+    assert found["griffin-lim"]["log_mel"]["mean"] < 0.25 < found["mine"]["log_mel"]["mean"]
     levels = np.unique(soundfile.read("evaluation/audio/mu-law/a.wav")[0])
     assert 50 < len(levels) <= 256
     frames = soundfile.info("evaluation/audio/mine/b.wav").frames
@@ -136,7 +164,7 @@ def test_an_autoregressive_model_runs_on_its_preferred_device() -> None:
     model = write_model(Path("wavenet.safetensors"), "wavenet")
     request = EvaluationRequest(Path("real"), models=[model])
     found = evaluate_request(request, Path("out"), device="cuda:99", jobs=1, progress=False)
-    assert list(found.summary) == ["wavenet"]
+    assert systems(found.summary) == ["wavenet"]
 
 
 def test_everything_is_scored_at_the_lowest_rate(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,6 +190,19 @@ def test_clips_of_different_lengths_are_aligned_at_their_start() -> None:
     (row,) = rows()
     assert float(row["length"]) == pytest.approx(250)
     assert (float(row["stoi"]), float(row["log_mel"])) == (1, 0)
+
+
+def test_each_half_of_the_recordings_can_be_scored_alone() -> None:
+    """The halves are those of all recordings, whether or not they have an output."""
+    write_clips("a", "b", "c", "d", "e", seconds=0.5)
+    Path("noisy/b.wav").unlink()
+    for which, clips in (("first", ["a", "c", "e"]), ("second", ["d"])):
+        assert run("real", "noisy", "--half", which) == 0
+        assert [row["clip"] for row in rows()] == clips
+        count = 3 if which == "first" else 2
+        assert f"the {which} half of the recordings: {count} of 5" in summary()["notes"]
+    assert run("real", "--baseline", "pcm16", "--half", "second") == 0
+    assert [row["clip"] for row in rows()] == ["b", "d"]
 
 
 def test_two_single_files_are_a_pair() -> None:

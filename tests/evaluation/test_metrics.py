@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import librosa
+import numba
 import numpy as np
 import pytest
 import scipy.signal
@@ -23,7 +25,7 @@ from wavegen.mel import PROFILES, profile
 
 SPEC = profile("bigvgan-24k")
 RATE = SPEC.sample_rate_hz
-PACKAGES = sorted({metric.package for metric in METRICS.values() if metric.package})
+PACKAGES = sorted({package for metric in METRICS.values() for package in metric.packages})
 
 needs_all = pytest.mark.skipif(available() != list(METRICS), reason="the packages of wavegen[evaluation] are missing")
 
@@ -37,8 +39,8 @@ def one_thread() -> Iterator[None]:
 
 
 def compute(key: str, reference: np.ndarray, generated: np.ndarray, spec: object = SPEC) -> float:
-    if METRICS[key].package:
-        pytest.importorskip(METRICS[key].package)
+    for package in METRICS[key].packages:
+        pytest.importorskip(package)
     return METRICS[key].compute(Pair(reference, generated, spec))
 
 
@@ -53,11 +55,11 @@ def hiss(seconds: float = 1.0, level: float = 0.1, seed: int = 0, rate: int = RA
 
 
 PERFECT = {
-    "pesq": 4.644, "stoi": 1, "estoi": 1, "voicing_f1": 1, "si_sdr": 100,
+    "pesq": 4.644, "visqol": 5, "stoi": 1, "estoi": 1, "voicing_f1": 1, "si_sdr": 100,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("key", METRICS)
+@pytest.mark.parametrize("key", [key for key, metric in METRICS.items() if metric.reads_reference])
 def test_identity_is_perfect(key: str) -> None:
     samples = speech(2.0)
     assert compute(key, samples, samples) == pytest.approx(PERFECT.get(key, 0), abs=1e-3 if key == "pesq" else 1e-9)
@@ -390,7 +392,7 @@ def test_nan_has_no_scores() -> None:
 def test_a_missing_package_removes_its_metrics_and_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing_note() is None
     monkeypatch.setitem(sys.modules, package, None)  # makes the import fail
-    missing = [key for key, metric in METRICS.items() if metric.package == package]
+    missing = [key for key, metric in METRICS.items() if package in metric.packages]
     assert available() == [key for key in METRICS if key not in missing]
     assert not set(missing) & set(score(speech(0.5), speech(0.5), SPEC).values)
     labels = ", ".join(METRICS[key].label for key in missing)
@@ -418,6 +420,44 @@ def test_long_clips_do_not_overflow_the_pesq_package() -> None:
     samples = (np.sin(2 * np.pi * 440 * time) * (time % 0.45 < 0.22)).astype(np.float32)
     spec = SPEC.replace(sample_rate_hz=16000, f_max_hz=8000)
     assert compute("pesq", samples, samples, spec) == pytest.approx(4.644, abs=1e-3)
+
+
+def test_visqol_equals_its_package_and_leaves_numbas_threads_unchanged() -> None:
+    package = pytest.importorskip("visqol")
+    api = package.VisqolApi()
+    api.create(mode="speech", use_lattice_model=False)
+    samples = speech(2.0, rate=16000)
+    noisy = samples + 0.1 * noise_like(samples)
+    threads = numba.get_num_threads()
+    found = compute("visqol", samples, noisy, profile("wavegen-16k"))
+    assert numba.get_num_threads() == threads
+    wanted = api.measure_from_arrays(samples.astype(float), noisy.astype(float), 16000).moslqo
+    assert found == pytest.approx(wanted, abs=1e-9)
+
+
+def test_more_noise_scores_lower_in_visqol() -> None:
+    samples = recording()
+    scores = [compute("visqol", samples, samples + level * noise_like(samples)) for level in (0, 0.1, 0.3, 1)]
+    assert scores[0] == 5
+    assert scores == sorted(scores, reverse=True)
+    assert scores[-1] < 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [(IndexError(), "too little speech"), (math.nan, "ViSQOL is not a number")]
+)
+def test_clips_that_the_visqol_package_cannot_score_have_reasons(
+    fault: float | Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = pytest.importorskip("visqol")
+
+    def measure(*arguments: object) -> SimpleNamespace:
+        if isinstance(fault, Exception):
+            raise fault
+        return SimpleNamespace(moslqo=fault)
+
+    monkeypatch.setattr(package.VisqolApi, "measure_from_arrays", measure)
+    assert score(speech(), speech(), SPEC, ["visqol"]).reasons == {"visqol": reason}
 
 
 # ---- the registry

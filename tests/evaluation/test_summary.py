@@ -8,7 +8,7 @@ import scipy.stats
 
 from wavegen.evaluation.metrics import Scores
 from wavegen.evaluation.scoring import ScoredClip
-from wavegen.evaluation.summary import full_table, interval, short_table, summarize
+from wavegen.evaluation.summary import as_numbers, full_table, interval, short_table, summarize
 
 
 def test_an_interval_contains_the_true_mean_about_95_times_in_100() -> None:
@@ -65,6 +65,40 @@ def test_the_short_table_has_a_row_per_system() -> None:
         "vocoder   0.850   2.000      0.300     1.250      2",
         "other     0.970   3.250      0.200     0.800      2",
         "PESQ of vocoder covers 1 of 2 clips",
+    ]
+
+
+OPINIONS = [
+    scored("a", reference={"distillmos": 4.0}, vocoder={"distillmos": 3.5, "log_mel": 0.1}),
+    scored("b", reference={"distillmos": 4.5}, vocoder={"distillmos": 4.25, "log_mel": 0.1}),
+    scored("c", reference={"distillmos": None}, vocoder={"distillmos": 2.0, "log_mel": 0.1}),
+]
+
+
+def test_the_difference_to_the_recordings_is_taken_clip_by_clip() -> None:
+    entry = summarize(OPINIONS)["vocoder"]["distillmos"]
+    assert (entry.mean, entry.count) == (3.25, 3)
+    assert entry.to_reference == interval([-0.5, -0.25])
+    assert as_numbers(summarize(OPINIONS))["vocoder"]["distillmos"] == {
+        "mean": 3.25, "low": 2.0, "high": 4.25, "count": 3,
+        "difference": -0.375, "difference_low": -0.5, "difference_high": -0.25,
+    }  # fmt: skip
+    assert summarize(OPINIONS)["reference"]["distillmos"].to_reference is None
+    assert summarize(OPINIONS)["vocoder"]["log_mel"].to_reference is None
+
+
+def test_tables_show_the_recordings_and_the_difference_to_them() -> None:
+    assert short_table(OPINIONS).splitlines() == [
+        "           DistillMOS ↑  log-mel ↓  DistillMOS vs. reference  clips",
+        "reference         4.250          -                         -      3",
+        "vocoder           3.250      0.100   -0.375 [-0.500, -0.250]      3",
+        "DistillMOS of reference covers 2 of 3 clips",
+    ]
+    assert full_table(summarize(OPINIONS), 3).splitlines() == [
+        "                                                    reference                                 vocoder",
+        "DistillMOS ↑              4.250 [4.000, 4.500] (2 of 3 clips)                    3.250 [2.000, 4.250]",
+        "DistillMOS vs. reference                                    -  -0.375 [-0.500, -0.250] (2 of 3 clips)",
+        "log-mel ↓                                                   -                    0.100 [0.100, 0.100]",
     ]
 
 

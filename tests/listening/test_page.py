@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.browser import Open, card, chosen, position, wait_for_position, wait_until
-from support.report import CLIPS, SYSTEMS, small_report
+from support.report import CLIPS, REFERENCE, SYSTEMS, mean_score, small_report
 
 from wavegen.listening.report import write_page
 
@@ -247,6 +247,38 @@ def test_tables_sort_the_best_first(opened: Open) -> None:
         assert column(table, 2) == ["3.50", "\N{EN DASH}"]  # a missing score is last in both directions
     assert heads.nth(3).get_attribute("aria-sort") is None
     assert "higher is better\nITU-T P.862.2" in heads.nth(2).get_by_role("button").get_attribute("title")
+
+
+def test_the_recordings_own_scores_have_a_row_and_are_never_the_best(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    report = small_report(tmp_path / "sounds")
+    own = {REFERENCE: mean_score(0.99, 0.98, 1.0, 3)}
+    own[SYSTEMS[0]] = {
+        **mean_score(0.85, 0.8, 0.9, 3),
+        "difference": -0.14,
+        "difference_low": -0.2,
+        "difference_high": 0,
+    }
+    own[SYSTEMS[1]] = mean_score(0.8, 0.7, 0.9, 3)
+    summary = {system: {**report.summary.get(system, {}), "stoi": numbers} for system, numbers in own.items()}
+    clips = [dataclasses.replace(clip, scores={**clip.scores, REFERENCE: {"stoi": 0.99}}) for clip in report.clips]
+    page = opened(write_page(dataclasses.replace(report, summary=summary, clips=clips), tmp_path / "page"))
+    table = page.locator(".summary table")
+    assert column(table, 0) == [REFERENCE, *SYSTEMS]
+    assert column(table, 1) == ["0.990", "0.850", "0.800"]
+    assert column(table, 2)[0] == "\N{EN DASH}"
+    rows = table.locator("tbody tr")
+    assert rows.nth(1).locator("td").first.locator(".detail").all_inner_texts() == [
+        "0.800 … 0.900",
+        "Δ \N{MINUS SIGN}0.140 (\N{MINUS SIGN}0.200 … 0.000)",
+    ]
+    assert rows.nth(2).locator("td").first.locator(".detail").count() == 1
+    assert page.get_by_text(f"Δ is the difference to {REFERENCE}").is_visible()
+    scores = card(page).locator("table")
+    assert column(scores, 1) == ["0.990", "0.900", "0.700"]
+    for found in (rows, scores.locator("tbody tr")):
+        assert [found.nth(index).locator("td").first.locator(".value").count() for index in range(3)] == [1, 1, 1]
+        assert [found.nth(index).locator("td.best").count() > 0 for index in range(3)] == [False, True, False]
 
 
 def test_clips_can_be_sorted_by_score(opened: Open) -> None:

@@ -38,6 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--profile", help="mel profile to score by (default: that of the first model, or by the lowest sample rate)"
     )
+    parser.add_argument(
+        "--half", choices=("first", "second"),
+        help="score every other recording: settings are chosen on the first half and reported on the second",
+    )  # fmt: skip
     parser.add_argument("--jobs", type=at_least(1), help="number of processes (default: one per core)")
     parser.add_argument("--device", default="auto", help="device for --model: cpu, cuda, … (default: a GPU if present)")
     parser.add_argument(
@@ -70,6 +74,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         speaker=arguments.speaker,
         scoring_profile=arguments.profile,
         model_profiles=arguments.reads,
+        only=arguments.half,
     )
     device = pick_device(arguments.device) if arguments.model else "cpu"
     result = evaluate(request, arguments.out, device=device, jobs=arguments.jobs)

@@ -18,10 +18,11 @@ from wavegen.checkpoint import MODEL, find_model, load_vocoder
 from wavegen.config import did_you_mean
 from wavegen.errors import ConfigError, DataError, OutputError
 from wavegen.evaluation.baseline import BASELINES
+from wavegen.evaluation.halves import Half
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.evaluation.pairing import Pairing, pair_by_name, system_names
-from wavegen.evaluation.results import REFERENCE, SCORES, write_results
-from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers
+from wavegen.evaluation.results import SCORES, write_results
+from wavegen.evaluation.scoring import REFERENCE, ScoredClip, ScoringJob, Workers
 from wavegen.evaluation.summary import Summary, full_table, write_summary
 from wavegen.evaluation.systems import GeneratedOutputs, ModelSystem, speakers_of, vocoders_by_profile
 from wavegen.files import results_folder
@@ -31,7 +32,10 @@ from wavegen.vocoders import Vocoder
 SUMMARY = "summary.json"
 RESULTS = ("audio", "index.html", SCORES, SUMMARY)
 MADE_BY = "wavegen-evaluate"
-_PACKAGES = ("wavegen", "numpy", "scipy", "torch", "torchaudio", "pesq", "pystoi", "pyworld", "pyloudnorm")
+_PACKAGES = (
+    "wavegen", "numpy", "scipy", "torch", "torchaudio", "pesq", "visqol-python", "pystoi", "pyworld-prebuilt",
+    "pyloudnorm", "distillmos", "xls-r-sqa", "speechmos", "onnxruntime",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class EvaluationRequest:
             band that it lacks.
         model_profiles: mel profiles that every model speaks from, as systems ``MODEL@PROFILE``; by default only the
             model's own mel definition.
+        only: the half of the recordings to score, ``"first"`` or ``"second"``; by default all of them.
     """
 
     references: Path
@@ -60,6 +65,7 @@ class EvaluationRequest:
     speaker: str | None = None
     scoring_profile: str | None = None
     model_profiles: Sequence[str] = ()
+    only: Half | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ def _plan(request: EvaluationRequest, out: Path) -> _Plan:
     readers = {
         name: vocoders_by_profile(name, vocoder, request.model_profiles, folders) for name, vocoder in models.items()
     }
-    pairing = pair_by_name(request.references, folders, keep_all=bool(models or baselines))
+    pairing = pair_by_name(request.references, folders, keep_all=bool(models or baselines), only=request.only)
 
     # Choose the mel definition. Its sample rate is that of the evaluation; files of other rates are resampled.
     rates = _sample_rates(pairing)

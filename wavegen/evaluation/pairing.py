@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wavegen.corpora.manifest import find_recordings
 from wavegen.errors import DataError, MissingDataError
+from wavegen.evaluation.halves import Half, half
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,16 @@ class Pairing:
     notes: Sequence[str] = ()
 
 
-def pair_by_name(references: Path, outputs: Mapping[str, Path], *, keep_all: bool = False) -> Pairing:
+def pair_by_name(
+    references: Path, outputs: Mapping[str, Path], *, keep_all: bool = False, only: Half | None = None
+) -> Pairing:
     """Pair sound files by their path below their folder, without its suffix; two single files always form a pair.
 
     Args:
         references: folder of the recordings, or a single recording.
         outputs: system -> folder of its outputs, or a single output.
         keep_all: keep recordings without any output, because models or baselines are still to make one.
+        only: the half of the recordings to keep, of all below ``references``; by default all.
 
     Raises:
         DataError: a folder is missing or has no sound files, or none of a system's outputs has a counterpart.
@@ -54,6 +58,13 @@ def pair_by_name(references: Path, outputs: Mapping[str, Path], *, keep_all: boo
         if unpaired := len(found) - len(paired[system]):
             notes.append(f"{system} has no recording for {unpaired} of {len(found)} outputs")
     kept = {name: path for name, path in wanted.items() if keep_all or any(name in files for files in paired.values())}
+    if only is not None:
+        in_half = half(list(wanted), only, name=str)
+        notes.append(f"the {only} half of the recordings: {len(in_half)} of {len(wanted)}")
+        kept = {name: path for name, path in kept.items() if name in in_half}
+        paired = {
+            system: {name: path for name, path in files.items() if name in in_half} for system, files in paired.items()
+        }
     return Pairing(kept, paired, notes)
 
 

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wavegen.evaluation.metrics import METRICS
-from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers, score_clip
+from wavegen.evaluation.scoring import REFERENCE, ScoredClip, ScoringJob, Workers, score_clip
 from wavegen.evaluation.summary import Summary, as_numbers, summarize, write_scores
 from wavegen.listening.report import Report, ReportClip, write_page
-
-REFERENCE = "reference"
-"""Name of the recordings on the listening page and in file names; no system may have it."""
 
 SCORES = "scores.csv"
 

@@ -11,8 +11,8 @@ from wavegen.corpora.manifest import Clip
 from wavegen.evaluation.baseline import griffin_lim_baseline
 from wavegen.evaluation.metrics import available, missing_note
 from wavegen.evaluation.pictures import save_figure, spectrogram_figure
-from wavegen.evaluation.results import REFERENCE, write_results
-from wavegen.evaluation.scoring import ScoredClip, ScoringJob, Workers
+from wavegen.evaluation.results import write_results
+from wavegen.evaluation.scoring import REFERENCE, ScoredClip, ScoringJob, Workers
 from wavegen.mel import MelSpec, load_mel
 from wavegen.progress import bar_options
 

@@ -18,6 +18,9 @@ from wavegen.evaluation.metrics import METRICS, Scores, score
 from wavegen.mel import MelSpec
 from wavegen.progress import bar_options, one_torch_thread
 
+REFERENCE = "reference"
+"""Name of the recordings among the systems, on the listening page and in file names; no system may have it."""
+
 FEW_ITEMS = 8
 """Fewer items than this are faster without processes, which take seconds to start."""
 
@@ -50,7 +53,8 @@ class ScoredClip:
 
     Attributes:
         name: name of the clip.
-        scores: system -> scores of its output.
+        scores: system -> scores of its output. If predictors are among the metrics, the first entry is ``REFERENCE``,
+            with what they say of the recording itself.
         unreadable: systems whose output cannot be read.
     """
 
@@ -73,7 +77,8 @@ class ScoredClip:
 def score_clip(job: ScoringJob) -> ScoredClip:
     """Read the sound files of one clip, resample them to the rate of the job's mel definition, and score them.
 
-    An output that cannot be read has no scores, with the error as the reason; the other outputs are still scored.
+    Predictors also score the recording, once. An output that cannot be read has no scores, with the error as the
+    reason; the other outputs are still scored.
 
     Raises:
         AudioError: the recording cannot be read.
@@ -83,6 +88,9 @@ def score_clip(job: ScoringJob) -> ScoredClip:
 
     scores = {}
     unreadable = set()
+    predictors = [key for key in job.metrics if not METRICS[key].reads_reference]
+    if predictors:
+        scores[REFERENCE] = score(reference, reference, job.spec, predictors)
     for system, path in job.outputs.items():
         try:
             generated = read_audio(path, rate)

@@ -4,14 +4,14 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wavegen.evaluation.metrics import METRICS, SHORT_LIST, missing_note
-from wavegen.evaluation.scoring import ScoredClip
+from wavegen.evaluation.metrics import METRICS, SHORT_LIST, Metric, missing_note
+from wavegen.evaluation.scoring import REFERENCE, ScoredClip
 from wavegen.files import atomic_write
 from wavegen.tables import text_table
 
@@ -22,12 +22,17 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over ``count`` clips, and its 95 % interval from ``low`` to ``high``."""
+    """A mean over ``count`` clips, and its 95 % interval from ``low`` to ``high``.
+
+    For a predictor, which reads the output alone, ``to_reference`` is the mean difference to the recordings, over the
+    clips of which both have a score.
+    """
 
     mean: float
     low: float
     high: float
     count: int
+    to_reference: "Interval | None" = None
 
 
 Summary = Mapping[str, Mapping[str, Interval]]
@@ -52,23 +57,48 @@ def summarize(clips: Sequence[ScoredClip]) -> dict[str, dict[str, Interval]]:
 
     The clips are sorted by name first, so that the intervals do not depend on their order.
     """
-    collected: dict[str, dict[str, list[float]]] = {}
+    clips = sorted(clips, key=lambda clip: clip.name)
+    summary: dict[str, dict[str, Interval]] = {}
     for system in dict.fromkeys(system for clip in clips for system in clip.scores):
-        collected[system] = {}
-    for clip in sorted(clips, key=lambda clip: clip.name):
-        for system, scores in clip.scores.items():
-            for key, value in scores.values.items():
-                if value is not None:
-                    collected[system].setdefault(key, []).append(value)
-    return {
-        system: {key: interval(columns[key]) for key in METRICS if key in columns}
-        for system, columns in collected.items()
-    }
+        summary[system] = {}
+        for key in METRICS:
+            scores = _scores_by_clip(clips, system, key)
+            if not scores:
+                continue
+            summary[system][key] = interval(list(scores.values()))
+
+            # The differences are taken clip by clip, because clips differ more than systems do.
+            recordings = {} if system == REFERENCE else _scores_by_clip(clips, REFERENCE, key)
+            differences = [scores[clip] - recordings[clip] for clip in scores if clip in recordings]
+            if differences:
+                summary[system][key] = replace(summary[system][key], to_reference=interval(differences))
+    return summary
+
+
+def _scores_by_clip(clips: Sequence[ScoredClip], system: str, key: str) -> dict[str, float]:
+    """Clip name -> a system's score, for the clips that have one."""
+    scores = {clip.name: clip.scores[system].values.get(key) for clip in clips if system in clip.scores}
+    return {clip: score for clip, score in scores.items() if score is not None}
 
 
 def as_numbers(summary: Summary) -> dict[str, dict[str, dict[str, float]]]:
-    """System -> metric key -> ``mean``, ``low``, ``high`` and ``count``, for files and the listening page."""
-    return {system: {key: asdict(entry) for key, entry in columns.items()} for system, columns in summary.items()}
+    """System -> metric key -> numbers of its interval, for files and the listening page.
+
+    They are ``mean``, ``low``, ``high`` and ``count``; for a predictor also ``difference``, ``difference_low`` and
+    ``difference_high``, the mean difference to the recordings and its interval.
+    """
+    return {system: {key: _numbers(entry) for key, entry in columns.items()} for system, columns in summary.items()}
+
+
+def _numbers(entry: Interval) -> dict[str, float]:
+    numbers = {"mean": entry.mean, "low": entry.low, "high": entry.high, "count": entry.count}
+    if (difference := entry.to_reference) is not None:
+        numbers |= {
+            "difference": difference.mean,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+        }
+    return numbers
 
 
 def write_scores(path: Path, clips: Sequence[ScoredClip], metrics: Sequence[str]) -> None:
@@ -107,13 +137,17 @@ def write_summary(path: Path, summary: Summary, **about: Any) -> None:
 def full_table(summary: Summary, clips: int) -> str:
     """A table of all metrics: a row per metric, a column per system, each cell with its interval.
 
-    A cell gives the count of its clips if it does not cover all ``clips``.
+    A predictor has a second row, the difference to the recordings. A cell gives the count of its clips if it does not
+    cover all ``clips``.
     """
-    systems = list(summary)
-    table = [["", *systems]]
+    table = [["", *summary]]
     for key, metric in METRICS.items():
-        if any(key in columns for columns in summary.values()):
-            table.append([metric.heading, *(_cell(summary[system].get(key), clips) for system in systems)])
+        entries = [columns.get(key) for columns in summary.values()]
+        if any(entries):
+            table.append([metric.heading, *(_cell(entry, clips) for entry in entries)])
+        differences = [entry and entry.to_reference for entry in entries]
+        if any(differences):
+            table.append([_difference_heading(metric), *(_cell(difference, clips) for difference in differences)])
     return text_table(table)
 
 
@@ -122,18 +156,26 @@ def short_table(clips: Sequence[ScoredClip]) -> str:
     summary = summarize(clips)
     scored = {key for clip in clips for scores in clip.scores.values() for key in scores.values}
     shown = [key for key in SHORT_LIST if key in scored]
-    table = [["", *(METRICS[key].heading for key in shown), "clips"]]
+    predictors = [key for key in shown if not METRICS[key].reads_reference]
+    headings = [METRICS[key].heading for key in shown] + [_difference_heading(METRICS[key]) for key in predictors]
+    table = [["", *headings, "clips"]]
     notes = []
     for system, columns in summary.items():
         count = sum(system in clip.scores for clip in clips)
-        table.append([system, *(f"{columns[key].mean:.3f}" if key in columns else "-" for key in shown), str(count)])
-        for key in shown:
+        means = [f"{columns[key].mean:.3f}" if key in columns else "-" for key in shown]
+        differences = [_cell(columns[key].to_reference if key in columns else None, 0) for key in predictors]
+        table.append([system, *means, *differences, str(count)])
+        for key in predictors if system == REFERENCE else shown:
             counted = columns[key].count if key in columns else 0
             if counted < count:
                 notes.append(f"{METRICS[key].label} of {system} covers {counted} of {count} clips")
     if len(shown) < len(SHORT_LIST) and (note := missing_note()):
         notes.append(note)
     return "\n".join([text_table(table), *notes])
+
+
+def _difference_heading(metric: Metric) -> str:
+    return f"{metric.label} vs. {REFERENCE}"
 
 
 def _cell(entry: Interval | None, clips: int) -> str:

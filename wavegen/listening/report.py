@@ -59,7 +59,8 @@ class ReportClip:
     Attributes:
         name: name that the page shows.
         audio: system -> sound file, of any sample rate; including the reference. Systems without a file are omitted.
-        scores: system -> metric key -> score, None where it is not defined; without the reference.
+        scores: system -> metric key -> score, None where it is not defined; of the reference only those of predictors,
+            which rate a sound alone.
         notes: which scores are missing, and why.
     """
 
@@ -80,6 +81,7 @@ class Report:
         metrics: metric key -> its description, in the order of the columns.
         clips: the clips, in the order of the page.
         summary: system -> metric key -> ``mean``, its interval from ``low`` to ``high``, and the ``count`` of clips.
+            Predictors also have ``difference``, ``difference_low`` and ``difference_high``, to the reference.
         notes: notes on the whole page, such as which files were resampled.
     """
 

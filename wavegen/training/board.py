@@ -8,11 +8,12 @@ import torch
 
 from wavegen.audio import read_audio
 from wavegen.corpora.manifest import Clip, take_evenly
-from wavegen.evaluation.metrics import available, score
+from wavegen.evaluation.metrics import score
 from wavegen.evaluation.pictures import figure_to_array, spectrogram_figure
 from wavegen.mel import open_mel
 from wavegen.precision import deterministic
 from wavegen.training.config import TrainingConfig
+from wavegen.training.validation import listened_metrics
 from wavegen.vocoders import Vocoder
 
 
@@ -52,7 +53,7 @@ class Board:
             the means of all scores that any clip has.
         """
         rate = vocoder.mel.sample_rate_hz
-        metrics = available()
+        metrics = listened_metrics(config.best_by)
         scores: dict[str, list[float]] = {}
         if (preferred := vocoder.preferred_device(device)) != device:
             vocoder, device = copy.deepcopy(vocoder).to(preferred), preferred

@@ -90,7 +90,8 @@ class TrainingConfig(Config):
         listen_clips: the number of validation clips to synthesise for TensorBoard.
         listen_frames: frames of each of them to synthesise.
         best_by: what the best checkpoint is chosen by: ``"loss"`` on the validation clips, or the mean of a metric such
-            as ``"pesq"`` over the clips that are synthesised for TensorBoard.
+            as ``"pesq"`` over the clips that are synthesised for TensorBoard. For a metric, all validation clips are
+            from one half of them, and the samples at the end are from the other.
         precision: ``"auto"`` uses bfloat16 autocast on a GPU that has it, for vocoders that allow it, and float32
             elsewhere. ``"float32"`` also keeps convolutions on a GPU from rounding to TF32.
         compile: whether to run the dilated stacks through torch.compile.

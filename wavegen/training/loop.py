@@ -26,7 +26,7 @@ from wavegen.training.progress import Progress
 from wavegen.training.replay import Gradients, Replayed
 from wavegen.training.run_folder import RunFolder
 from wavegen.training.state import TrainingState
-from wavegen.training.validation import best_score, is_improvement, validate
+from wavegen.training.validation import best_score, clips_for, is_improvement, validate
 from wavegen.vocoders import Vocoder
 
 
@@ -211,7 +211,7 @@ def _split_clips(clips: Sequence[Clip], config: TrainingConfig, world: int) -> t
             remedy="give a multiple of the number of processes: the batch size is the sum over them",
         )
     train_clips = [clip for clip in clips if clip.split == "train"]
-    validation_clips = take_evenly([clip for clip in clips if clip.split == "valid"], config.valid_clips)
+    validation_clips = take_evenly(clips_for("choice", clips, config.best_by), config.valid_clips)
     if not train_clips or len(validation_clips) < world:
         raise ConfigError(
             f"{len(train_clips)} training clips and {len(validation_clips)} validation clips are too few",

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 
 from wavegen.corpora.manifest import Clip
-from wavegen.evaluation.metrics import METRICS
+from wavegen.evaluation.halves import half
+from wavegen.evaluation.metrics import METRICS, available
 from wavegen.training import distributed
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import read_crop
@@ -35,6 +37,28 @@ def validate(
         for name, value in objective(batch, step=step).items():
             sums[name] = sums.get(name, 0.0) + float(value)
     return {name: value / len(clips) for name, value in distributed.total(sums, device).items()}
+
+
+def listened_metrics(best_by: str) -> list[str]:
+    """Keys of the metrics of the clips that a validation synthesises.
+
+    They are the metric that chooses the best checkpoint. If the loss chooses it, they are all that are available and
+    not costly, for curves.
+    """
+    if best_by != "loss":
+        return [best_by]
+    return [key for key in available() if not METRICS[key].is_costly]
+
+
+def clips_for(purpose: Literal["choice", "report"], clips: Sequence[Clip], best_by: str) -> list[Clip]:
+    """The validation clips that choose the best checkpoint, or those that the samples report on.
+
+    If a metric chooses the checkpoint, each purpose has its own half of the clips. If the loss does, both have all.
+    """
+    valid = [clip for clip in clips if clip.split == "valid"]
+    if best_by == "loss":
+        return valid
+    return half(valid, "first" if purpose == "choice" else "second", name=lambda clip: clip.name)
 
 
 def best_score(best_by: str, row: Mapping[str, float]) -> float | None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from wavegen.errors import AudioError
 from wavegen.evaluation.metrics.base import COMMON_RATE_HZ, Metric, Pair, Undefined, import_quietly
-from wavegen.evaluation.metrics.perceptual import extended_stoi, pesq_wideband, stoi
+from wavegen.evaluation.metrics.opinion import distillmos, dnsmos
+from wavegen.evaluation.metrics.perceptual import extended_stoi, pesq_wideband, stoi, visqol
 from wavegen.evaluation.metrics.pitch import f0_rmse, periodicity_rmse, voicing_f1
 from wavegen.evaluation.metrics.signal import (
     clipping,
@@ -36,7 +37,19 @@ EXTRA = "evaluation"
 
 METRICS: Mapping[str, Metric] = {
     "pesq": Metric(
-        "PESQ", "MOS-LQO", "higher", "ITU-T P.862.2, wideband", "about 1 to 4.64", pesq_wideband, package="pesq"
+        "PESQ", "MOS-LQO", "higher", "ITU-T P.862.2, wideband", "about 1 to 4.64", pesq_wideband, ("pesq",)
+    ),
+    "visqol": Metric(
+        "ViSQOL", "MOS-LQO", "higher", "Chinen et al., 2020; v3 for speech, polynomial", "1 to 5", visqol, ("visqol",),
+        is_costly=True,
+    ),
+    "distillmos": Metric(
+        "DistillMOS", "MOS, predicted", "higher", "Stahl and Gamper, 2025; reads the output alone", "1 to 5",
+        distillmos, ("distillmos",), reads_reference=False, is_costly=True,
+    ),
+    "dnsmos": Metric(
+        "DNSMOS", "MOS, predicted", "higher", "Reddy et al., 2021, P.808; reads the output alone", "1 to 5", dnsmos,
+        ("speechmos", "onnxruntime"), reads_reference=False, is_costly=True,
     ),
     "stoi": Metric("STOI", "correlation", "higher", "Taal et al., 2011", "about 0 to 1", stoi),
     "estoi": Metric("ESTOI", "correlation", "higher", "Jensen and Taal, 2016", "about 0 to 1", extended_stoi),
@@ -47,15 +60,15 @@ METRICS: Mapping[str, Metric] = {
     ),
     "mcd": Metric("MCD", "dB", "lower", "Kubichek, 1993; order 13, to 8 kHz", "from 0", mel_cepstral_distortion),
     "f0_rmse": Metric(
-        "F0 RMSE", "cents", "lower", "pitch of WORLD (Morise et al., 2016)", "from 0", f0_rmse, package="pyworld"
+        "F0 RMSE", "cents", "lower", "pitch of WORLD (Morise et al., 2016)", "from 0", f0_rmse, ("pyworld",)
     ),
     "voicing_f1": Metric(
         "voicing F1", "share", "higher", "voicing of WORLD (Morise et al., 2016)", "0 to 1", voicing_f1,
-        package="pyworld",
+        ("pyworld",),
     ),
     "periodicity_rmse": Metric(
         "periodicity", "RMSE, share of power", "lower", "as Morrison et al., 2022 (CARGAN), by D4C (Morise, 2016)",
-        "0 to 1", periodicity_rmse, package="pyworld",
+        "0 to 1", periodicity_rmse, ("pyworld",),
     ),
     "loudness": Metric("loudness", "LU", "zero", "ITU-R BS.1770-4", "any", loudness_difference),
     "silence_level": Metric("level in pauses", "dB", "zero", "wavegen", "any", level_in_silence),
@@ -67,7 +80,7 @@ METRICS: Mapping[str, Metric] = {
 }  # fmt: skip
 """Metric key, as used in files -> metric; in the order of the tables."""
 
-SHORT_LIST = ("stoi", "pesq", "log_mel", "m_stft")
+SHORT_LIST = ("stoi", "pesq", "distillmos", "log_mel", "m_stft")
 """Metrics of the short table that a training prints."""
 
 
@@ -86,7 +99,7 @@ class Scores:
 
 def available() -> list[str]:
     """Keys of the metrics whose packages are installed, in the order of ``METRICS``."""
-    return [key for key, metric in METRICS.items() if metric.package is None or _is_installed(metric.package)]
+    return [key for key, metric in METRICS.items() if all(map(_is_installed, metric.packages))]
 
 
 def missing_note() -> str | None:
@@ -132,6 +145,7 @@ def score(
 def _is_installed(package: str) -> bool:
     try:
         import_quietly(package)
-    except (ImportError, ValueError):  # ValueError: it was compiled for another numpy
+    # ValueError: it was compiled for another numpy. OSError, RuntimeError: its torchaudio was built for another torch.
+    except (ImportError, ValueError, OSError, RuntimeError):
         return False
     return True

@@ -20,7 +20,7 @@ COMMON_RATE_HZ = 16000
 
 
 def import_quietly(package: str) -> ModuleType:
-    """Import a package without its warnings, which users cannot fix (pyworld: pkg_resources is deprecated)."""
+    """Import a package without its warnings, which users cannot fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(package)
@@ -56,13 +56,19 @@ class Pair:
         """Samples of each waveform after the longer one was cut."""
         return len(self.reference)
 
-    @cached_property
+    @property
     def at_common_rate(self) -> tuple[np.ndarray, np.ndarray]:
         """Reference and generated at ``COMMON_RATE_HZ``; raises AudioError if torchaudio is missing."""
-        reference, generated = (
-            resample(samples, self.sample_rate_hz, COMMON_RATE_HZ) for samples in (self.reference, self.generated)
-        )
-        return reference, generated
+        return self._reference_at_common_rate, self.generated_at_common_rate
+
+    @cached_property
+    def generated_at_common_rate(self) -> np.ndarray:
+        """Generated at ``COMMON_RATE_HZ``; raises AudioError if torchaudio is missing."""
+        return resample(self.generated, self.sample_rate_hz, COMMON_RATE_HZ)
+
+    @cached_property
+    def _reference_at_common_rate(self) -> np.ndarray:
+        return resample(self.reference, self.sample_rate_hz, COMMON_RATE_HZ)
 
     def require_samples(self, shortest: int) -> None:
         """Raise Undefined if there are fewer samples than a metric needs."""
@@ -73,9 +79,9 @@ class Pair:
         """Raise Undefined if the sounds are shorter than a metric needs."""
         self.require_samples(math.ceil(shortest_s * self.sample_rate_hz))
 
-    def require_sound(self, *, generated: bool = False) -> None:
+    def require_sound(self, *, reference: bool = True, generated: bool = False) -> None:
         """Raise Undefined if the reference (with ``generated=True``, also the output) is digital silence."""
-        if not self.reference.any():
+        if reference and not self.reference.any():
             raise Undefined("the reference is silence")
         if generated and not self.generated.any():
             raise Undefined("the output is silence")
@@ -92,7 +98,10 @@ class Metric:
         source: who defined the metric.
         range: range of the scores, as text.
         compute: function of a ``Pair``; raises ``Undefined`` if the pair has no score.
-        package: optional package that the metric needs; None if wavegen's own dependencies suffice.
+        packages: optional packages that the metric needs; none if wavegen's own dependencies suffice.
+        reads_reference: False for a predictor, which rates the output alone. Its scores have no fixed scale, so the
+            recording's own score is reported beside them.
+        is_costly: whether training computes the metric only if ``training.best_by`` names it.
     """
 
     label: str
@@ -101,7 +110,9 @@ class Metric:
     source: str
     range: str
     compute: Callable[[Pair], float]
-    package: str | None = None
+    packages: tuple[str, ...] = ()
+    reads_reference: bool = True
+    is_costly: bool = False
 
     @property
     def heading(self) -> str:

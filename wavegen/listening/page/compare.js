@@ -28,7 +28,7 @@ class CompareView {
     const rows = data.systems.map((_, system) => system).filter((system) => Object.keys(data.summary[system]).length);
     const column = (key, part) => rows.map((system) => data.summary[system][key]?.[part] ?? null);
     const written = data.metrics.map(({ key }) => writer(column(key, "mean")));
-    const best = data.metrics.map((metric) => bestOf(metric, column(metric.key, "mean")));
+    const best = data.metrics.map((metric) => bestOf(metric, ofSystems(rows, column(metric.key, "mean"))));
     const cells = (system) => [
       systemHead(data.systems[system]),
       ...data.metrics.map(({ key }, index) => {
@@ -37,9 +37,12 @@ class CompareView {
         const write = written[index];
         const few = score.count < data.clips.length ? ` · ${score.count} of ${data.clips.length}` : "";
         const interval = `${write(score.low)} … ${write(score.high)}${few}`;
-        return scoreCell(write(score.mean), best[index].has(rows.indexOf(system)), interval);
+        const { difference, difference_low: low, difference_high: high } = score;
+        const details = difference == null ? [interval] : [interval, `Δ ${write(difference)} (${write(low)} … ${write(high)})`];
+        return scoreCell(write(score.mean), best[index].has(rows.indexOf(system)), ...details);
       }),
     ];
+    const differs = data.summary.some((scores) => Object.values(scores).some(({ difference }) => difference != null));
     const table = sortableTable({
       caption: "Mean scores of each system",
       columns: [
@@ -57,6 +60,7 @@ class CompareView {
         class: "lead",
         text: `Means over ${count(data.clips.length, "clip")} with 95 % intervals; the best value of each column is highlighted.`,
       }),
+      differs ? element("p", { class: "lead", text: `Δ is the difference to ${data.systems[0]}, the recordings, on the same clips.` }) : null,
       rows.length ? table : element("p", { text: "There are no scores." }),
       this.legend(),
       data.notes.length ? element("ul", { class: "notes" }, ...data.notes.map((text) => element("li", { text }))) : null,
@@ -269,7 +273,7 @@ class ClipCard {
     if (!rows.length) return null;
     const column = (key) => rows.map((system) => clip.scores[system][key] ?? null);
     const written = data.metrics.map(({ key }) => writer(column(key)));
-    const best = data.metrics.map((metric) => bestOf(metric, column(metric.key)));
+    const best = data.metrics.map((metric) => bestOf(metric, ofSystems(rows, column(metric.key))));
     return sortableTable({
       caption: `Scores of ${clip.name}`,
       columns: [
@@ -286,6 +290,9 @@ class ClipCard {
     });
   }
 }
+
+/** The values of the rows without that of the reference, which cannot be the best. */
+const ofSystems = (rows, values) => values.map((value, index) => (rows[index] === 0 ? null : value));
 
 /** SVG path along the highest samples and back along the lowest; `bytes` are int8, all lowest samples first. */
 function outlinePath(bytes, peak) {

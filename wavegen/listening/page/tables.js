@@ -87,12 +87,12 @@ function systemHead(name) {
 }
 
 /** A cell with a score; the best of its column is highlighted, and announced by screen readers. */
-function scoreCell(text, isBest, detail = null) {
+function scoreCell(text, isBest, ...details) {
   return element(
     "td",
     { class: isBest ? "number best" : "number" },
     element("span", { class: "value", text }),
     isBest ? element("span", { class: "spoken", text: " (best)" }) : null,
-    detail && element("span", { class: "detail", text: detail }),
+    ...details.map((detail) => element("span", { class: "detail", text: detail })),
   );
 }
