@@ -232,7 +232,7 @@ def _finished_steps(model: Path) -> int:
 def _write_samples(
     recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, notify: Notify, progress: bool
 ) -> None:
-    """Synthesise validation clips from their mel files, and score them beside Griffin-Lim."""
+    """Synthesise validation clips from their mel files, and score them beside the baselines."""
     chosen = take_evenly(clips_for("report", clips, recipe.training.best_by), recipe.samples.clips)
     if not chosen:
         return
@@ -272,7 +272,7 @@ def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) ->
     """The vocoder as training started from it; None if its sound is not worth comparing with."""
     torch.manual_seed(recipe.seed)
     vocoder = build(recipe, speakers=speakers)
-    if not vocoder.speaks_untrained:
+    if recipe.init is None and not vocoder.speaks_untrained:
         return None
     if recipe.init is not None:
         try:

@@ -1,4 +1,4 @@
-"""Listening samples of a training: recording, vocoder and Griffin-Lim of some clips, with pictures and scores."""
+"""Listening samples of a training: recording, vocoder and baselines of some clips, with pictures and scores."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from wavegen.audio import read_audio, write_audio
 from wavegen.corpora.manifest import Clip
-from wavegen.evaluation.baseline import griffin_lim_baseline
+from wavegen.evaluation.baseline import griffin_lim_baseline, source_filter_baseline
 from wavegen.evaluation.metrics import available, missing_note
 from wavegen.evaluation.pictures import save_figure, spectrogram_figure
 from wavegen.evaluation.results import write_results
@@ -19,6 +19,7 @@ from wavegen.progress import bar_options
 # The systems that are scored.
 VOCODER = "vocoder"
 UNTRAINED = "untrained"
+SOURCE_FILTER = "source-filter"
 GRIFFIN_LIM = "Griffin-Lim"
 
 Synthesizer = Callable[[np.ndarray, str | None], np.ndarray]
@@ -38,9 +39,9 @@ def write_samples(
 ) -> list[ScoredClip]:
     """Synthesise, draw and score some clips.
 
-    Writes ``NAME.wav``, ``NAME.reference.wav``, ``NAME.griffin-lim.wav``, ``NAME.png`` and, with ``untrained``,
-    ``NAME.untrained.wav`` for each clip, where ``NAME`` may contain folders. Writes ``scores.csv`` and the page
-    ``index.html`` for all of them.
+    Writes ``NAME.wav``, ``NAME.reference.wav``, ``NAME.source-filter.wav``, ``NAME.griffin-lim.wav``, ``NAME.png``
+    and, with ``untrained``, ``NAME.untrained.wav`` for each clip, where ``NAME`` may contain folders. Writes
+    ``scores.csv`` and the page ``index.html`` for all of them.
 
     Args:
         clips: the clips; their mel files are what the vocoder speaks.
@@ -60,6 +61,7 @@ def write_samples(
     synthesizers = {VOCODER: synthesizer}
     if untrained is not None:
         synthesizers[UNTRAINED] = untrained
+    synthesizers[SOURCE_FILTER] = lambda mel, speaker: source_filter_baseline(mel, spec)
     synthesizers[GRIFFIN_LIM] = lambda mel, speaker: griffin_lim_baseline(mel, spec, baseline_iterations)
 
     metrics = available()

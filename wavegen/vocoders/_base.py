@@ -99,7 +99,7 @@ class Vocoder(nn.Module, ABC):
             shorter than its context.
         trains_in_bfloat16: whether ``training.precision=auto`` chooses bfloat16.
         accepts_discriminators: whether adversarial training is possible.
-        speaks_untrained: whether its sound before training is worth comparing with.
+        speaks_untrained: whether its sound before training is worth comparing with, beside the baselines.
         has_speakers: whether it can learn a voice for each speaker; False if the mel alone says who speaks.
         engines: the engines that can compute its samples, each with the precisions of its weights.
         synthesis_options: options that may be set at synthesis, by name, with the attribute that holds each.

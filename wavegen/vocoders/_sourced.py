@@ -56,6 +56,7 @@ class SourcedVocoder(Vocoder, ABC):
     """
 
     synthesis_options: ClassVar[Mapping[str, str]] = {"iterations": "synthesis_iterations", "pitch": "pitch_shift"}
+    speaks_untrained = False  # untrained, it sounds like the source-filter baseline
     synthesis_iterations: int
 
     def __init__(self, mel: MelSpec) -> None:
