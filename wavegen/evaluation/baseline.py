@@ -103,6 +103,6 @@ BASELINES: Mapping[str, Resynthesizer] = {
 }
 """Baselines by name.
 
-``griffin-lim`` and ``source-filter`` speak the recording's mel. ``mu-law`` and ``pcm16`` round its samples to 256 mu-law
-classes and to 16 bits, which is the best that models with such outputs can reach.
+``griffin-lim`` and ``source-filter`` speak the recording's mel. ``mu-law`` and ``pcm16`` round its samples to 256
+mu-law classes and to 16 bits, which is the best that models with such outputs can reach.
 """
