@@ -125,7 +125,8 @@ def prepare(
         options: as in ``Vocoder.set_synthesis_options``.
 
     Returns:
-        The vocoder, as a reader of the mels' definition, and the description of its engine.
+        The vocoder, as a reader of the mels' definition, and the description of its engine, which also says if the mels
+        state an F0 that the vocoder does not use.
 
     Raises:
         MelError: the mels have several definitions, one that the vocoder does not read, or impossible values.
@@ -143,6 +144,8 @@ def prepare(
     description = vocoder.use_engine(engine, precision)
     for mel in mels:
         mel.check(vocoder.mel)
+    if not vocoder.takes_f0 and any(mel.f0 is not None for mel in mels):
+        description += "; the mels' F0 is not used, because this vocoder has no source"
     return vocoder, description
 
 
@@ -324,14 +327,19 @@ def _stream_batch(
     # Mels of several lengths: without lock step, zeros after a mel's end would reach its sound, so use a mask.
     if len(mels) > 1 and not _streams_in_lock_step(vocoder):
         lengths = torch.tensor(batch.frames, device=batch.like.device)
-        yield batch.trim(vocoder.synthesize(batch.read(0, batch.longest), lengths=lengths, seed=seed, speaker=speaker))
+        whole = batch.read(0, batch.longest)
+        f0 = batch.read_f0(0, batch.longest)
+        yield batch.trim(vocoder.synthesize(whole, lengths=lengths, seed=seed, speaker=speaker, f0=f0))
         return
 
     # Otherwise chunk by chunk, in constant memory.
     chunk_frames = chunk_frames or (NATIVE_CHUNK_FRAMES if vocoder.steps_natively else CHUNK_FRAMES)
     state = vocoder.initial_state(len(mels), seed=seed, speaker=speaker)
     for start in range(0, batch.longest, chunk_frames):
-        samples, state = vocoder.step(batch.read(start, min(start + chunk_frames, batch.longest)), state)
+        stop = min(start + chunk_frames, batch.longest)
+        f0 = batch.read_f0(start, stop)
+        given = {} if f0 is None else {"f0": f0}
+        samples, state = vocoder.step(batch.read(start, stop), state, **given)
         yield batch.trim(samples)
     yield batch.trim(vocoder.flush(state))
 
@@ -348,6 +356,8 @@ class _Batch:
         self.mels = mels
         self.like = next(vocoder.parameters())
         self.frames = [mel.shape[1] for mel in mels]
+        self.f0: list[np.ndarray | None] = [getattr(mel, "f0", None) for mel in mels]
+        self.follows_f0 = vocoder.takes_f0 and any(f0 is not None for f0 in self.f0)
         self.longest = max(self.frames)
         self.remaining = [frames * vocoder.mel.hop_length for frames in self.frames]
 
@@ -359,6 +369,17 @@ class _Batch:
             # Copy, because a memory map is read-only and may have any strides.
             frames = torch.tensor(mel[:, start:stop], dtype=self.like.dtype, device=self.like.device)
             item[:, : frames.shape[1]] = frames
+        return chunk
+
+    def read_f0(self, start: int, stop: int) -> Tensor | None:
+        """F0 of these frames, ``[mels, stop - start]``, NaN for a mel that states none; None if no F0 is followed."""
+        if not self.follows_f0:
+            return None
+        chunk = self.like.new_full((len(self.mels), stop - start), math.nan)
+        for item, f0 in zip(chunk, self.f0, strict=True):
+            if f0 is not None:
+                given = torch.tensor(f0[start:stop])
+                item[: len(given)] = given
         return chunk
 
     def trim(self, samples: Tensor) -> list[np.ndarray]:

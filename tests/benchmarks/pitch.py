@@ -21,7 +21,7 @@ from wavegen.corpora.pitch_labels import pitch_labels, require_tracker
 from wavegen.mel import PROFILES, LogMel, MelSpec, profile
 from wavegen.source import Pitch, PitchNetwork
 from wavegen.training.pitch import frame_labels, pitch_scores, spectrum
-from wavegen.vocoders import SourceVocoder
+from wavegen.vocoders import PitchVocoder
 
 COLUMNS = {
     "median_cents": "{:.1f}",
@@ -68,7 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
     path = arguments.run / "model.safetensors" if arguments.run.is_dir() else arguments.run
     vocoder = load_vocoder(path).eval()
-    if not isinstance(vocoder, SourceVocoder):
+    if not isinstance(vocoder, PitchVocoder):
         parser.error(f"{path}: its vocoder has no pitch network")
 
     print(f"| mel | corpus | clips | frames | {' | '.join(name.replace('_', ' ') for name in COLUMNS)} |")

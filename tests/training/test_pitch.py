@@ -35,7 +35,7 @@ from wavegen.training.pitch import (
 )
 from wavegen.training.run_folder import RunFolder
 from wavegen.training.validation import validate
-from wavegen.vocoders import SourceVocoder, VocoderConfig
+from wavegen.vocoders import PitchVocoder, VocoderConfig
 from wavegen.vocoders._speakers import SpeakerCondition
 
 MEL = profile("bigvgan-24k")
@@ -56,7 +56,7 @@ class StandInConfig(VocoderConfig):
         return (cls(),)
 
 
-class StandIn(SourceVocoder):
+class StandIn(PitchVocoder):
     """Trains as every source vocoder does, and synthesises silence."""
 
     Config = StandInConfig

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -33,6 +33,8 @@ class MelFile:
         definition: the definition that the file states; None for a bare ``.npy``.
         shape: ``(n_mels, frames)``; a bare ``.npy`` may have any shape until it is checked.
         dtype, offset, order: how the numbers lie in the file, as ``np.memmap`` takes them.
+        f0: fundamental frequency of each frame in Hz, float32 ``[frames]``, 0 where not voiced; None if the file does
+            not state it.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class MelFile:
     dtype: np.dtype[Any]
     offset: int
     order: Literal["C", "F"]
+    f0: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def frames(self) -> int:
@@ -83,10 +86,11 @@ def open_mel(path: Path | str, spec: MelSpec | None = None) -> MelFile:
     """
     path = Path(path)
     with _opened(path) as (file, is_npz):
-        definition = None
+        definition = f0 = None
         if is_npz:
             with np.load(file, allow_pickle=False) as arrays:  # reads a member when it is asked for
                 definition = _definition(arrays)
+                f0 = _f0(arrays, path)
                 _seek_member(file, arrays.zip.getinfo("mel.npy"), path)
         if np.lib.format.read_magic(file) != (1, 0):
             raise _not_mappable(path)
@@ -95,7 +99,11 @@ def open_mel(path: Path | str, spec: MelSpec | None = None) -> MelFile:
             raise MelError(f"holds {dtype} {shape}", where=path, remedy="write it with save_mel")
         if dtype.hasobject:
             raise _holds_objects(path)
-        mel = MelFile(path, definition, shape, dtype, file.tell(), "F" if is_fortran else "C")
+        mel = MelFile(path, definition, shape, dtype, file.tell(), "F" if is_fortran else "C", f0)
+    if f0 is not None and f0.shape != shape[1:]:
+        raise MelError(
+            f"has {len(f0)} values of F0 for {shape[1]} frames", where=path, remedy="give one for each frame"
+        )
     mel.mapped()  # fails if the file was cut short
     if spec is not None:
         if definition is None:
@@ -131,11 +139,12 @@ def load_mel(path: Path | str, spec: MelSpec | None = None) -> tuple[np.ndarray,
     return mel, definition
 
 
-def save_mel(path: Path | str, mel: np.ndarray, spec: MelSpec) -> None:
+def save_mel(path: Path | str, mel: np.ndarray, spec: MelSpec, *, f0: np.ndarray | None = None) -> None:
     """Write ``mel`` ``[n_mels, frames]`` and its definition as an uncompressed ``.npz``.
 
     The arrays are ``mel``, float32 with the bins of a frame side by side (so that a slice of frames is one run of
-    bytes), and ``spec``, the definition as JSON.
+    bytes), and ``spec``, the definition as JSON; also ``f0``, float32 ``[frames]``, if it is given: the fundamental
+    frequency in Hz at the centre of each frame, 0 where not voiced, which vocoders with a source follow.
 
     Raises:
         MelError: the suffix is not .npz, or the values cannot be a mel of ``spec``.
@@ -145,8 +154,12 @@ def save_mel(path: Path | str, mel: np.ndarray, spec: MelSpec) -> None:
     if path.suffix != ".npz":
         raise MelError(f"cannot store a mel definition in {path.suffix or 'this file'}", where=path, remedy="use .npz")
     check_mel(mel, spec, path)
+    arrays = {"mel": np.asfortranarray(mel, dtype=np.float32), "spec": np.array(spec.model_dump_json())}
+    if f0 is not None:
+        arrays["f0"] = np.asarray(f0, dtype=np.float32)
+        _check_f0(arrays["f0"], path)
     with atomic_write(path) as beside:
-        np.savez(beside, mel=np.asfortranarray(mel, dtype=np.float32), spec=np.array(spec.model_dump_json()))
+        np.savez(beside, **arrays)
 
 
 def _check(mel: np.ndarray, definition: MelSpec | None, spec: MelSpec, path: Path | str) -> None:
@@ -198,6 +211,20 @@ def _not_mappable(path: Path) -> MelError:
 
 def _definition(arrays: Mapping[str, np.ndarray]) -> MelSpec:
     return MelSpec.model_validate_json(str(arrays["spec"]))
+
+
+def _f0(arrays: Mapping[str, np.ndarray], path: Path) -> np.ndarray | None:
+    if "f0" not in arrays:
+        return None
+    f0 = arrays["f0"]
+    _check_f0(f0, path)
+    return f0.astype(np.float32)
+
+
+def _check_f0(f0: np.ndarray, path: Path) -> None:
+    if f0.ndim != 1 or f0.dtype.kind != "f" or not (np.isfinite(f0) & (f0 >= 0)).all():
+        what = "its F0 is not one number of Hz, 0 or more, for each frame"
+        raise MelError(what, where=path, remedy="write it with save_mel; 0 stands for a frame that is not voiced")
 
 
 def _seek_member(file: BinaryIO, member: zipfile.ZipInfo, path: Path) -> None:

@@ -7,7 +7,9 @@ from wavegen.blocks import Context, InverseSTFT, complex_magnitude, griffin_lim_
 from wavegen.errors import MelError
 from wavegen.mel.spec import MelSpec
 
-MOMENTUM = 0.99  # of the iterations, as in fast Griffin-Lim (Perraudin et al., 2013)
+MOMENTUM = (
+    0.5  # of the iterations, as in fast Griffin-Lim (Perraudin et al., 2013); 0.99 gives more PESQ and less opinion
+)
 UPDATES_PER_ITERATION = 1
 SMALLEST_POWER = 1e-10  # of a bin, so that silence has a magnitude that can grow
 

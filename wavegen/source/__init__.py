@@ -9,9 +9,10 @@ from wavegen.source.linear_prediction import (
     synthesise_from_error,
 )
 from wavegen.source.pitch import Pitch, PitchNetwork
-from wavegen.source.shaped import ShapedSource, SourceState, hold_last
+from wavegen.source.shaped import HIGHEST_F0_HZ, ShapedSource, SourceState, hold_last
 
 __all__ = [
+    "HIGHEST_F0_HZ",
     "LinearPrediction",
     "Pitch",
     "PitchNetwork",

@@ -33,7 +33,7 @@ from wavegen.training.pitch import (
     spectrum,
     training_spectrum,
 )
-from wavegen.vocoders import AutoregressiveVocoder, SourceVocoder, Vocoder, WaveformVocoder
+from wavegen.vocoders import AutoregressiveVocoder, PitchVocoder, Vocoder, WaveformVocoder
 
 Losses = dict[str, Tensor]
 
@@ -167,7 +167,7 @@ class PitchObjective(Objective):
     """
 
     shortest_validation_segment = 1
-    vocoder: SourceVocoder
+    vocoder: PitchVocoder
 
     def kind(self, step: int) -> Hashable:
         """Steps differ in their mel definition and sample rate."""
@@ -178,7 +178,7 @@ class PitchObjective(Objective):
 
         A validation score is then the mean over clips.
         """
-        assert batch.f0 is not None, "the config of a SourceVocoder has reads_pitch_labels"
+        assert batch.f0 is not None, "the config of a PitchVocoder has reads_pitch_labels"
         own = self.vocoder.mel
         condition = Condition(own)
 
@@ -282,7 +282,7 @@ def build_objective(
     """The objective of a vocoder: likelihood, pitch, or reconstruction, which may have discriminators."""
     if isinstance(vocoder, AutoregressiveVocoder):
         return LikelihoodObjective(vocoder)
-    if isinstance(vocoder, SourceVocoder):
+    if isinstance(vocoder, PitchVocoder):
         return PitchObjective(vocoder)
     assert isinstance(vocoder, WaveformVocoder)
     reconstruction = ReconstructionObjective(vocoder, config)
@@ -307,7 +307,7 @@ def shortest_segment(vocoder: Vocoder, config: TrainingConfig) -> int:
     mel = vocoder.mel
     if isinstance(vocoder, AutoregressiveVocoder):
         samples = past_samples(vocoder) + 1
-    elif isinstance(vocoder, SourceVocoder):
+    elif isinstance(vocoder, PitchVocoder):
         samples = shortest_training_segment(mel)
     else:
         mirrored = [(n_fft - hop) // 2 + 1 for n_fft, hop in config.stft_resolutions]

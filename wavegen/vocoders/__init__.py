@@ -9,7 +9,7 @@ from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.vocoders._base import (
     AutoregressiveVocoder,
-    SourceVocoder,
+    PitchVocoder,
     Vocoder,
     VocoderConfig,
     WaveformVocoder,
@@ -73,7 +73,7 @@ def build_vocoder(config: VocoderConfig, mel: MelSpec, speakers: Sequence[str] =
 __all__ = [
     "VOCODERS",
     "AutoregressiveVocoder",
-    "SourceVocoder",
+    "PitchVocoder",
     "Vocoder",
     "VocoderConfig",
     "WaveformVocoder",

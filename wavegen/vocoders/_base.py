@@ -18,7 +18,7 @@ from wavegen.engines import check_engine
 from wavegen.errors import ConfigError, MelError
 from wavegen.mel import MelFamily, MelSpec, check_compatible
 from wavegen.precision import full_float32
-from wavegen.source import PitchNetwork
+from wavegen.source import HIGHEST_F0_HZ, PitchNetwork
 from wavegen.vocoders._speakers import SpeakerCondition
 
 P = ParamSpec("P")
@@ -78,7 +78,7 @@ class WindowState(NamedTuple):
 
 
 class Vocoder(nn.Module, ABC):
-    """Base of all vocoders; derive from ``WaveformVocoder``, ``AutoregressiveVocoder`` or ``SourceVocoder``.
+    """Base of all vocoders; derive from ``WaveformVocoder``, ``AutoregressiveVocoder`` or ``PitchVocoder``.
 
     A subclass defines ``Config``, ``context`` and ``generate``, and in its constructor a ``speaker_condition``
     somewhere between the mel and the samples. It inherits synthesis, batches, checks and exact streaming: chunks are
@@ -101,6 +101,7 @@ class Vocoder(nn.Module, ABC):
         accepts_discriminators: whether adversarial training is possible.
         speaks_untrained: whether its sound before training is worth comparing with, beside the baselines.
         has_speakers: whether it can learn a voice for each speaker; False if the mel alone says who speaks.
+        takes_f0: whether ``synthesize`` and ``step`` take the F0 of a caller.
         engines: the engines that can compute its samples, each with the precisions of its weights.
         synthesis_options: options that may be set at synthesis, by name, with the attribute that holds each.
     """
@@ -110,6 +111,7 @@ class Vocoder(nn.Module, ABC):
     trains_in_bfloat16: ClassVar[bool] = True
     accepts_discriminators: ClassVar[bool] = False
     speaks_untrained: ClassVar[bool] = True
+    takes_f0: ClassVar[bool] = False
     has_speakers: ClassVar[bool] = True
     engines: ClassVar[Mapping[str, tuple[str, ...]]] = {"torch": ("float32",)}
     synthesis_options: ClassVar[Mapping[str, str]] = {}
@@ -208,6 +210,7 @@ class Vocoder(nn.Module, ABC):
         lengths: Tensor | None = None,
         seed: int | Sequence[int] = 0,
         speaker: str | Sequence[str] | None = None,
+        f0: Tensor | None = None,
     ) -> Tensor:
         """Turn whole mel spectrograms into sound.
 
@@ -216,20 +219,25 @@ class Vocoder(nn.Module, ABC):
             lengths: int ``[batch]``, number of real frames of each item; frames beyond are ignored, NaN included.
             seed: seeds the noise, one for all items or one each; an item's output depends on its own seed only.
             speaker: a name in ``self.speakers``, one for all items or one each; required if there are several.
+            f0: fundamental frequency at the centre of each frame in Hz, ``[batch, frames]``, 0 where not voiced and NaN
+                where it follows from the mel, as it does everywhere by default. Only for vocoders with ``takes_f0``.
 
         Returns:
             ``[batch, frames * hop_length]`` in -1…1 or slightly beyond; zeros after each item's end.
 
         Raises:
-            MelError: ``mel`` has the wrong shape.
-            ConfigError: ``speaker`` is unknown, missing, or given to a vocoder without speakers.
+            MelError: ``mel`` or ``f0`` has the wrong shape, or ``f0`` impossible values.
+            ConfigError: ``speaker`` is unknown, missing, or given to a vocoder without speakers; or ``f0`` is given to
+                a vocoder that does not take it.
         """
         self.check_shape(mel)
+        self.check_f0(f0, mel)
         speakers = self.speaker_condition.indices(speaker, len(mel))
         mask = frame_mask(None if lengths is None else lengths.to(mel.device), mel.shape[-1])
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0)
-        samples = self.generate(masked(mel, mask), mask, self._seeds(seed, mel), 0, speakers)
+        given = {} if f0 is None else {"f0": f0.to(mel)}
+        samples = self.generate(masked(mel, mask), mask, self._seeds(seed, mel), 0, speakers, **given)
         return samples if mask is None else masked(samples, sample_mask(mask, self.mel.hop_length)[:, 0])
 
     def initial_state(
@@ -322,6 +330,25 @@ class Vocoder(nn.Module, ABC):
                 remedy="a single mel needs a batch dimension: mel[None]",
             )
 
+    def check_f0(self, f0: Tensor | None, mel: Tensor) -> None:
+        """Check the F0 that belongs to ``mel``; None is always right.
+
+        Raises:
+            ConfigError: this vocoder does not take F0.
+            MelError: its shape is not ``[batch, frames]``, or a value is negative or above ``HIGHEST_F0_HZ``.
+        """
+        if f0 is None:
+            return
+        if not self.takes_f0:
+            raise ConfigError("this vocoder does not take F0", where="f0", remedy="leave it out")
+        if f0.shape != (len(mel), mel.shape[-1]):
+            expected = [len(mel), mel.shape[-1]]
+            raise MelError(f"F0 has shape {list(f0.shape)}, not {expected}", remedy="give one value for each frame")
+        if not (((f0 >= 0) & (f0 <= HIGHEST_F0_HZ)) | f0.isnan()).all():
+            raise MelError(
+                f"F0 must be from 0 to {HIGHEST_F0_HZ:g} Hz in every frame", remedy="give 0 where a frame is not voiced"
+            )
+
     def normalised(self, mel: Tensor) -> Tensor:
         """Natural-log mel scaled to about -2…2 for speech, whatever the definition's own log and statistics are."""
         return (self.mel.to_linear(mel).clamp(min=self.mel.floor).log() + 5) / 2.5
@@ -393,7 +420,7 @@ class AutoregressiveVocoder(Vocoder, ABC):
         return torch.device("cpu")
 
 
-class SourceVocoder(Vocoder, ABC):
+class PitchVocoder(Vocoder, ABC):
     """A vocoder that is computed from the mel, of which only the pitch network is trained, on labelled F0.
 
     Its config says so with ``reads_pitch_labels``.
@@ -408,8 +435,8 @@ class SourceVocoder(Vocoder, ABC):
 def _check_definition(vocoder: type[Vocoder]) -> None:
     """Raise ConfigError if a vocoder's class lacks parts of the contract; the message names all of them."""
     faults = []
-    if not issubclass(vocoder, WaveformVocoder | AutoregressiveVocoder | SourceVocoder):
-        faults.append("derive from WaveformVocoder, AutoregressiveVocoder or SourceVocoder")
+    if not issubclass(vocoder, WaveformVocoder | AutoregressiveVocoder | PitchVocoder):
+        faults.append("derive from WaveformVocoder, AutoregressiveVocoder or PitchVocoder")
     missing = [name for name in dir(vocoder) if getattr(getattr(vocoder, name, None), "__isabstractmethod__", False)]
     if missing:
         faults.append(f"define {' and '.join(missing)}")

@@ -108,16 +108,19 @@ class SourceStage(nn.Module):
         """Mel frames read around a frame to compute samples counted from its start, given the state before them."""
         return self.network.context + self.shaped.frames_read(first_sample, last_sample)
 
-    def forward(self, mel: Tensor, mask: Tensor | None, seeds: Tensor) -> Features:
+    def forward(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, f0: Tensor | None = None) -> Features:
         """Compute whole utterances.
 
         Args:
             mel: ``[batch, n_mels, frames]``; zeros where the mask is False.
             mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
             seeds: int64 ``[batch]``, seeds of the noise.
+            f0: fundamental frequency at the centre of each frame in Hz, ``[batch, frames]``, 0 where not voiced and NaN
+                where the pitch network is to find it, as it does everywhere by default.
         """
         magnitude = self.mel_inverse(hold_last(mel, mask))
-        pitch = self._shifted(self.network.pitch(magnitude, self.mel.sample_rate_hz, mask))
+        found = self.network.pitch(magnitude, self.mel.sample_rate_hz, mask)
+        pitch = self._shifted(with_given(found, f0))
         held = Pitch(*(hold_last(part, mask) for part in pitch))
         samples, _ = self.shaped(magnitude, held, self.shaped.initial_state(seeds))
         return Features(Spoken(mel, magnitude, held), masked(self._as_frames(samples), mask))
@@ -134,17 +137,20 @@ class SourceStage(nn.Module):
         )
         return StageState(self.network.initial_state(batch), frames, torch.tensor(0), self.shaped.initial_state(seeds))
 
-    def step(self, mel: Tensor, state: StageState, *, ended: bool = False) -> tuple[Features, StageState]:
+    def step(
+        self, mel: Tensor, state: StageState, f0: Tensor | None = None, *, ended: bool = False
+    ) -> tuple[Features, StageState]:
         """Take the next frames and compute those that are ready.
 
         Args:
             mel: ``[batch, n_mels, frames]``.
             state: the state that ``initial_state`` or the previous ``step`` returned; it is left unchanged.
+            f0: as in ``forward``, of these frames.
             ended: whether no frames follow, so that those that wait for the next one are computed too.
         """
         magnitude = self.mel_inverse(mel)
         pitch, network = self.network.step(magnitude, self.mel.sample_rate_hz, state.network)
-        frames = joined(state.frames, Spoken(mel, magnitude, self._shifted(pitch)))
+        frames = joined(state.frames, Spoken(mel, magnitude, self._shifted(with_given(pitch, f0))))
 
         first, done = int(state.first_frame), int(state.source.samples_done) // self.mel.hop_length
         ready = first + count(frames) - (0 if ended else self.shaped.context.right)
@@ -163,6 +169,16 @@ class SourceStage(nn.Module):
     def _as_frames(self, samples: Tensor) -> Tensor:
         """``[batch, 2, frames * hop_length]`` to ``[batch, 2 * hop_length, frames]``."""
         return samples.unflatten(2, (-1, self.mel.hop_length)).transpose(2, 3).flatten(1, 2)
+
+
+def with_given(pitch: Pitch, f0: Tensor | None) -> Pitch:
+    """``pitch`` with the F0 that a caller gives, ``[batch, frames]``: 0 where not voiced, NaN to keep the found one."""
+    if f0 is None:
+        return pitch
+    f0 = f0[:, None]
+    return Pitch(
+        torch.where(f0 > 0, f0, pitch.f0_hz), torch.where(f0.isnan(), pitch.voicing, (f0 > 0).to(pitch.voicing))
+    )
 
 
 def pitch_channels(pitch: Pitch) -> Tensor:

@@ -56,6 +56,7 @@ class SourcedVocoder(Vocoder, ABC):
     """
 
     synthesis_options: ClassVar[Mapping[str, str]] = {"iterations": "synthesis_iterations", "pitch": "pitch_shift"}
+    takes_f0 = True
     speaks_untrained = False  # untrained, it sounds like the source-filter baseline
     synthesis_iterations: int
 
@@ -147,10 +148,16 @@ class SourcedVocoder(Vocoder, ABC):
         return (frames + self.render_context.left + self.render_context.right) / frames
 
     def generate(
-        self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
+        self,
+        mel: Tensor,
+        mask: Tensor | None,
+        seeds: Tensor,
+        first_frame: int,
+        speakers: Tensor | None = None,
+        f0: Tensor | None = None,
     ) -> Tensor:
         """Synthesis with all iterations; the source begins with the first given frame, whatever its index."""
-        return self.render(self.stage(mel, mask, seeds), mask, speakers)
+        return self.render(self.stage(mel, mask, seeds, f0), mask, speakers)
 
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
@@ -164,19 +171,22 @@ class SourcedVocoder(Vocoder, ABC):
         return SourcedState(stage, features, torch.tensor(0), torch.tensor(0), network, speakers)
 
     @inference
-    def step(self, mel: Tensor, state: Any) -> tuple[Tensor, State]:
-        """Take the next frames and return the samples that are ready."""
+    def step(self, mel: Tensor, state: Any, f0: Tensor | None = None) -> tuple[Tensor, State]:
+        """Take the next frames, with their F0 as in ``synthesize``, and return the samples that are ready."""
         self.check_shape(mel)
-        return self._advance(mel, state, ended=False)
+        self.check_f0(f0, mel)
+        return self._advance(mel, state, None if f0 is None else f0.to(mel), ended=False)
 
     @inference
     def flush(self, state: Any) -> Tensor:
         """The samples that waited for look-ahead when the utterance ended."""
         mel = state.stage.frames.mel
-        return self._advance(mel[..., :0], state, ended=True)[0]
+        return self._advance(mel[..., :0], state, None, ended=True)[0]
 
-    def _advance(self, mel: Tensor, state: SourcedState, *, ended: bool) -> tuple[Tensor, SourcedState]:
-        new, stage = self.stage.step(mel, state.stage, ended=ended)
+    def _advance(
+        self, mel: Tensor, state: SourcedState, f0: Tensor | None, *, ended: bool
+    ) -> tuple[Tensor, SourcedState]:
+        new, stage = self.stage.step(mel, state.stage, f0, ended=ended)
         new, network = self.step_network(new, state.network, state.speakers, ended=ended)
         features = joined(state.features, new)
         first, done, hop = int(state.first_frame), int(state.frames_done), self.mel.hop_length

@@ -9,7 +9,7 @@ from torch import Tensor
 from wavegen.blocks import Context
 from wavegen.config import KeepsWeights
 from wavegen.mel import MelSpec
-from wavegen.vocoders._base import SourceVocoder, VocoderConfig
+from wavegen.vocoders._base import PitchVocoder, VocoderConfig
 from wavegen.vocoders._source import Features
 from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders._speakers import SpeakerCondition, refuse_speakers
@@ -36,7 +36,7 @@ class SourceFilterConfig(VocoderConfig):
         return (cls(synthesis_iterations=1), cls(synthesis_iterations=0))
 
 
-class SourceFilterVocoder(SourcedVocoder, SourceVocoder):
+class SourceFilterVocoder(SourcedVocoder, PitchVocoder):
     """Pulses and noise through the mel's own filter, with the mel imposed on the sound.
 
     ::
