@@ -19,7 +19,6 @@ from support.contracts import (
 from support.subjects import (
     BLOCKS,
     CHANNELS,
-    MEL,
     SPEAKERS,
     all_blocks,
     all_vocoders,

@@ -10,6 +10,7 @@ from wavegen.mel.spec import MelSpec
 MOMENTUM = 0.99  # of Griffin-Lim
 SMALLEST_POWER = 1e-10  # of a bin, so that silence has a magnitude that can grow
 
+
 class LogMel(nn.Module):
     """Computes mels by ``spec``: ``[batch, samples]`` -> ``[batch, n_mels, spec.frames(samples)]``.
 
@@ -183,9 +184,7 @@ class MelProjection(nn.Module):
         """
         with torch.autocast(mel.device.type, enabled=False):
             magnitude, spectrum = self.impose(self.istft.analyse(samples), mel)
-            spectrum = griffin_lim(
-                self.istft, magnitude, spectrum, iterations=iterations, momentum=MOMENTUM, mask=mask
-            )
+            spectrum = griffin_lim(self.istft, magnitude, spectrum, iterations=iterations, momentum=MOMENTUM, mask=mask)
             return self.istft(spectrum, mask)
 
     def impose(self, spectrum: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:

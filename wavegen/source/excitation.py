@@ -1,4 +1,4 @@
-"""Excitation of a voice: a band-limited pulse train that follows F0, and the filters that divide the band with noise."""
+"""Excitation of a voice: a band-limited pulse train that follows F0, and filters that share the band with noise."""
 
 import math
 from typing import NamedTuple
@@ -65,9 +65,7 @@ def pulse_train(
     return pulses.to(f0_hz.dtype), PulseState(last)
 
 
-def crossover_filters(
-    sample_rate_hz: int, crossover_hz: float, width_hz: float, reach: int
-) -> tuple[Tensor, Tensor]:
+def crossover_filters(sample_rate_hz: int, crossover_hz: float, width_hz: float, reach: int) -> tuple[Tensor, Tensor]:
     """Two linear-phase filters that share the band: the pulses below the crossover, the noise above it.
 
     Their power responses are ``w`` and ``1 - w`` with the logistic function ``w(f) = 1 / (1 + exp((f - crossover) /

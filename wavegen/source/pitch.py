@@ -47,9 +47,7 @@ class PitchNetwork(nn.Module):
         self.input = DilatedConv1d(GRID_POINTS, channels, kernel_size)
         self.input_norm = nn.LayerNorm(channels)
         self.stack = DilatedStack(
-            SeparableResidualBlock(
-                channels, kernel_size=kernel_size, expansion=2, initial_scale=1 / layers
-            )
+            SeparableResidualBlock(channels, kernel_size=kernel_size, expansion=2, initial_scale=1 / layers)
             for _ in range(layers)
         )
         self.output = DilatedConv1d(channels, CLASSES + 1, 1)

@@ -68,8 +68,8 @@ class SourceStage(nn.Module):
                                └─ linear prediction ───────────┼──── filter ────────┴─ two sources
                                magnitude                      pitch
 
-    Magnitude and pitch have a finite *context*. The phase of the pulses and the memory of the filter run on without end:
-    they are *state*, carried from frame to frame.
+    Magnitude and pitch have a finite *context*. The phase of the pulses and the memory of the filter run on without
+    end: they are *state*, carried from frame to frame.
 
     Args:
         mel: the mel definition.
@@ -116,7 +116,7 @@ class SourceStage(nn.Module):
         magnitude = self.mel_inverse(hold_last(mel, mask))
         pitch = self._shifted(self.network.pitch(magnitude, self.mel.sample_rate_hz, mask))
         held = Pitch(*(hold_last(part, mask) for part in pitch))
-        samples, _ = self.shaped(magnitude, held, self.shaped.initial_state(seeds))
+        samples = self.shaped.whole(magnitude, held, seeds)
         return Features(Spoken(mel, magnitude, held), masked(self._as_frames(samples), mask))
 
     def initial_state(self, seeds: Tensor) -> StageState:
@@ -129,9 +129,7 @@ class SourceStage(nn.Module):
             like.new_zeros(batch, self.mel.n_fft // 2 + 1, 0),
             Pitch(none, none),
         )
-        return StageState(
-            self.network.initial_state(batch), frames, torch.tensor(0), self.shaped.initial_state(seeds)
-        )
+        return StageState(self.network.initial_state(batch), frames, torch.tensor(0), self.shaped.initial_state(seeds))
 
     def step(self, mel: Tensor, state: StageState, *, ended: bool = False) -> tuple[Features, StageState]:
         """Take the next frames and compute those that are ready.
@@ -150,9 +148,7 @@ class SourceStage(nn.Module):
         if ready <= done:
             nothing = Features(cut(frames, 0, 0), mel.new_zeros(len(mel), 2 * self.mel.hop_length, 0))
             return nothing, state._replace(network=network, frames=frames)
-        samples, source = self.shaped(
-            frames.magnitude, frames.pitch, state.source, first_frame=first, end=ready
-        )
+        samples, source = self.shaped(frames.magnitude, frames.pitch, state.source, first_frame=first, end=ready)
         features = Features(cut(frames, done - first, ready - first), self._as_frames(samples))
         unneeded = max(0, ready - self.shaped.context.left - first)
         state = StageState(network, cut(frames, unneeded, None), state.first_frame + unneeded, source)

@@ -58,9 +58,7 @@ class SourceFilterVocoder(SourcedVocoder, SourceVocoder):
     Config = SourceFilterConfig
     has_speakers = False
 
-    def __init__(
-        self, mel: MelSpec, config: SourceFilterConfig | None = None, *, speakers: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, mel: MelSpec, config: SourceFilterConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
         super().__init__(mel)
         self.pitch.requires_grad_(True)
         config = config or SourceFilterConfig()
