@@ -69,7 +69,7 @@ def test_fine_structure_is_kept() -> None:
 
 
 def test_a_blurred_mel_gives_its_envelope_and_not_its_harmonics() -> None:
-    """A sound with harmonics of 200 Hz keeps them and gets the level of a mel whose filters resolve those of 300 Hz."""
+    """A sound with harmonics of 200 Hz gets the level of a mel that has those of 300 Hz, and keeps its own."""
     spec = profile("bigvgan-24k")
     hz = torch.arange(spec.n_fft // 2 + 1) * spec.sample_rate_hz / spec.n_fft
 

@@ -133,8 +133,9 @@ def check_streaming(subject: Subject, *, tolerance: float = 1e-12, count: int = 
             joined = streamed(subject, inputs, pieces)
             assert joined.shape == whole.shape, f"{subject}: {joined.shape} streamed, {whole.shape} whole, {pieces}"
             difference = float((joined - whole).abs().max() / whole.abs().max().clamp(min=1e-30))
-            bound = tolerance * subject.rounding
-            assert difference <= bound, f"{subject}: streaming as {pieces} differs by {difference:.2g}"
+            assert difference <= tolerance * subject.rounding, (
+                f"{subject}: streaming as {pieces} differs by {difference:.2g}"
+            )
             worst = max(worst, difference)
     return worst
 

@@ -21,7 +21,7 @@ WITH_SPEAKERS = sorted(name for name, vocoder in VOCODERS.items() if vocoder.has
 
 @contextlib.contextmanager
 def small_pitch_network() -> Iterator[None]:
-    """Build vocoders with a pitch network of few weights and a short context, as quick as the rest of tiny ones."""
+    """Build vocoders with a pitch network of few weights and a short context, so that it takes no time."""
     small = classmethod(lambda cls: cls(channels=4, layers=1, kernel_size=2).requires_grad_(False))
     with mock.patch.object(PitchNetwork, "shipped", small):
         yield

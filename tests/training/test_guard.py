@@ -1,5 +1,6 @@
 """The loss guard: steps with a NaN loss or gradient are skipped; the third in a row is undone at a lower rate."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -64,8 +65,14 @@ class PoisonedGradient(Poison):
     """The loss is finite, its gradient is NaN."""
 
     def spoil(self, vocoder: Vocoder, parts: Losses) -> Losses:
-        weight = next(vocoder.parameters()).flatten()[0]
+        weight = next(p for p in vocoder.parameters() if p.requires_grad).flatten()[0]
         return {**parts, "loss": parts["loss"] + (weight - weight.detach()).sqrt()}
+
+
+def steps_taken(tensors: dict[str, torch.Tensor]) -> int:
+    """Steps that the vocoder's optimiser has taken, the same for every weight that learns."""
+    (steps,) = {int(x) for name, x in tensors.items() if re.fullmatch(r"optimizer\.\d+\.step", name)}
+    return steps
 
 
 def clips_of_step(run: Path, step: int) -> list[str]:
@@ -92,7 +99,7 @@ def test_a_step_with_a_nan_loss_or_gradient_is_skipped_and_recorded(
     assert not rows(run, "rollback")
     tensors, header = load_checkpoint(checkpoint(run, 8))
     assert (header["step"], header["rollbacks"]) == (8, 0)
-    assert tensors["optimizer.0.step"] == 6
+    assert steps_taken(tensors) == 6
     assert all(value.isfinite().all() for value in tensors.values())
     assert not checkpoint(run, 6).exists()  # it was due, but its step was skipped
 
@@ -148,7 +155,7 @@ def test_the_third_skip_in_a_row_goes_back_to_the_last_good_checkpoint_at_half_t
     assert list(rates) == list(range(1, 9))  # each step once: the rows of undone steps are dropped
     assert [rates[step] / rates[4] for step in (5, 6, 7, 8)] == [0.5] * 4
     assert load_checkpoint(checkpoint(run, 8))[1]["rollbacks"] == 1
-    assert load_checkpoint(checkpoint(run, 8))[0]["optimizer.0.step"] == 8
+    assert steps_taken(load_checkpoint(checkpoint(run, 8))[0]) == 8
 
 
 def test_a_rollback_undoes_the_steps_since_the_checkpoint(
@@ -353,4 +360,4 @@ def test_processes_agree_on_what_is_skipped_and_undone(tmp_path: Path, recipe: P
     assert [row["step"] for row in rows(run, "rollback")] == [4]
     assert [row["step"] for row in rows(run, "train")] == [1, 3, 4, 5, 6, 7, 8]
     tensors, header = load_checkpoint(checkpoint(run, 8))
-    assert (tensors["optimizer.0.step"], header["rollbacks"]) == (7, 1)
+    assert (steps_taken(tensors), header["rollbacks"]) == (7, 1)

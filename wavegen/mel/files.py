@@ -154,7 +154,7 @@ def save_mel(path: Path | str, mel: np.ndarray, spec: MelSpec, *, f0: np.ndarray
     if path.suffix != ".npz":
         raise MelError(f"cannot store a mel definition in {path.suffix or 'this file'}", where=path, remedy="use .npz")
     check_mel(mel, spec, path)
-    arrays = {"mel": np.asfortranarray(mel, dtype=np.float32), "spec": np.array(spec.model_dump_json())}
+    arrays: dict[str, Any] = {"mel": np.asfortranarray(mel, dtype=np.float32), "spec": np.array(spec.model_dump_json())}
     if f0 is not None:
         arrays["f0"] = np.asarray(f0, dtype=np.float32)
         _check_f0(arrays["f0"], path)

@@ -4,18 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-import numpy as np
 
 
-def all_pole(samples: np.ndarray, coefficients: np.ndarray, order: int) -> None:
+def all_pole(samples: Any, coefficients: Any, order: int) -> None:
     """Filter an excitation in place: ``x[t] += Σ a[k] x[t-k]``.
 
     The first call in a process compiles the loop or loads it from the cache on disk. If the cache cannot be used,
     because it cannot be written or is damaged, the loop is compiled without it.
 
     Args:
-        samples: ``[rows, order + samples]``: the samples before, then the excitation, which becomes the output.
-        coefficients: ``[rows, sub-frames, order]``, the last one of each predictor first.
+        samples: array ``[rows, order + samples]``: the samples before, then the excitation, which becomes the output.
+        coefficients: array ``[rows, sub-frames, order]``, the last one of each predictor first.
         order: number of coefficients; the sub-frames divide the samples evenly.
     """
     global _loop

@@ -1,4 +1,4 @@
-"""Excitation of a voice: a band-limited pulse train that follows F0, and filters that divide the band with noise."""
+"""Excitation of a voice: a band-limited pulse train that follows F0, and filters that share the band with noise."""
 
 import math
 from typing import NamedTuple

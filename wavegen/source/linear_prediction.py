@@ -187,8 +187,8 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
     """Filter a normalised prediction error to samples: the inverse of ``prediction_error``.
 
     On a CPU, and without gradients, compiled code runs the recursion sample by sample. Otherwise the samples of a
-    sub-frame are computed together, because within it the filter is constant. With its impulse response h, the output
-    is h convolved with the error and with what the samples before the sub-frame contribute to the prediction::
+    sub-frame are computed together: within it the filter is constant. With its impulse response h, the output is h
+    convolved with the error and with what the samples before the sub-frame contribute to the prediction::
 
         x[t] = Σ h[t-i] (e[i] + c[i]),    c[i] = Σ a[i+1+j] x[-1-j]    for i+1+j ≤ order
 

@@ -38,6 +38,15 @@ class SourceState(NamedTuple):
     seeds: Tensor
 
 
+class _Before(NamedTuple):
+    """A ``SourceState`` without the index of the next sample, which the host knows."""
+
+    pulse: PulseState
+    pulses: Tensor
+    memory: Tensor
+    seeds: Tensor
+
+
 class ShapedSource(nn.Module):
     """Pulses where a voice is voiced, noise where it is not, through the filter of linear prediction.
 
@@ -105,14 +114,8 @@ class ShapedSource(nn.Module):
 
     def initial_state(self, seeds: Tensor) -> SourceState:
         """The state before the first sample; ``seeds`` is int64 ``[batch]``."""
-        batch, device = len(seeds), self.low.device
-        return SourceState(
-            pulse=initial_pulse_state(batch, device),
-            pulses=self.low.new_zeros(batch, 0),
-            memory=self.low.new_zeros(batch, 2, self.prediction.order),
-            samples_done=torch.tensor(0),
-            seeds=seeds,
-        )
+        start = self._start(seeds)
+        return SourceState(start.pulse, start.pulses, start.memory, torch.tensor(0), seeds)
 
     def forward(
         self, magnitude: Tensor, pitch: Pitch, state: SourceState, *, first_frame: int = 0, end: int | None = None
@@ -131,38 +134,66 @@ class ShapedSource(nn.Module):
             ``[batch, 2, samples]``, the periodic and the aperiodic part, and the next state.
         """
         end = first_frame + magnitude.shape[-1] if end is None else end
-        start = int(state.samples_done)
         stop = end * self.hop_length
-        excitation, pulse, pulses = self._excitation(pitch, state, start, stop, first_frame)
+        before = _Before(state.pulse, state.pulses, state.memory, state.seeds)
+        samples, after = self._compute(magnitude, pitch, before, int(state.samples_done), stop, first_frame)
+        return samples, SourceState(after.pulse, after.pulses, after.memory, torch.tensor(stop), state.seeds)
+
+    def whole(self, magnitude: Tensor, pitch: Pitch, seeds: Tensor) -> Tensor:
+        """Compute whole utterances, as ``forward`` from the initial state; a CUDA graph can record it.
+
+        Args:
+            magnitude: ``[batch, n_fft / 2 + 1, frames]``.
+            pitch: the pitch of these frames.
+            seeds: int64 ``[batch]``.
+
+        Returns:
+            ``[batch, 2, frames * hop_length]``.
+        """
+        return self._compute(magnitude, pitch, self._start(seeds), 0, magnitude.shape[-1] * self.hop_length, 0)[0]
+
+    def _start(self, seeds: Tensor) -> "_Before":
+        batch = len(seeds)
+        return _Before(
+            pulse=initial_pulse_state(batch, self.low.device),
+            pulses=self.low.new_zeros(batch, 0),
+            memory=self.low.new_zeros(batch, 2, self.prediction.order),
+            seeds=seeds,
+        )
+
+    def _compute(
+        self, magnitude: Tensor, pitch: Pitch, before: "_Before", start: int, stop: int, first_frame: int
+    ) -> tuple[Tensor, "_Before"]:
+        """The samples from ``start`` to ``stop``, and what the next ones need of the past."""
+        excitation, pulse, pulses = self._excitation(pitch, before, start, stop, first_frame)
 
         # Both sources go through the same filters: let them be two items of one batch.
         predictor = self._predictor(magnitude, start, stop, first_frame)
         rows = Predictor(*(part.repeat_interleave(2, dim=0) for part in predictor))
-        samples, memory = synthesise_from_error(
-            excitation.flatten(0, 1), rows, state.memory.to(magnitude).flatten(0, 1)
-        )
-        state = SourceState(pulse, pulses, memory.detach().unflatten(0, (-1, 2)), torch.tensor(stop), state.seeds)
-        return samples.unflatten(0, (-1, 2)), state
+        past = before.memory.to(magnitude).flatten(0, 1)
+        samples, memory = synthesise_from_error(excitation.flatten(0, 1), rows, past)
+        after = _Before(pulse, pulses, memory.detach().unflatten(0, (-1, 2)), before.seeds)
+        return samples.unflatten(0, (-1, 2)), after
 
     def _excitation(
-        self, pitch: Pitch, state: SourceState, start: int, stop: int, first_frame: int
+        self, pitch: Pitch, before: "_Before", start: int, stop: int, first_frame: int
     ) -> tuple[Tensor, PulseState, Tensor]:
         """Both excitations ``[batch, 2, samples]`` of unit power together, the phase, and the pulses to keep."""
         dtype = pitch.f0_hz.dtype
         gate = _on_fine_grid(torch.sigmoid((pitch.voicing - 0.5) * VOICING_STEEPNESS))
 
         # Between two frames F0 is interpolated where both are voiced; otherwise it is that of the voiced one.
-        begin = start - self.reach + state.pulses.shape[1]
+        begin = start - self.reach + before.pulses.shape[1]
         log_f0 = _on_fine_grid(pitch.f0_hz.clamp(1.0, HIGHEST_F0_HZ).log())
         weight = gate + 1e-4
         positions = (begin, stop + self.reach, first_frame)
         f0 = (self._at_samples(weight * log_f0, *positions) / self._at_samples(weight, *positions)).exp()
-        new_pulses, pulse = pulse_train(f0, self.sample_rate_hz, state.pulse)
+        new_pulses, pulse = pulse_train(f0, self.sample_rate_hz, before.pulse)
 
         # The filters reach as far to both sides: the pulses run ahead, and noise is known at every position.
-        pulses = torch.cat((state.pulses.to(dtype), new_pulses), dim=1)
+        pulses = torch.cat((before.pulses.to(dtype), new_pulses), dim=1)
         count = stop - start + 2 * self.reach
-        noises = uniform_noise(state.seeds, start - self.reach, count, 2, pulses.device).to(dtype)
+        noises = uniform_noise(before.seeds, start - self.reach, count, 2, pulses.device).to(dtype)
         noises = (noises - 0.5) * math.sqrt(12)
         low = F.conv1d(pulses[:, None], self.low.to(dtype)[None, None])[:, 0]
         high = F.conv1d(noises[:, :1], self.high.to(dtype)[None, None])[:, 0]

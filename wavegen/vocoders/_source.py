@@ -122,7 +122,7 @@ class SourceStage(nn.Module):
         found = self.network.pitch(magnitude, self.mel.sample_rate_hz, mask)
         pitch = self._shifted(with_given(found, f0))
         held = Pitch(*(hold_last(part, mask) for part in pitch))
-        samples, _ = self.shaped(magnitude, held, self.shaped.initial_state(seeds))
+        samples = self.shaped.whole(magnitude, held, seeds)
         return Features(Spoken(mel, magnitude, held), masked(self._as_frames(samples), mask))
 
     def initial_state(self, seeds: Tensor) -> StageState:

@@ -200,15 +200,25 @@ class ParallelWaveNet(SourcedVocoder, WaveformVocoder):
         return Context(max(0, -first), max(0, last)) + self.frame_conv.context
 
     @property
+    def network_context(self) -> Context:
+        """Frames of features that the network reads around a frame."""
+        hop, stack = self.mel.hop_length, self.stack.context
+        condition = self.frames_conditioned(0, hop - 1)
+        sources = Context(-(-stack.left // hop), (hop - 1 + stack.right) // hop)
+        return Context(max(condition.left, sources.left), max(condition.right, sources.right))
+
+    @property
+    def receptive_field_samples(self) -> int:
+        """Samples that an output sample of the network depends on; what is not trained does not count."""
+        return self.network_context.receptive_field * self.mel.hop_length
+
+    @property
     def render_context(self) -> Context:
         """Frames of features read by the projection and, unless it streams natively, by the network."""
         projection = self.projection.context(self.iterations)
         if self.streams_natively:
             return projection
-        hop, stack = self.mel.hop_length, self.stack.context
-        condition = self.frames_conditioned(0, hop - 1)
-        sources = Context(-(-stack.left // hop), (hop - 1 + stack.right) // hop)
-        return projection + Context(max(condition.left, sources.left), max(condition.right, sources.right))
+        return projection + self.network_context
 
     @property
     def context(self) -> Context:
