@@ -140,6 +140,16 @@ def test_results_do_not_depend_on_the_order_or_the_number_of_processes() -> None
     assert summary("1")["systems"] == summary("3")["systems"]
 
 
+def test_models_speak_with_several_numbers_of_iterations() -> None:
+    spec = profile("bigvgan-24k").replace(sample_rate_hz=RATE, f_max_hz=8000)
+    write_model(Path("runs/mine/model.safetensors"), "source-filter", spec=spec)
+    write_clips("a")
+    assert run("real", "--model", "runs/mine", "--iterations", "0", "--iterations", "4") == 0
+    found = summary()["systems"]
+    assert systems(found) == ["mine+0", "mine+4"]
+    assert found["mine+4"]["log_mel"]["mean"] < found["mine+0"]["log_mel"]["mean"]
+
+
 def test_baselines_and_models_are_scored_as_systems() -> None:
     spec = profile("bigvgan-24k").replace(sample_rate_hz=RATE, f_max_hz=8000)
     write_model(Path("runs/mine/model.safetensors"), spec=spec)

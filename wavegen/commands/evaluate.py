@@ -25,12 +25,17 @@ def main(argv: list[str] | None = None) -> int:
         help="mel profile that models speak from (default: their own); can be repeated, for models of any mel",
     )  # fmt: skip
     parser.add_argument(
+        "--iterations", type=at_least(0), action="append", default=[], metavar="N",
+        help="Griffin-Lim iterations of the models' synthesis (default: as in their recipes); can be repeated",
+    )  # fmt: skip
+    parser.add_argument(
         "--speaker", metavar="NAME",
         help="speaker for models with several speakers (default: the speaker named like a recording's folder)",
     )  # fmt: skip
     parser.add_argument(
         "--baseline", action="append", default=[], metavar="NAME",
-        help="also score griffin-lim, mu-law (256 levels) or pcm16, computed from the recordings; can be repeated",
+        help="also score griffin-lim, source-filter, mu-law (256 levels) or pcm16, computed from the recordings; "
+        "can be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("evaluation"), help="folder for the results (default: %(default)s)"
@@ -53,8 +58,9 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("nothing to evaluate: give REFERENCES and OUTPUTS, or --ratings")
         if not (arguments.outputs or arguments.model or arguments.baseline):
             parser.error("nothing to compare with: give OUTPUTS, --model or --baseline")
-    if arguments.reads and not arguments.model:
-        parser.error("--reads applies only to models: give --model")
+    for option in ("reads", "iterations"):
+        if getattr(arguments, option) and not arguments.model:
+            parser.error(f"--{option} applies only to models: give --model")
     return run_command("wavegen-evaluate", lambda: _evaluate(arguments))
 
 
@@ -74,6 +80,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         speaker=arguments.speaker,
         scoring_profile=arguments.profile,
         model_profiles=arguments.reads,
+        iterations=arguments.iterations,
         only=arguments.half,
     )
     device = pick_device(arguments.device) if arguments.model else "cpu"

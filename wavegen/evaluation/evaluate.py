@@ -24,7 +24,13 @@ from wavegen.evaluation.pairing import Pairing, pair_by_name, system_names
 from wavegen.evaluation.results import SCORES, write_results
 from wavegen.evaluation.scoring import REFERENCE, ScoredClip, ScoringJob, Workers
 from wavegen.evaluation.summary import Summary, full_table, write_summary
-from wavegen.evaluation.systems import GeneratedOutputs, ModelSystem, speakers_of, vocoders_by_profile
+from wavegen.evaluation.systems import (
+    GeneratedOutputs,
+    ModelSystem,
+    speakers_of,
+    vocoders_by_profile,
+    with_iterations,
+)
 from wavegen.files import results_folder
 from wavegen.mel import PROFILES, MelSpec, profile
 from wavegen.vocoders import Vocoder
@@ -55,6 +61,8 @@ class EvaluationRequest:
             band that it lacks.
         model_profiles: mel profiles that every model speaks from, as systems ``MODEL@PROFILE``; by default only the
             model's own mel definition.
+        iterations: numbers of synthesis iterations of every model, as systems ``MODEL+N``; by default what the model
+            was built with.
         only: the half of the recordings to score, ``"first"`` or ``"second"``; by default all of them.
     """
 
@@ -65,6 +73,7 @@ class EvaluationRequest:
     speaker: str | None = None
     scoring_profile: str | None = None
     model_profiles: Sequence[str] = ()
+    iterations: Sequence[int] = ()
     only: Half | None = None
 
 
@@ -170,7 +179,8 @@ def _plan(request: EvaluationRequest, out: Path) -> _Plan:
     folders = dict(zip(names, request.outputs, strict=False))
     models = dict(zip(names[len(request.outputs) :], vocoders, strict=True))
     readers = {
-        name: vocoders_by_profile(name, vocoder, request.model_profiles, folders) for name, vocoder in models.items()
+        name: with_iterations(vocoders_by_profile(name, vocoder, request.model_profiles, folders), request.iterations)
+        for name, vocoder in models.items()
     }
     pairing = pair_by_name(request.references, folders, keep_all=bool(models or baselines), only=request.only)
 

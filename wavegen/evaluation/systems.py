@@ -1,5 +1,6 @@
 """Systems whose outputs are made during an evaluation from the recordings: models and baselines."""
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -57,6 +58,22 @@ def vocoders_by_profile(
         distinct(f"{name}@{profile_name}", taken): vocoder.for_mel(spec, f"{name} from {profile_name}")
         for profile_name, spec in specs.items()
     }
+
+
+def with_iterations(systems: Mapping[str, Vocoder], iterations: Sequence[int]) -> dict[str, Vocoder]:
+    """Each system at several numbers of synthesis iterations, as ``SYSTEM+N``; unchanged if there are none.
+
+    Raises:
+        ConfigError: a vocoder has no iterations.
+    """
+    if not iterations:
+        return dict(systems)
+    several = {}
+    for name, vocoder in systems.items():
+        for count in iterations:
+            several[f"{name}+{count}"] = other = copy.copy(vocoder)  # shares the weights
+            other.set_synthesis_options(iterations=count)
+    return several
 
 
 def speakers_of(references: Mapping[str, Path], vocoder: Vocoder, speaker: str | None) -> dict[str, str | None]:
