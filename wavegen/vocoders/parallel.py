@@ -183,7 +183,7 @@ class ParallelWaveNet(SourcedVocoder, WaveformVocoder):
         self.streams_natively = padding == "causal"
         self._initialise()
         if config.weight_norm:
-            for part in (self.frame_conv, self.input, self.stack, self.hidden, self.output):
+            for part in (self.frame_conv, self.input, self.stack, self.hidden):  # zeros have no norm to divide by
                 apply_weight_norm(part)
         self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, condition_channels)
         self._engines: EngineCache[TiledEngine | PlainTorch] = EngineCache(make_parallel_engine)
