@@ -397,12 +397,12 @@ class SourceVocoder(Vocoder, ABC):
     """A vocoder that is computed from the mel, of which only the pitch network is trained, on labelled F0.
 
     Its config says so with ``reads_pitch_labels``.
-
-    Attributes:
-        pitch: the network; it reads the magnitude that ``MelInverse`` finds for a mel.
     """
 
-    pitch: PitchNetwork
+    @property
+    @abstractmethod
+    def pitch(self) -> PitchNetwork:
+        """The pitch network, a submodule; it reads the magnitude that ``MelInverse`` finds for a mel."""
 
 
 def _check_definition(vocoder: type[Vocoder]) -> None:

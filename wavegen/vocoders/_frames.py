@@ -18,7 +18,7 @@ def joined(first: T, second: T) -> T:
     if first is None:
         return first
     if isinstance(first, Tensor):
-        return torch.cat((first, second), dim=-1)  # type: ignore[arg-type]
+        return torch.cat((first, second), dim=-1)  # type: ignore[arg-type, return-value]
     return type(first)(*(joined(a, b) for a, b in zip(first, second, strict=True)))  # type: ignore[call-overload]
 
 

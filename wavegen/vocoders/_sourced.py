@@ -16,7 +16,6 @@ from wavegen.vocoders._base import State, Vocoder, content_seeds, inference
 from wavegen.vocoders._frames import count, cut, joined
 from wavegen.vocoders._source import Features, SourceStage, StageState
 
-
 # The narrow filters of a mel resolve harmonics. A mean over this width does not, up to an F0 of about 350 Hz.
 HARMONICS_BLUR_HZ = 150.0
 
