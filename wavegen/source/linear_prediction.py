@@ -86,6 +86,13 @@ class LinearPrediction(nn.Module):
         lag_window = torch.exp(-0.5 * (2 * math.pi * lag_width_hz / sample_rate_hz * lags).square())
         self.register_buffer("lag_window", lag_window[:, None].float(), persistent=False)
         self.lag_window: Tensor
+        # The inverse Fourier transform of a power spectrum at a few lags only. Each bin but the first and the last one
+        # stands for two.
+        bins = torch.arange(len(window) // 2 + 1, dtype=torch.float64)
+        cosines = torch.cos(2 * math.pi / len(window) * lags[:, None] * bins) * (2 / len(window))
+        cosines[:, [0, -1]] /= 2
+        self.register_buffer("cosines", cosines.float(), persistent=False)
+        self.cosines: Tensor
 
     @property
     def context(self) -> Context:
@@ -102,7 +109,7 @@ class LinearPrediction(nn.Module):
             ``frames * sub_frames`` predictors, in the dtype of ``magnitude``; computed in float64.
         """
         power = magnitude.double().square()
-        autocorrelation = torch.fft.irfft(power, dim=1)[:, : self.order + 1]
+        autocorrelation = self.cosines.double() @ power
         autocorrelation = interpolate_frames(autocorrelation, self.positions) * self.lag_window
         floor = torch.zeros_like(autocorrelation)
         floor[:, 0] = autocorrelation[:, 0] * self.noise_floor + 1e-9
