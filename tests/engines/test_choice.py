@@ -52,8 +52,8 @@ def test_the_contract_notices_numba_logits_that_are_off(monkeypatch: pytest.Monk
 def test_the_contract_notices_tiles_without_their_history(monkeypatch: pytest.MonkeyPatch) -> None:
     run = TiledEngine.run
 
-    def forgetful(self: TiledEngine, noise: torch.Tensor, frames: torch.Tensor, histories: tuple[torch.Tensor, ...]):  # type: ignore[no-untyped-def]
-        return run(self, noise, frames, tuple(torch.ones_like(history) for history in histories))
+    def forgetful(self: TiledEngine, sources: torch.Tensor, frames: torch.Tensor, histories: tuple[torch.Tensor, ...]):  # type: ignore[no-untyped-def]
+        return run(self, sources, frames, tuple(torch.ones_like(history) for history in histories))
 
     monkeypatch.setattr(TiledEngine, "run", forgetful)
     with pytest.raises(AssertionError, match="parallel tiled float32: samples differ"):
