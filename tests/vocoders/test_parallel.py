@@ -276,9 +276,12 @@ def test_an_item_depends_on_its_own_seed_alone() -> None:
     torch.testing.assert_close(together[1:2], model.synthesize(mel, seed=6), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("engine", ["torch", "tiled"])
+@pytest.mark.parametrize("padding", ["same", "causal"])
 @torch.no_grad()
-def test_what_is_trained_on_depends_on_nothing_but_the_item() -> None:
-    model, mel = randomised(tiny_vocoder("parallel")), speech_like(9, batch=3)
+def test_what_is_trained_on_depends_on_nothing_but_the_item(padding: str, engine: str) -> None:
+    model, mel = randomised(tiny_vocoder("parallel", padding=padding)), speech_like(9, batch=3)
+    model.use_engine(engine)
     lengths = torch.tensor([9, 4, 9])
     mask = (torch.arange(9) < lengths[:, None])[:, None]
     together = model(mel * mask, mask)
