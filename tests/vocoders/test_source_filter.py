@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.mels import TINY
 from support.recordings import MAN, WOMAN, f0_change_cents, log_mel_distance, mel_of, recording
 from support.vocoders import new_vocoder, tiny_vocoder
 
@@ -17,8 +18,8 @@ from wavegen.commands import synth
 from wavegen.evaluation.baseline import griffin_lim_baseline
 from wavegen.mel import MelSpec, profile, save_mel
 from wavegen.source import PitchNetwork
-from wavegen.vocoders import Vocoder
-from wavegen.vocoders.source_filter import SourceFilterVocoder
+from wavegen.vocoders import Vocoder, build_vocoder
+from wavegen.vocoders.source_filter import SourceFilterConfig, SourceFilterVocoder
 
 SPEC = profile("bigvgan-24k")
 PROFILES = ["bigvgan-24k", "vocos-24k", "hifigan-22k", "pwg-24k", "r9y9-22k", "diffwave-22k", "bigvgan-44k"]
@@ -188,3 +189,14 @@ def test_a_gpu_speaks_as_the_cpu(name: str, gpu: torch.device) -> None:
     torch.testing.assert_close(moved.synthesize(mel.to(gpu)).cpu(), expected, rtol=0, atol=1e-6)
     reader = moved.for_mel(SPEC)
     assert reader.synthesize(mel.to(gpu)).device.type == "cuda"
+
+
+def test_training_can_begin_without_the_shipped_pitch_network() -> None:
+    shipped = PitchNetwork.shipped().state_dict()
+    weights = [
+        build_vocoder(SourceFilterConfig(pretrained=pretrained), TINY).pitch.state_dict()
+        for pretrained in (True, False)
+    ]
+    assert all(torch.equal(weights[0][name], value) for name, value in shipped.items())
+    assert not torch.equal(weights[1]["output.weight"], shipped["output.weight"])
+    assert all(p.requires_grad for p in build_vocoder(SourceFilterConfig(pretrained=False), TINY).pitch.parameters())

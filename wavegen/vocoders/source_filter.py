@@ -9,6 +9,7 @@ from torch import Tensor
 from wavegen.blocks import Context
 from wavegen.config import KeepsWeights
 from wavegen.mel import MelSpec
+from wavegen.source import PitchNetwork
 from wavegen.vocoders._base import PitchVocoder, VocoderConfig
 from wavegen.vocoders._source import Features
 from wavegen.vocoders._sourced import SourcedVocoder
@@ -19,10 +20,12 @@ class SourceFilterConfig(VocoderConfig):
     """Settings of a source-filter vocoder in a recipe.
 
     Attributes:
+        pretrained: begin with the pitch network that wavegen ships; training then continues it.
         synthesis_iterations: Griffin-Lim iterations at the end: more of them sound better and take longer.
     """
 
     name: Literal["source-filter"] = "source-filter"
+    pretrained: Annotated[bool, KeepsWeights()] = True
     synthesis_iterations: Annotated[NonNegativeInt, KeepsWeights()] = 8
 
     @property
@@ -60,8 +63,10 @@ class SourceFilterVocoder(SourcedVocoder, PitchVocoder):
 
     def __init__(self, mel: MelSpec, config: SourceFilterConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
         super().__init__(mel)
-        self.pitch.requires_grad_(True)
         config = config or SourceFilterConfig()
+        if not config.pretrained:
+            self.stage.network = PitchNetwork()
+        self.pitch.requires_grad_(True)
         refuse_speakers(config.name, speakers, config.speaker_channels)
         self.synthesis_iterations = config.synthesis_iterations
         self.speaker_condition = SpeakerCondition((), 0, 0)
