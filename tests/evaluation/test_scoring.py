@@ -143,21 +143,21 @@ def test_samples_have_sounds_pictures_scores_and_a_page(
     without_pesq(monkeypatch)
     out = tmp_path / "out"
     scored = write_samples(clips, quick, SPEC, out, baseline_iterations=16, progress=True)
-    suffixes = (".griffin-lim.wav", ".png", ".reference.wav", ".wav")
+    suffixes = (".griffin-lim.wav", ".source-filter.wav", ".png", ".reference.wav", ".wav")
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert files >= {"scores.csv", "index.html"} | {f"{clip.name}{suffix}" for clip in clips for suffix in suffixes}
     assert audio_info(out / "speaker/high.wav").samples == RATE // SPEC.hop_length * SPEC.hop_length
     assert np.array_equal(read_audio(out / "low.reference.wav"), read_audio(clips[0].audio))
 
     assert [clip.name for clip in scored] == ["low", "speaker/high"]
-    assert [system for system in scored[0].scores if system != REFERENCE] == ["vocoder", "Griffin-Lim"]
+    assert [system for system in scored[0].scores if system != REFERENCE] == ["vocoder", "source-filter", "Griffin-Lim"]
     few, many = (scored[0].scores[system].values["log_mel"] for system in ("vocoder", "Griffin-Lim"))
     assert many < few  # iterations
     rows = [row for row in csv.DictReader((out / "scores.csv").read_text().splitlines()) if row["system"] != REFERENCE]
     assert list(rows[0]) == ["clip", "system", *available(), "notes"]
     assert "pesq" not in rows[0]
     assert (rows[0]["clip"], rows[0]["system"], rows[0]["log_mel"]) == ("low", "vocoder", f"{few:.6g}")
-    assert len(rows) == 4
+    assert len(rows) == 6
 
     captured = capsys.readouterr()
     assert captured.out == ""
