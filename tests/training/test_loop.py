@@ -100,7 +100,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, corpus: Path, vocod
         # Adam's first steps and Griffin-Lim amplify rounding errors; other segments would show from the first step.
         np.testing.assert_allclose(two[:2], one[:2], rtol=1e-4 if kind == "train" else 1e-2)
         np.testing.assert_allclose(two, one, rtol=2e-2)
-    # A sum in place of a mean would not change Adam's steps, but the gradient's norm. The source amplifies rounding too:
+    # A sum in place of a mean would not change Adam's steps, but the gradient's norm. The source amplifies rounding:
     # a part of a batch rounds F0 otherwise than the whole batch.
     norms = [rows(tmp_path / run, "train")[0]["gradient_norm"] for run in ("one", "two")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
