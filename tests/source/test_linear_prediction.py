@@ -114,7 +114,7 @@ def test_the_compiled_filter_works_without_a_cache(monkeypatch: pytest.MonkeyPat
             raise RuntimeError("cannot cache function '_all_pole': no locator available for file")
         return real(cache=False)
 
-    monkeypatch.setattr(_compiled, "_loop", None)
+    monkeypatch.setattr(_compiled, "_loops", {})
     monkeypatch.setattr(_compiled, "_compiled", without_cache)
     samples = np.array([[0.0, 1.0, 0.0, 0.0]])
     _compiled.all_pole(samples, np.array([[[0.5]]]), 1)

@@ -7,9 +7,8 @@ from wavegen.blocks import Context, InverseSTFT, complex_magnitude, griffin_lim_
 from wavegen.errors import MelError
 from wavegen.mel.spec import MelSpec
 
-MOMENTUM = (
-    0.5  # of the iterations, as in fast Griffin-Lim (Perraudin et al., 2013); 0.99 gives more PESQ and less opinion
-)
+# Of the iterations, as in fast Griffin-Lim (Perraudin et al., 2013); 0.99 gives more PESQ and less predicted opinion.
+MOMENTUM = 0.5
 UPDATES_PER_ITERATION = 1
 SMALLEST_POWER = 1e-10  # of a bin, so that silence has a magnitude that can grow
 
@@ -187,16 +186,18 @@ class MelProjection(nn.Module):
 
     def context(self, iterations: int = 0) -> Context:
         """Frames of samples and mel that are read around a frame to compute its samples."""
-        total = self.istft.analysis_context + self.istft.context
+        return self.istft.analysis_context + self.spectra_context(iterations)
+
+    def spectra_context(self, iterations: int = 0) -> Context:
+        """Frames of spectra that a frame's samples depend on after the iterations."""
+        total = self.istft.context
         for _ in range(iterations):
             total = total + griffin_lim_context(self.istft)
         return total
 
     def samples_read(self, iterations: int = 0) -> tuple[int, int]:
         """The first and the last sample that a frame's samples depend on, counted from the frame's start."""
-        frames = self.istft.context
-        for _ in range(iterations):
-            frames = frames + griffin_lim_context(self.istft)
+        frames = self.spectra_context(iterations)
         return self.istft.samples_analysed(-frames.left)[0], self.istft.samples_analysed(frames.right)[1]
 
     def forward(self, samples: Tensor, mel: Tensor, mask: Tensor | None = None, *, iterations: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""The source of a voice from a magnitude spectrum: linear prediction, excitation and pitch. Imports torch only."""
+"""The source of a voice from a magnitude spectrum: prediction, excitation, pitch. Importing it loads torch only."""
 
 from wavegen.source.excitation import PulseState, initial_pulse_state, pulse_train
 from wavegen.source.linear_prediction import (

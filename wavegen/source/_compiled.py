@@ -9,28 +9,30 @@ import numba
 def all_pole(samples: Any, coefficients: Any, order: int) -> None:
     """Filter an excitation in place: ``x[t] += Σ a[k] x[t-k]``.
 
-    The first call in a process compiles the loop or loads it from the cache on disk. If the cache cannot be used,
-    because it cannot be written or is damaged, the loop is compiled without it.
+    The first call for a type of numbers compiles the loop or loads it from the cache on disk. If the cache cannot be
+    used, because it cannot be written or is damaged, the loop is compiled without it.
 
     Args:
         samples: array ``[rows, order + samples]``: the samples before, then the excitation, which becomes the output.
         coefficients: array ``[rows, sub-frames, order]``, the last one of each predictor first.
         order: number of coefficients; the sub-frames divide the samples evenly.
     """
-    global _loop
-    try:
-        _loop = _loop or _compiled(cache=True)
-        _loop(samples, coefficients, order)
-    except Exception:  # raised by the cache, before anything has run
-        _loop = _compiled(cache=False)
-        _loop(samples, coefficients, order)
+    loop = _loops.get(samples.dtype)
+    if loop is None:
+        try:
+            loop = _compiled(cache=True)
+            loop(samples[:0], coefficients[:0], order)  # filters nothing, so any error is the cache's
+        except Exception:
+            loop = _compiled(cache=False)
+        _loops[samples.dtype] = loop
+    loop(samples, coefficients, order)
 
 
 def _compiled(*, cache: bool) -> Callable[..., None]:
     return numba.njit(cache=cache, nogil=True, fastmath={"reassoc", "contract"})(_all_pole)
 
 
-_loop: Callable[..., None] | None = None
+_loops: dict[Any, Callable[..., None]] = {}
 
 
 def _all_pole(samples: Any, coefficients: Any, order: Any) -> None:

@@ -191,7 +191,7 @@ def pitch_scores(pitch: Pitch, f0_hz: Tensor, mask: Tensor, *, edge_frames: int 
     at_edge = F.max_pool1d((~labelled).float(), 2 * edge_frames + 1, 1, edge_frames) > 0
     both = labelled & found & ~at_edge
     errors = cents(pitch.f0_hz[both], f0_hz[both]).abs() if both.any() else f0_hz.new_zeros(1)
-    true_positives, wrong = both.sum(), (labelled != found).sum()
+    true_positives, wrong = (labelled & found).sum(), (labelled != found).sum()
     f1 = 2 * true_positives / (2 * true_positives + wrong) if (labelled | found).any() else f0_hz.new_ones(())
     return {
         "median_cents": errors.median(),

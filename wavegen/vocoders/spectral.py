@@ -16,7 +16,6 @@ from wavegen.blocks import (
     Padding,
     SeparableResidualBlock,
     exponential_dilations,
-    griffin_lim_context,
     masked,
 )
 from wavegen.config import KeepsWeights
@@ -204,10 +203,7 @@ class SpectralVocoder(SourcedVocoder, WaveformVocoder):
     @property
     def corrected_context(self) -> Context:
         """Frames of corrections that a frame's samples depend on."""
-        total = self.projection.istft.context
-        for _ in range(self.iterations):
-            total = total + griffin_lim_context(self.projection.istft)
-        return total
+        return self.projection.spectra_context(self.iterations)
 
     @property
     def render_context(self) -> Context:
