@@ -130,12 +130,17 @@ def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
             where=recipe.data.manifest or recipe.data.corpus,
             remedy="provide at least one to train on and one for the validation set",
         )
-    if recipe.vocoder.draws_mel_definitions and any(recording.mel is not None for recording in recordings):
-        raise ConfigError(
-            "cannot be combined with predicted mels, because it computes its mels from the recordings",
-            where="vocoder.any_mel",
-            remedy="set vocoder.any_mel=false to train on the predicted mels, or remove the column mel",
-        )
+    computing = {
+        "vocoder.any_mel": recipe.vocoder.draws_mel_definitions,
+        "training.augmentation": recipe.training.augmentation is not None,
+    }
+    for setting, computes_mels in computing.items():
+        if computes_mels and any(recording.mel is not None for recording in recordings):
+            raise ConfigError(
+                "cannot be combined with predicted mels, because it computes its mels from the recordings",
+                where=setting,
+                remedy="leave it out to train on the predicted mels, or remove the column mel",
+            )
     if recipe.vocoder.reads_pitch_labels and any(recording.mel is not None for recording in recordings):
         raise ConfigError(
             f"the {recipe.vocoder.name} vocoder computes its training mels from the recordings, so predicted mels "

@@ -14,21 +14,24 @@ from support.runs import assert_same_checkpoint, checkpoint
 from support.runs import train as run_training
 from support.vocoders import new_vocoder
 
+from wavegen.audio import resample
 from wavegen.blocks import Context
 from wavegen.checkpoint import load_state, save_state
 from wavegen.commands import evaluate, synth, train
 from wavegen.errors import CheckpointError, MelError
 from wavegen.evaluation.scoring import REFERENCE
 from wavegen.mel import LogMel, MelFamily, MelSpec, open_mel, profile, save_mel
+from wavegen.mel.family import RATE_STEPS
 from wavegen.vocoders.spectral import SpectralVocoder
 
 OWN = profile("bigvgan-24k")
-AT_OWN_RATE = {
+OTHERS = {
     "vocos": profile("vocos-24k"),
-    "hifigan": profile("hifigan-22k").replace(sample_rate_hz=24000),
+    "hifigan": profile("hifigan-22k"),
     "pwg": profile("pwg-22k").replace(sample_rate_hz=24000, mean=(-3.0,) * 80, std=(1.5,) * 80),
-    "r9y9": profile("r9y9-22k").replace(sample_rate_hz=24000),
-    "diffwave": profile("diffwave-22k").replace(sample_rate_hz=24000),
+    "r9y9": profile("r9y9-22k"),
+    "diffwave": profile("diffwave-22k"),
+    "16k": profile("wavegen-16k"),
 }
 
 
@@ -58,10 +61,10 @@ def lag_samples(found: torch.Tensor, wanted: torch.Tensor) -> int:
     return 64 * (int(np.argmin(distance)) - 8)
 
 
-@pytest.mark.parametrize("spec", AT_OWN_RATE.values(), ids=AT_OWN_RATE)
+@pytest.mark.parametrize("spec", OTHERS.values(), ids=OTHERS)
 def test_the_vocoder_is_in_time_with_the_recording_for_every_profile(spec: MelSpec) -> None:
     gate = (np.arange(24000) // 2000 % 3 > 0) + 0.01  # onsets show the lag
-    sound = torch.from_numpy(voice(1.0) * gate).float()[None]
+    sound = torch.from_numpy(resample((voice(1.0) * gate).astype(np.float32), 24000, spec.sample_rate_hz))[None]
     vocoder = a_vocoder(refinement_iterations=8)
     torch.nn.init.zeros_(vocoder.corrections.weight)  # so that it is the source-filter vocoder
     mel = LogMel(spec)(sound)
@@ -76,9 +79,9 @@ def test_the_vocoder_is_in_time_with_the_recording_for_every_profile(spec: MelSp
 def test_readers_share_the_weights_and_leave_the_vocoder_unchanged() -> None:
     vocoder = a_vocoder()
     before = vocoder.synthesize(torch.zeros(1, 100, 8) - 4)
-    reader = vocoder.for_mel(AT_OWN_RATE["vocos"])
+    reader = vocoder.for_mel(OTHERS["vocos"])
     assert [p.data_ptr() for p in reader.parameters()] == [p.data_ptr() for p in vocoder.parameters()]
-    assert (vocoder.mel, reader.mel) == (OWN, AT_OWN_RATE["vocos"])
+    assert (vocoder.mel, reader.mel) == (OWN, OTHERS["vocos"])
     assert torch.equal(vocoder.synthesize(torch.zeros(1, 100, 8) - 4), before)
     assert vocoder.for_mel(OWN) is vocoder
     assert reader.for_mel(OWN).state_dict().keys() == vocoder.state_dict().keys()
@@ -87,7 +90,7 @@ def test_readers_share_the_weights_and_leave_the_vocoder_unchanged() -> None:
 @pytest.mark.parametrize("padding", ["causal", "same"])
 def test_readers_stream_what_they_synthesise(padding: str) -> None:
     vocoder = a_vocoder(padding=padding, refinement_iterations=0).double()
-    reader = vocoder.for_mel(AT_OWN_RATE["diffwave"])
+    reader = vocoder.for_mel(OTHERS["diffwave"])
     assert isinstance(reader.context, Context)
     mel = torch.rand(2, 80, 40, dtype=torch.float64)
     state = reader.initial_state(2)
@@ -125,7 +128,8 @@ def test_statistics_and_logarithm_change_nothing_beyond_rounding() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"sample_rate_hz": 22050, "f_max_hz": 11025}, "sample_rate_hz is 22050, not 24000"),
+        ({"sample_rate_hz": 15000, "f_max_hz": 7500}, "sample_rate_hz is 15000, not 15600 to 32400"),
+        ({"sample_rate_hz": 44100}, "sample_rate_hz is 44100, not 15600 to 32400"),
         ({"n_fft": 2048, "win_length": 1200, "hop_length": 300}, "hop_length is 300, not 256"),
         ({"n_mels": 20}, "n_mels is 20, not 64 to 160"),
         ({"f_max_hz": 4000}, "f_max_hz is 4000, not 7600 or more"),
@@ -142,7 +146,7 @@ def test_a_definition_outside_the_family_is_refused_by_field(change: dict, named
 
 def test_readers_keep_the_family_of_the_vocoders_own_definition() -> None:
     vocoder = a_vocoder()
-    reader = vocoder.for_mel(AT_OWN_RATE["pwg"])
+    reader = vocoder.for_mel(OTHERS["pwg"])
     assert reader.family == vocoder.family == MelFamily(OWN)
     assert reader.for_mel(OWN).mel == OWN
 
@@ -191,42 +195,47 @@ def test_drawn_definitions_belong_to_the_family_cover_it_and_depend_on_the_step_
     for spec in drawn:
         MelFamily(profile(name)).check(spec, "drawn")
     assert drawn == [family.draw(step) for step in range(200)]
-    for field in ("n_mels", "scale", "norm", "center", "stft_normalized", "f_min_hz"):
+    for field in ("sample_rate_hz", "n_mels", "scale", "norm", "center", "stft_normalized", "f_min_hz"):
         assert len({getattr(spec, field) for spec in drawn}) > 1, field
+    rate = family.own.sample_rate_hz
+    for spec in drawn:  # training resamples by these exact ratios
+        assert spec.sample_rate_hz == pytest.approx(rate * family.rate_steps(spec) / RATE_STEPS, abs=1)
+    assert {family.draw(step, any_rate=False).sample_rate_hz for step in range(50)} == {rate}
 
 
 def test_training_draws_definitions_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
-    settings = ["training.decay=constant", "training.adversarial={start_step: 2}", "training.segment_frames=24"]
+    settings = ["training.decay=constant", "training.adversarial={start_step: 2}", "training.segment_frames=40"]
     assert run_training(recipe, tmp_path / "own", *settings) == 0
-    settings.append("vocoder.any_mel=true")
+    settings += ["vocoder.any_mel=true", "training.augmentation={smoothing: 0.5}"]
     assert run_training(recipe, tmp_path / "whole", *settings) == 0
     assert run_training(recipe, tmp_path / "parts", *settings, "training.steps=4") == 0
     assert run_training(recipe, tmp_path / "parts", *settings) == 0
     assert_same_checkpoint(checkpoint(tmp_path / "whole", 8), checkpoint(tmp_path / "parts", 8))
-    with pytest.raises(AssertionError, match="not bit for bit"):  # so the definitions were drawn
+    with pytest.raises(AssertionError, match="not bit for bit"):  # so something was drawn
         assert_same_checkpoint(checkpoint(tmp_path / "whole", 8), checkpoint(tmp_path / "own", 8))
 
 
-def test_predicted_mels_are_refused_for_training_on_all_definitions(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], messages: Messages
+@pytest.mark.parametrize("setting", ["vocoder.any_mel=true", "training.augmentation={}"])
+def test_predicted_mels_are_refused_for_training_that_computes_its_own(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], messages: Messages
 ) -> None:
     corpus = write_corpus(tmp_path / "corpus", clips=3)
     recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
     (tmp_path / "pairs.tsv").write_text(
         "audio\tmel\tsplit\ncorpus/a0.wav\ta0.npy\ttrain\ncorpus/a1.wav\ta1.npy\tvalid\n"
     )
-    overrides = [f"data.manifest={tmp_path / 'pairs.tsv'}", "vocoder.any_mel=true"]
+    overrides = [f"data.manifest={tmp_path / 'pairs.tsv'}", setting]
     assert run_training(recipe, tmp_path / "run", *overrides) == 2
     messages.check(error := last_line(capsys))
-    assert "vocoder.any_mel" in error
+    assert setting.partition("=")[0] in error
 
 
 def test_synth_reads_the_definition_that_the_file_states(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], messages: Messages
 ) -> None:
     recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
-    run, spec = tmp_path / "run", AT_OWN_RATE["vocos"]
+    run, spec = tmp_path / "run", OTHERS["vocos"]
     assert train.main([str(recipe), "vocoder.any_mel=true", "training.steps=2", "--out", str(run)]) == 0
     mel = LogMel(spec)(torch.from_numpy(voice(0.5)).float()[None])[0].numpy()
     (tmp_path / "mels").mkdir()
@@ -270,5 +279,7 @@ def test_evaluate_scores_a_model_once_for_each_definition_that_it_reads(
     assert {"run@vocos-24k", "run@vocos-24k'"} == set(systems) - {REFERENCE}
     assert systems["run@vocos-24k"]["log_mel"]["mean"] == 0 < systems["run@vocos-24k'"]["log_mel"]["mean"]
     capsys.readouterr()
-    assert evaluate.main([*command, "--reads", "hifigan-22k"]) == 2
-    assert "sample_rate_hz is 22050, not 24000" in capsys.readouterr().err
+    assert evaluate.main([*command, "--reads", "bigvgan-24k", "--reads", "hifigan-22k"]) == 0
+    assert "scored at 22050 Hz" in capsys.readouterr().out  # the lower of the two rates
+    assert evaluate.main([*command, "--reads", "pwg-24k"]) == 2
+    assert "hop_length is 300, not 256" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         "--out", type=Path, default=Path("evaluation"), help="folder for the results (default: %(default)s)"
     )
     parser.add_argument(
-        "--profile", help="mel profile to score by (default: that of the first model, or by the lowest sample rate)"
+        "--profile", help="mel profile to score by (default: that of the model with the lowest sample rate)"
     )
     parser.add_argument(
         "--half", choices=("first", "second"),

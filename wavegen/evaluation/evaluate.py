@@ -33,7 +33,6 @@ from wavegen.evaluation.systems import (
 )
 from wavegen.files import results_folder
 from wavegen.mel import PROFILES, MelSpec, profile
-from wavegen.vocoders import Vocoder
 
 SUMMARY = "summary.json"
 RESULTS = ("audio", "index.html", SCORES, SUMMARY)
@@ -57,8 +56,8 @@ class EvaluationRequest:
         speaker: the speaker of all outputs of models with several speakers; by default, the speaker who has the name
             of the folder that a recording lies in.
         scoring_profile: mel profile whose sample rate and log-mel are used for scoring. By default that of the first
-            model; without models, one that suits the lowest rate among the files, so that no system is scored in a
-            band that it lacks.
+            model with the lowest sample rate; without models, one that suits the lowest rate among the files. So no
+            system is scored in a band that it lacks.
         model_profiles: mel profiles that every model speaks from, as systems ``MODEL@PROFILE``; by default only the
             model's own mel definition.
         iterations: numbers of synthesis iterations of every model, as systems ``MODEL+N``; by default what the model
@@ -186,13 +185,14 @@ def _plan(request: EvaluationRequest, out: Path) -> _Plan:
 
     # Choose the mel definition. Its sample rate is that of the evaluation; files of other rates are resampled.
     rates = _sample_rates(pairing)
-    spec = _scoring_definition(request.scoring_profile, vocoders, rates)
+    spoken = {system: reader.mel for by_system in readers.values() for system, reader in by_system.items()}
+    spec = _scoring_definition(request.scoring_profile, list(spoken.values()), rates)
 
     systems = []
     for name, vocoder in models.items():
         speakers = speakers_of(pairing.references, vocoder, request.speaker)
         systems += [ModelSystem(system, reader, speakers) for system, reader in readers[name].items()]
-    notes = [_rate_note(spec, rates, models), *pairing.notes]
+    notes = [_rate_note(spec, rates, spoken), *pairing.notes]
     if note := missing_note():
         notes.append(note)
     return _Plan(pairing, systems, baselines, spec, notes)
@@ -238,16 +238,16 @@ def _sample_rates(pairing: Pairing) -> dict[str, set[int]]:
     return {system: {audio_info(path).sample_rate_hz for path in by_clip.values()} for system, by_clip in files.items()}
 
 
-def _scoring_definition(name: str | None, vocoders: Sequence[Vocoder], rates: Mapping[str, set[int]]) -> MelSpec:
+def _scoring_definition(name: str | None, spoken: Sequence[MelSpec], rates: Mapping[str, set[int]]) -> MelSpec:
     if name is not None:
         return profile(name)
-    if vocoders:
-        return vocoders[0].mel
+    if spoken:
+        return min(spoken, key=lambda spec: spec.sample_rate_hz)  # the first one of that rate
     return definition_for(min(set().union(*rates.values())))
 
 
-def _rate_note(spec: MelSpec, rates: Mapping[str, set[int]], models: Mapping[str, Vocoder]) -> str:
-    rates = {**rates, **{name: {vocoder.mel.sample_rate_hz} for name, vocoder in models.items()}}
+def _rate_note(spec: MelSpec, rates: Mapping[str, set[int]], spoken: Mapping[str, MelSpec]) -> str:
+    rates = {**rates, **{system: {own.sample_rate_hz} for system, own in spoken.items()}}
     resampled = [
         f"{system} ({', '.join(map(str, sorted(others)))} Hz)"
         for system, own in rates.items()

@@ -1,4 +1,4 @@
-"""Families of mel definitions that one vocoder reads: the same frames, any filters and logarithm."""
+"""Families of mel definitions that one vocoder reads: the same frames, any filters, logarithm and near sample rate."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,11 @@ from wavegen.errors import MelError
 from wavegen.mel.spec import MelSpec, ln_ceilings
 
 # A network that works on spectra is built for one frame layout, so these fields cannot vary.
-SHARED_FIELDS = ("sample_rate_hz", "n_fft", "win_length", "hop_length")
+SHARED_FIELDS = ("n_fft", "win_length", "hop_length")
 # Definitions within these limits keep what such a network was trained to read.
+RATE_STEPS = 20  # sample rates are drawn in steps of 1/20 of the family's own, so that resampling needs short filters
+SLOWEST, FASTEST = 13, 27
+OWN_RATE_SHARE = 0.5
 MIN_MELS, MAX_MELS = 64, 160
 MAX_F_MIN_HZ, MIN_F_MAX_HZ = 150.0, 7600.0
 MAX_FLOOR = 1e-4
@@ -22,7 +25,8 @@ MAX_CLIPPED_DB = 20.0
 class MelFamily:
     """Definitions with the frames of ``own`` and 64 to 160 bins over speech's range, in any scale, norm and logarithm.
 
-    The framing is free too: centred frames lie half a hop earlier, which the inverse STFT takes into account.
+    The sample rate may be 0.65 to 1.35 times that of ``own``. The framing is free too: centred frames lie half a hop
+    earlier, which the inverse STFT takes into account.
 
     Attributes:
         own: the member of the family whose frames the others share; the vocoder's own definition.
@@ -57,11 +61,14 @@ class MelFamily:
         clipped_db = 20 / math.log(10) * (ln_ceilings(spec)[0] - ln_high)
         keeps_speech = clipped_db <= MAX_CLIPPED_DB and ln_low <= math.log(MAX_FLOOR) + 1e-9
         shared = [(name, getattr(self.own, name)) for name in SHARED_FIELDS]
+        slowest, fastest = self.sample_rates_hz
+        rate = spec.sample_rate_hz
         limits = [
+            ("sample_rate_hz", slowest <= rate <= fastest, f"{slowest} to {fastest}"),
             *((name, getattr(spec, name) == accepted, str(accepted)) for name, accepted in shared),
             ("n_mels", MIN_MELS <= spec.n_mels <= MAX_MELS, f"{MIN_MELS} to {MAX_MELS}"),
             ("f_min_hz", spec.f_min_hz <= MAX_F_MIN_HZ, f"up to {MAX_F_MIN_HZ:g}"),
-            ("f_max_hz", spec.f_max_hz >= self.min_f_max_hz, f"{self.min_f_max_hz:g} or more"),
+            ("f_max_hz", spec.f_max_hz >= min_f_max_hz(rate), f"{min_f_max_hz(rate):g} or more"),
             ("floor", spec.floor <= MAX_FLOOR, f"up to {MAX_FLOOR:g}"),
             ("magnitude_eps", spec.magnitude_eps <= MAX_MAGNITUDE_EPS, f"up to {MAX_MAGNITUDE_EPS:g}"),
             ("clip", spec.clip is None or keeps_speech, "a range that leaves speech unchanged"),
@@ -72,21 +79,33 @@ class MelFamily:
         return ", ".join(faults)
 
     @property
-    def min_f_max_hz(self) -> float:
-        """The lowest accepted upper end of the filters, in Hz."""
-        return min(MIN_F_MAX_HZ, self.own.sample_rate_hz / 2)
+    def sample_rates_hz(self) -> tuple[int, int]:
+        """The lowest and the highest accepted sample rate."""
+        return self._rate(SLOWEST), self._rate(FASTEST)
 
-    def draw(self, step: int) -> MelSpec:
+    def _rate(self, steps: int) -> int:
+        return self.own.sample_rate_hz * steps // RATE_STEPS
+
+    def rate_steps(self, spec: MelSpec) -> int:
+        """The sample rate of a drawn definition in steps of 1/20 of the family's own."""
+        return round(RATE_STEPS * spec.sample_rate_hz / self.own.sample_rate_hz)
+
+    def draw(self, step: int, *, any_rate: bool = True) -> MelSpec:
         """A random definition for a training step; the same step always gives the same one.
 
-        Logarithm, gain, bias and statistics are undone exactly before the network, so drawing them would add nothing.
+        Half of them have the sample rate of ``own``, or all if ``any_rate`` is false. Logarithm, gain, bias and
+        statistics are undone exactly before the network, so drawing them would add nothing.
         """
         # A counter-based generator, as for the choice of segments; their keys never have this second word.
         random = np.random.Generator(np.random.Philox(key=np.array([step, 2**64 - 1], dtype=np.uint64)))
-        nyquist = self.own.sample_rate_hz / 2
+        rate = self.own.sample_rate_hz
+        if any_rate and random.random() >= OWN_RATE_SHARE:
+            rate = self._rate(int(random.integers(SLOWEST, FASTEST + 1)))
+        nyquist = rate / 2
         whole_band = random.random() < 0.5
-        f_max_hz = nyquist if whole_band else random.uniform(self.min_f_max_hz, nyquist)
+        f_max_hz = nyquist if whole_band else random.uniform(min_f_max_hz(rate), nyquist)
         return self.own.replace(
+            sample_rate_hz=rate,
             n_mels=int(random.integers(MIN_MELS, MAX_MELS + 1)),
             f_min_hz=random.choice([0.0, random.uniform(0, MAX_F_MIN_HZ)]),
             f_max_hz=float(f_max_hz),
@@ -103,6 +122,11 @@ class MelFamily:
             magnitude_eps=float(random.choice([0.0, 1e-9])),
             stft_normalized=bool(random.random() < 0.2),
         )
+
+
+def min_f_max_hz(sample_rate_hz: int) -> float:
+    """The lowest accepted upper end of the filters at a sample rate, in Hz."""
+    return min(MIN_F_MAX_HZ, sample_rate_hz / 2)
 
 
 def _shown(value: object) -> str:

@@ -61,6 +61,31 @@ class AdversarialConfig(Config):
         return self
 
 
+class AugmentationConfig(Config):
+    """Random changes of the training segments, so that a vocoder serves recordings and mels unlike those of its corpus.
+
+    Both what the vocoder hears in the mel and what it must say are changed, except by ``smoothing`` and ``mel_noise``,
+    which disturb the mel alone.
+
+    Attributes:
+        levels_db: range of the gain of each segment; a segment is never amplified beyond full scale.
+        equalisation: share of the segments that get a random smooth frequency response within about ±10 dB.
+        noise: share of the segments that get coloured noise, 5 to 40 dB below the segment.
+        reverberation: share of the segments that are reverberated, with reverberation times of 0.1 to 0.8 s.
+        synthetic: share of the segments that tones, chords, glides, clicks or noise replace.
+        smoothing: share of the steps whose mels are averaged over three frames, as those that a TTS predicts.
+        mel_noise: share of the steps whose mels get noise of 5 % of each value.
+    """
+
+    levels_db: tuple[float, float] = (-15.0, 6.0)
+    equalisation: Share = 0.3
+    noise: Share = 0.15
+    reverberation: Share = 0.15
+    synthetic: Share = 0.05
+    smoothing: Share = 0.15
+    mel_noise: Share = 0.1
+
+
 class TrainingConfig(Config):
     """Settings of the training loop.
 
@@ -81,6 +106,8 @@ class TrainingConfig(Config):
             arXiv:2306.06546, which has (32, 5) to (2048, 320)); if empty, it is the distance of the vocoder's own mel.
         stft_resolutions: (n_fft, hop) of the multi-resolution STFT loss.
         adversarial: discriminators to train against; None for reconstruction alone.
+        augmentation: random changes of the training segments, whose mels are then computed from the changed sound; None
+            for none.
         log_every: steps between rows of the log.
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
@@ -117,6 +144,7 @@ class TrainingConfig(Config):
     mel_scales: tuple[Resolution, ...] = ()
     stft_resolutions: tuple[Resolution, ...] = ((256, 64), (512, 128), (2048, 512))
     adversarial: AdversarialConfig | None = None
+    augmentation: AugmentationConfig | None = None
     log_every: Annotated[PositiveInt, MayChangeDuringRun()] = 25
     validate_every: Annotated[PositiveInt, MayChangeDuringRun()] = 1000
     checkpoint_every: Annotated[PositiveInt, MayChangeDuringRun()] = 1000

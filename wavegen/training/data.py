@@ -20,6 +20,8 @@ from wavegen.corpora.manifest import Clip
 from wavegen.corpora.pitch_labels import LABELS_PER_FRAME, load_labels
 from wavegen.errors import TrainingError, WavegenError
 from wavegen.mel import MelFile, MelSpec, open_mel
+from wavegen.training.augmentation import augmented
+from wavegen.training.config import AugmentationConfig
 from wavegen.vocoders._speakers import speaker_indices
 
 SegmentKey = tuple[int, int]  # step, position in the global batch
@@ -64,18 +66,36 @@ class Segments(Dataset[Batch]):
         frames: length of a segment.
         seed: seeds the choice of segments.
         speakers: the vocoder's speakers.
+        augmentation: random changes of the audio; the mels of the batches are those of the unchanged audio.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], spec: MelSpec, *, frames: int, seed: int, speakers: Sequence[str] = ()
+        self,
+        clips: Sequence[Clip],
+        spec: MelSpec,
+        *,
+        frames: int,
+        seed: int,
+        speakers: Sequence[str] = (),
+        augmentation: AugmentationConfig | None = None,
     ) -> None:
         self.clips, self.spec, self.frames, self.seed, self.speakers = clips, spec, frames, seed, speakers
+        self.augmentation = augmentation
         self._ends = np.cumsum([clip.frames for clip in clips])
 
     def __getitem__(self, key: SegmentKey) -> Batch:
         """The segment for (step, position in the batch), as a batch of one."""
         clip, start = self._choose(key)
-        return read_crop(clip, self.spec, start, self.frames, self.speakers)
+        batch = read_crop(clip, self.spec, start, self.frames, self.speakers)
+        if self.augmentation is None:
+            return batch
+        # The generator of the choice, far beyond what the choice has drawn from it.
+        random = np.random.Generator(np.random.Philox(key=self._key(key), counter=1 << 64))
+        real = int(batch.lengths) * self.spec.hop_length
+        changed = augmented(batch.audio[0, :real].numpy(), self.spec.sample_rate_hz, self.augmentation, random)
+        audio = torch.zeros_like(batch.audio)
+        audio[0, :real] = torch.from_numpy(changed)
+        return batch._replace(audio=audio)
 
     def names(self, step: int, batch_size: int) -> list[str]:
         """Names of the clips in the global batch of a step."""
@@ -83,13 +103,14 @@ class Segments(Dataset[Batch]):
 
     def _choose(self, key: SegmentKey) -> tuple[Clip, int]:
         """The clip for (step, position in the batch), and the frame to start at."""
-        step, position = key
         # A counter-based generator, keyed by step and position: no draw depends on any other draw.
-        random = np.random.Generator(
-            np.random.Philox(key=np.array([self.seed, step << 24 | position], dtype=np.uint64))
-        )
+        random = np.random.Generator(np.random.Philox(key=self._key(key)))
         clip = self.clips[int(np.searchsorted(self._ends, random.integers(self._ends[-1]), side="right"))]
         return clip, int(random.integers(max(1, clip.frames - self.frames + 1)))
+
+    def _key(self, key: SegmentKey) -> np.ndarray:
+        step, position = key
+        return np.array([self.seed, step << 24 | position], dtype=np.uint64)
 
     def batches(
         self, first_step: int, steps: int, batch_size: int, *, rank: int, world: int, workers: int

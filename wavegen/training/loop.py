@@ -197,7 +197,12 @@ def _prepared(
 
         # Read data, and report.
         segments = Segments(
-            train_clips, vocoder.mel, frames=config.segment_frames, seed=seed, speakers=vocoder.speakers
+            train_clips,
+            vocoder.mel,
+            frames=config.segment_frames,
+            seed=seed,
+            speakers=vocoder.speakers,
+            augmentation=config.augmentation,
         )
         with contextlib.closing(Progress(run, config, state.step, device, notify)) as progress:
             yield _Job(config, device, state, segments, gradients, validation, validation_clips, autocast, progress)

@@ -10,8 +10,10 @@ from torch.func import functional_call
 
 from wavegen.blocks import frame_mask, masked, sample_mask
 from wavegen.mel import LogMel, MelSpec
+from wavegen.mel.family import RATE_STEPS, SLOWEST
 from wavegen.source.pitch import Pitch, decode
 from wavegen.training import distributed
+from wavegen.training.augmentation import Disturbance, disturbed, dithered, draw_disturbance, resample
 from wavegen.training.config import AdversarialConfig, TrainingConfig
 from wavegen.training.data import Batch
 from wavegen.training.discriminators import DiscriminatorOutput, Discriminators
@@ -34,6 +36,7 @@ from wavegen.training.pitch import (
     training_spectrum,
 )
 from wavegen.vocoders import AutoregressiveVocoder, PitchVocoder, Vocoder, WaveformVocoder
+from wavegen.vocoders._base import content_seeds
 
 Losses = dict[str, Tensor]
 
@@ -116,6 +119,7 @@ class ReconstructionObjective(Objective):
     def __init__(self, vocoder: WaveformVocoder, config: TrainingConfig) -> None:
         super().__init__(vocoder)
         self.shortest_validation_segment = shortest_segment(vocoder, config)
+        self.augmentation = config.augmentation
         self.mel_weight = config.mel_weight
         self.mel_distance = (
             MultiScaleMelDistance(vocoder.mel.sample_rate_hz, config.mel_scales)
@@ -126,26 +130,42 @@ class ReconstructionObjective(Objective):
 
     def forward(self, batch: Batch, *, step: int = 0) -> Losses:
         """``loss`` and its parts, ``mel`` and ``stft``."""
-        return self.distance(self.generate(batch, step=step), batch.audio)
+        vocoder, batch = self.task(batch, step)
+        return self.distance(self.generate(vocoder, batch), batch.audio)
 
     def kind(self, step: int) -> Hashable:
-        """The mel definition drawn for the step; None if the vocoder reads its own."""
-        return self._drawn(step)
+        """The vocoder's mel definition in the step, and what disturbs the mels."""
+        return self._definition(step), self._disturbance(step)
 
-    def generate(self, batch: Batch, *, step: int = 0) -> Tensor:
-        """Generated samples ``[batch, frames * hop_length]`` in float32.
+    def task(self, batch: Batch, step: int) -> tuple[Vocoder, Batch]:
+        """What the vocoder has to do in a step: the reader of the mels' definition, mels, and the sound to generate.
 
-        A vocoder in training that reads a family of mel definitions gets mels of a definition drawn for the step.
+        They are those of the batch, except in training: a vocoder that reads a family of mel definitions gets a
+        definition and a sample rate drawn for the step, and with augmentation, the mels are those of the changed sound.
         """
-        frames = batch.mel.shape[-1]
-        mask = frame_mask(batch.lengths, frames)
-        vocoder: Vocoder = self.vocoder
-        mel = batch.mel
-        if (drawn := self._drawn(step)) is not None:
-            vocoder = vocoder.for_mel(drawn)
-            # The segment's ends are mirrored like a clip's ends. Centred framing gives one frame more: drop it.
-            mel = LogMel(vocoder.mel).to(mel.device)(batch.audio)[..., :frames]
-        return vocoder(masked(mel, mask), mask, speakers=batch.speakers).float()
+        definition, disturbance = self._definition(step), self._disturbance(step)
+        if definition is None:
+            return self.vocoder, batch
+        own, vocoder = self.vocoder.mel, self.vocoder.for_mel(definition)
+
+        # Resample, and keep whole frames.
+        audio, lengths, frames = batch.audio, batch.lengths, batch.mel.shape[-1]
+        if definition.sample_rate_hz != own.sample_rate_hz:
+            assert self.vocoder.family is not None
+            steps = self.vocoder.family.rate_steps(definition)
+            frames, lengths = frames * steps // RATE_STEPS, lengths * steps // RATE_STEPS
+            audio = resample(audio, RATE_STEPS, steps)[:, : frames * own.hop_length]
+        audio = dithered(audio, content_seeds(batch.mel))
+
+        # The segment's ends are mirrored like a clip's ends. Centred framing gives one frame more: drop it.
+        mel = LogMel(vocoder.mel).to(audio.device)(audio)[..., :frames]
+        mel = disturbed(mel, definition, disturbance, content_seeds(mel))
+        return vocoder, batch._replace(audio=audio, mel=mel, lengths=lengths)
+
+    def generate(self, vocoder: Vocoder, batch: Batch) -> Tensor:
+        """Generated samples ``[batch, frames * hop_length]`` in float32."""
+        mask = frame_mask(batch.lengths, batch.mel.shape[-1])
+        return vocoder(masked(batch.mel, mask), mask, speakers=batch.speakers).float()
 
     def distance(self, generated: Tensor, real: Tensor) -> Losses:
         """The losses of generated samples ``[batch, samples]``, compared with recorded ones."""
@@ -154,9 +174,18 @@ class ReconstructionObjective(Objective):
             stft = self.stft_loss(generated, real)
         return {"loss": self.mel_weight * mel + stft, "mel": mel.detach(), "stft": stft.detach()}
 
-    def _drawn(self, step: int) -> MelSpec | None:
-        family = self.vocoder.family if self.vocoder.training else None
-        return None if family is None else family.draw(step)
+    def _definition(self, step: int) -> MelSpec | None:
+        """The definition of the mels that are computed from the segments; None for the mels of the batch."""
+        if not self.vocoder.training:
+            return None
+        if self.vocoder.family is not None:
+            return self.vocoder.family.draw(step)
+        return None if self.augmentation is None else self.vocoder.mel
+
+    def _disturbance(self, step: int) -> Disturbance:
+        if self.augmentation is None or not self.vocoder.training:
+            return Disturbance()
+        return draw_disturbance(self.augmentation, step)
 
 
 class PitchObjective(Objective):
@@ -246,7 +275,8 @@ class AdversarialObjective(Objective):
             mean logits ``real_score`` and ``fake_score``, of which the first is higher if the discriminators can tell
             recordings from generated sound.
         """
-        generated = self.reconstruction.generate(batch, step=step)
+        vocoder, batch = self.reconstruction.task(batch, step)
+        generated = self.reconstruction.generate(vocoder, batch)
         parts = self.reconstruction.distance(generated, batch.audio)
         parts["reconstruction"] = parts["loss"].detach()
         if not self._has_begun(step):
@@ -314,6 +344,8 @@ def shortest_segment(vocoder: Vocoder, config: TrainingConfig) -> int:
         mirrored += [3 * n_fft // 8 + 1 for n_fft, _ in config.mel_scales]
         mirrored += [mel.n_fft // 2 + 1] * (vocoder.family is not None)  # some of the drawn definitions are centred
         samples = max(mel.min_samples, *mirrored, *shortest_for_discriminators(config).values())
+        if vocoder.family is not None:  # at the lowest drawn sample rate, a segment has fewer samples and whole frames
+            samples = math.ceil((samples + mel.hop_length) * RATE_STEPS / SLOWEST)
         if not vocoder.normalised_over_channels:
             samples = max(samples, vocoder.receptive_field_samples + 1)
     return math.ceil(samples / mel.hop_length)

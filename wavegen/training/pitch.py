@@ -60,7 +60,7 @@ def draw_condition(own: MelSpec, step: int) -> Condition:
         definition = own
     elif kind < OWN_SHARE + FAMILY_SHARE:
         family = _family(own)
-        definition = family.draw(step) if family else own
+        definition = family.draw(step, any_rate=False) if family else own
     else:
         definition = others[chosen] if others else own
     return Condition(definition, factor, smooths)
