@@ -319,11 +319,6 @@ def test_the_newest_finished_run_is_the_default() -> None:
     assert find_model(None) == Path("runs/b/model.safetensors")
 
 
-def test_no_run_at_all(messages: Messages) -> None:
-    with messages.refused(CheckpointError):
-        find_model(None)
-
-
 def test_a_run_folder_means_its_model_or_else_its_newest_checkpoint(messages: Messages) -> None:
     folder = Path("run/checkpoints")
     folder.mkdir(parents=True)

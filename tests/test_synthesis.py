@@ -201,7 +201,7 @@ def test_mels_of_two_definitions_are_refused_by_a_model_that_reads_both(tmp_path
         save_mel(tmp_path / name, tiny_mel(8, spec=spec), spec)
     vocoder = tiny_vocoder("spectral", spec=profile("bigvgan-24k"), any_mel=True)
     for name, spec in definitions.items():
-        assert prepare(vocoder, open_mels(tmp_path / name))[0].mel == spec
+        assert prepare(vocoder, open_mels(tmp_path / name)).vocoder.mel == spec
     with messages.refused(MelError):
         prepare(vocoder, open_mels(tmp_path))
 
@@ -214,7 +214,7 @@ def test_each_mel_file_is_opened_and_checked_once(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(synthesis, "open_mel", lambda path: opened.append(path.name) or real_open(path))
     monkeypatch.setattr(MelFile, "check", lambda mel, spec: checked.append(mel.path.name) or real_check(mel, spec))
     mels = open_mels(tmp_path)
-    vocoder, _ = prepare(ready("spectral-same"), mels)
+    vocoder = prepare(ready("spectral-same"), mels).vocoder
     synthesize_files(vocoder, [(mel, mel.path.with_suffix(".wav")) for mel in mels])
     assert opened == checked == ["a.npz", "b.npz"]
 

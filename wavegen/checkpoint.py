@@ -21,6 +21,8 @@ Nested = Tensor | tuple["Nested", ...] | None
 
 FORMAT = 1
 MODEL = "model.safetensors"
+DEFAULT = "default"
+DEFAULT_VOICE = Path(__file__).parent / "voice" / "default.safetensors"
 CHECKPOINTS, CHECKPOINT = "checkpoints", "step-*.safetensors"
 EMA, WEIGHTS = "ema.", "model."  # prefixes of the names of a training checkpoint's tensors
 _KEY, _CHECKSUM = "wavegen", "crc32"
@@ -113,23 +115,21 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
-    """Find the model file of a run.
+    """Find the model file of a run, or of the voice that wavegen ships.
 
     Args:
-        where: a run's folder, which may still be training; a file; or None for the newest finished run.
+        where: a run's folder, which may still be training; a file; ``"default"`` for the voice that wavegen ships; or
+            None for the newest finished run, or that voice if there is no run.
         runs: the folder below which finished runs are looked for.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the folder contains no model.
     """
     if where is None:
         finished = sorted(runs.glob(f"**/{MODEL}"), key=lambda path: path.stat().st_mtime)
-        if not finished:
-            raise CheckpointError(
-                f"no finished run in {runs.absolute()}",
-                remedy="train one, for example with wavegen-train demo, or name a run's folder or a model file",
-            )
-        return finished[-1]
+        return finished[-1] if finished else DEFAULT_VOICE
+    if str(where) == DEFAULT:  # ./default is a folder of that name
+        return DEFAULT_VOICE
     where = Path(where)
     if not where.is_dir():
         return where

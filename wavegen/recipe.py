@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from wavegen.checkpoint import DEFAULT
 from wavegen.config import (
     Config,
     MayChangeDuringRun,
@@ -87,7 +88,7 @@ class Recipe(Config):
         vocoder: the vocoder and its shape; ``name`` selects the vocoder.
         training: settings of the training loop.
         init: a finished run's folder, a model or a checkpoint, whose weights training starts from; relative to the same
-            folder as ``data.corpus``.
+            folder as ``data.corpus``. ``default`` is the voice that wavegen ships.
         samples: what is synthesised and scored when training has finished.
     """
 
@@ -229,6 +230,7 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     for section, keys in ((data.get("data"), ("corpus", "manifest")), (data, ("init",))):
         if isinstance(section, dict):
             paths = {key: section[key] for key in keys if isinstance(section.get(key), str)}
+            paths = {key: text for key, text in paths.items() if (key, text) != ("init", DEFAULT)}
             section |= {key: str(path.parent.absolute() / Path(text).expanduser()) for key, text in paths.items()}
 
     # Write a profile's name as a mapping, so that an override can change one of its fields.
@@ -241,7 +243,8 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
         return given and given.expanduser().absolute()
 
     places = {"corpus": absolute(recipe.data.corpus), "manifest": absolute(recipe.data.manifest)}
-    update = {"data": recipe.data.model_copy(update=places), "init": absolute(recipe.init)}
+    init = recipe.init if recipe.init == Path(DEFAULT) else absolute(recipe.init)
+    update = {"data": recipe.data.model_copy(update=places), "init": init}
     return recipe.model_copy(update=update)
 
 

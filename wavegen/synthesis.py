@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,11 @@ from torch import Tensor
 from wavegen.audio import AudioWriter
 from wavegen.errors import MelError, MissingMelError
 from wavegen.mel import MelFile, MelSpec, open_mel
-from wavegen.vocoders import Vocoder
+from wavegen.mel.recorded import RecordedMel
+from wavegen.vocoders import Vocoder, build_vocoder
+from wavegen.vocoders.source_filter import SourceFilterConfig
+
+AnyMelFile = MelFile | RecordedMel
 
 MEL_SUFFIXES = (".npy", ".npz")
 # A vocoder that recomputes the context of every chunk needs long ones; one that does not needs chunks that are short
@@ -102,9 +106,23 @@ def open_mels(path: Path) -> list[MelFile]:
     return [open_mel(mel_path) for mel_path in paths]
 
 
+class Prepared(NamedTuple):
+    """A vocoder that is ready to speak some mels.
+
+    Attributes:
+        vocoder: the vocoder, as a reader of the mels' definition.
+        engine: the description of its engine.
+        notes: what the user should know, a line each.
+    """
+
+    vocoder: Vocoder
+    engine: str
+    notes: list[str]
+
+
 def prepare(
     vocoder: Vocoder,
-    mels: Sequence[MelFile],
+    mels: Sequence[AnyMelFile],
     *,
     definition: MelSpec | None = None,
     speaker: str | None = None,
@@ -112,7 +130,8 @@ def prepare(
     engine: str = "auto",
     precision: str = "float32",
     options: Mapping[str, float | None] | None = None,
-) -> tuple[Vocoder, str]:
+    substitutes: bool = False,
+) -> Prepared:
     """Make a vocoder ready for some mels, and check these against it, before any sound is synthesised.
 
     Args:
@@ -123,33 +142,50 @@ def prepare(
         device: the device to synthesise on; by default the vocoder's preferred one.
         engine, precision: as in ``Vocoder.use_engine``.
         options: as in ``Vocoder.set_synthesis_options``.
-
-    Returns:
-        The vocoder, as a reader of the mels' definition, and the description of its engine, which also says if the mels
-        state an F0 that the vocoder does not use.
+        substitutes: whether the source-filter vocoder, which needs no training, speaks mels of a definition that the
+            vocoder does not read; a note says so.
 
     Raises:
         MelError: the mels have several definitions, one that the vocoder does not read, or impossible values.
         ConfigError: an option, the speaker or the engine is refused.
     """
+    notes = []
     vocoder.speaker_condition.indices(speaker, 1)
     if definition is not None:
-        vocoder = vocoder.for_mel(definition)
+        vocoder, note = _reader(vocoder, definition, "--profile", substitutes)
+        notes += note
     elif vocoder.reads_other_mels:
-        vocoder = vocoder.for_mel(*_stated_definition(mels, vocoder.mel))
+        vocoder, note = _reader(vocoder, *_stated_definition(mels, vocoder.mel), substitutes)
+        notes += note
     if device is None:
         device = vocoder.preferred_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     vocoder = vocoder.to(device)
     vocoder.set_synthesis_options(**(options or {}))
     description = vocoder.use_engine(engine, precision)
     for mel in mels:
-        mel.check(vocoder.mel)
+        try:
+            mel.check(vocoder.mel)
+        except MelError as error:
+            if vocoder.reads_other_mels and definition is None and mel.definition is None:
+                error.remedy = f"name its definition with --profile, or {error.remedy}"
+            raise
     if not vocoder.takes_f0 and any(mel.f0 is not None for mel in mels):
-        description += "; the mels' F0 is not used, because this vocoder has no source"
-    return vocoder, description
+        notes.append("the mels' F0 is not used, because this vocoder has no source")
+    return Prepared(vocoder, description, notes)
 
 
-def _stated_definition(mels: Sequence[MelFile], default: MelSpec) -> tuple[MelSpec, Path]:
+def _reader(vocoder: Vocoder, definition: MelSpec, where: object, substitutes: bool) -> tuple[Vocoder, list[str]]:
+    """The vocoder as a reader of a definition, or its substitute, with a note."""
+    try:
+        return vocoder.for_mel(definition, where), []
+    except MelError as error:
+        if not substitutes:
+            raise
+        substitute = build_vocoder(SourceFilterConfig(), definition).prepared_for_synthesis()
+        return substitute, [f"the source-filter vocoder speaks instead: {error.what}"]
+
+
+def _stated_definition(mels: Sequence[AnyMelFile], default: MelSpec) -> tuple[MelSpec, Path]:
     """The one definition that all mels state, ``default`` for those that state none, and a file that has it."""
     stated = {mel.definition or default: mel.path for mel in mels}
     (definition, path), *others = stated.items()
@@ -220,7 +256,7 @@ def synthesize_into(
 
 def synthesize_files(
     vocoder: Vocoder,
-    files: Sequence[tuple[MelFile, Path]],
+    files: Sequence[tuple[AnyMelFile, Path]],
     *,
     batch: int = 1,
     jobs: int = 1,
@@ -296,7 +332,7 @@ def plan_batches(frames: Sequence[int], vocoder: Vocoder, *, batch: int, jobs: i
 
 def _synthesize_group(
     vocoder: Vocoder,
-    files: Sequence[tuple[MelFile, Path]],
+    files: Sequence[tuple[AnyMelFile, Path]],
     seed: int,
     speaker: str | None,
     float32: bool,

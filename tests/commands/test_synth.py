@@ -221,8 +221,9 @@ def test_a_model_of_a_newer_format(mel: str, refused: Refused, monkeypatch: pyte
     refused(synth.main, mel, "out.wav", "--model", "bad")
 
 
-def test_no_model_anywhere(mel: str, refused: Refused) -> None:
-    refused(synth.main, mel, "out.wav")
+def test_a_bare_mel_of_another_definition_without_any_model(refused: Refused) -> None:
+    np.save("tts.npy", np.full((80, 9), -5.0, np.float32))
+    refused(synth.main, "tts.npy", "out.wav", "--model", "default")
 
 
 @pytest.mark.parametrize(

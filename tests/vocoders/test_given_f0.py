@@ -81,7 +81,7 @@ def test_files_carry_it(tmp_path: Path) -> None:
     save_mel(tmp_path / "without.npz", mel, TINY)
     files = [open_mel(tmp_path / f"{name}.npz") for name in ("with", "without")]
     assert files[1].f0 is None
-    vocoder, _ = prepare(tiny_vocoder("source-filter").double().eval(), files)
+    vocoder = prepare(tiny_vocoder("source-filter").double().eval(), files).vocoder
     alone = [synthesize(vocoder, file) for file in files]
     given = vocoder.synthesize(torch.from_numpy(mel).double()[None], f0=torch.from_numpy(f0.astype(np.float32))[None])
     np.testing.assert_allclose(alone[0], given[0].numpy(), rtol=0, atol=1e-9)
@@ -96,8 +96,8 @@ def test_files_carry_it(tmp_path: Path) -> None:
 
 def test_a_vocoder_without_a_source_says_that_it_does_not_follow_it(tmp_path: Path) -> None:
     save_mel(tmp_path / "a.npz", tiny_mel(FRAMES), TINY, f0=np.zeros(FRAMES))
-    _, description = prepare(tiny_vocoder("wavenet"), [open_mel(tmp_path / "a.npz")], engine="torch")
-    assert "F0 is not used" in description
+    (note,) = prepare(tiny_vocoder("wavenet"), [open_mel(tmp_path / "a.npz")], engine="torch").notes
+    assert "F0 is not used" in note
 
 
 @pytest.mark.parametrize(

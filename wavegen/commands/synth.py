@@ -1,4 +1,4 @@
-"""``wavegen-synth``: mel files to sound."""
+"""``wavegen-synth``: mel files, or a recording, to sound."""
 
 import argparse
 import contextlib
@@ -12,8 +12,7 @@ from wavegen.commands import at_least, command_parser, notify, pick_device, run_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wavegen.mel import MelFile
-    from wavegen.synthesis import Timing
+    from wavegen.synthesis import AnyMelFile, Timing
     from wavegen.vocoders import Vocoder
 
 MAX_PITCH_SHIFT = 24  # semitones; beyond two octaves it is no longer a voice
@@ -22,8 +21,12 @@ MAX_CLIPPED_SHARE = 0.01  # more than a loud voice clips: usually the mel was ma
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = command_parser("wavegen-synth", "Turn a mel spectrogram, or a folder of them, into sound.")
-    parser.add_argument("mel", type=Path, help="a .npz of wavegen-extract, a .npy, or a folder of them")
+    parser = command_parser(
+        "wavegen-synth", "Turn a mel spectrogram, or a folder of them, into sound; or copy a recording through its mel."
+    )
+    parser.add_argument(
+        "mel", type=Path, help="a .npz of wavegen-extract, a .npy, a folder of them, or a recording such as a .wav"
+    )
     parser.add_argument(
         "out",
         type=Path,
@@ -35,12 +38,14 @@ def main(argv: list[str] | None = None) -> int:
         "--model",
         type=Path,
         metavar="RUN_OR_FILE",
-        help="a run's folder or a model file (default: the newest finished run)",
+        help="a run's folder, a model file, or 'default', the voice that wavegen ships (default: the newest finished "
+        "run below ./runs; without one, that voice)",
     )
     parser.add_argument(
         "--profile",
         metavar="NAME",
-        help="the mel definition of a .npy, for a model that reads several (default: the model's own)",
+        help="the mel definition of a .npy, or of a recording's mel, for a model that reads several (default: the "
+        "model's own)",
     )
     parser.add_argument("--speaker", metavar="NAME", help="the speaker, for a model with several")
     parser.add_argument("--seed", type=at_least(0), default=0, help="seeds the noise (default: %(default)s)")
@@ -88,6 +93,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error(f"--pitch {arguments.pitch:g}: must be from -{MAX_PITCH_SHIFT} to {MAX_PITCH_SHIFT} semitones")
     if arguments.out is None and not arguments.play:
         parser.error("give OUT or --play")
+    if arguments.out is not None and arguments.out.exists() and arguments.out.samefile(arguments.mel):
+        parser.error(f"{arguments.out} is the input too; give OUT another name")
     if arguments.mel.is_dir():
         if arguments.play or arguments.out == Path("-"):
             parser.error(f"{arguments.mel} is a folder; --play and standard output take a single mel")
@@ -98,20 +105,28 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 def _synth(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from wavegen.checkpoint import MODEL, find_model, load_vocoder
+    from wavegen.audio import AUDIO_SUFFIXES
+    from wavegen.checkpoint import DEFAULT_VOICE, MODEL, find_model, load_vocoder
     from wavegen.mel import profile
+    from wavegen.mel.recorded import recorded_mel
     from wavegen.progress import bar_options
-    from wavegen.synthesis import open_mels, prepare, synthesize_files
+    from wavegen.synthesis import AnyMelFile, open_mels, prepare, synthesize_files
 
     # Open the mels, load the model, and check one against the other.
-    mels = open_mels(arguments.mel)
+    copies = arguments.mel.suffix.lower() in AUDIO_SUFFIXES
+    mels: list[AnyMelFile] = [] if copies else [*open_mels(arguments.mel)]
     definition = None if arguments.profile is None else profile(arguments.profile)
     model = find_model(arguments.model)
-    if arguments.model is None or (arguments.model.is_dir() and model.name != MODEL):  # the user did not name this file
+    if arguments.model is None and model == DEFAULT_VOICE:
+        _note("no finished run below ./runs, so the voice that wavegen ships speaks")
+    elif arguments.model is None or (arguments.model.is_dir() and model.name != MODEL):  # the user did not name it
         _note(f"model {model}")
     device = pick_device(arguments.device) if arguments.device != "auto" else None
-    vocoder, engine = prepare(
-        load_vocoder(model),
+    vocoder = load_vocoder(model)
+    if copies:
+        mels = [recorded_mel(arguments.mel, definition or vocoder.mel)]
+    vocoder, engine, notes = prepare(
+        vocoder,
         mels,
         definition=definition,
         speaker=arguments.speaker,
@@ -123,9 +138,12 @@ def _synth(arguments: argparse.Namespace) -> int:
             "iterations": arguments.iterations,
             "pitch": arguments.pitch,
         },
+        substitutes=model == DEFAULT_VOICE,
     )
     if len(vocoder.engines) > 1:
         _note(f"engine {engine}")
+    for note in notes:
+        _note(note)
 
     # Synthesise.
     live = arguments.play or arguments.out == Path("-")
@@ -158,7 +176,7 @@ def _synth(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _with_outputs(mels: "list[MelFile]", source: Path, out: Path) -> "list[tuple[MelFile, Path]]":
+def _with_outputs(mels: "list[AnyMelFile]", source: Path, out: Path) -> "list[tuple[AnyMelFile, Path]]":
     """Each mel with its sound file: ``out``, or in a folder ``out`` the mel's place below ``source``."""
     if not source.is_dir():
         return [(mels[0], out)]
@@ -166,7 +184,7 @@ def _with_outputs(mels: "list[MelFile]", source: Path, out: Path) -> "list[tuple
 
 
 def _speak(
-    arguments: argparse.Namespace, vocoder: "Vocoder", mel: "MelFile", on_progress: "Callable[[int], object]"
+    arguments: argparse.Namespace, vocoder: "Vocoder", mel: "AnyMelFile", on_progress: "Callable[[int], object]"
 ) -> "Timing":
     """Synthesise one mel to standard output, the loudspeaker and a file, or to some of these."""
     from wavegen.audio import AudioWriter, WavStream

@@ -54,13 +54,19 @@ class LogMel(nn.Module):
                 f"{samples.shape[-1]} samples are too short for a mel frame",
                 remedy=f"give at least {spec.min_samples} samples",
             )
+        return self.padded(reflect_pad(samples, spec.left_padding))
+
+    def padded(self, samples: Tensor) -> Tensor:
+        """Mel of samples that are padded already: its first frame begins at the first of them."""
+        spec = self.spec
         dtype = torch.float64 if samples.dtype == torch.float64 else torch.float32
         window, filters = self.window, self.filters
         if not dtype == window.dtype == torch.float32:  # .double() or .half() on the module only rounds its buffers
             window, filters = (c.to(samples.device) for c in self._constants(dtype))
         with torch.autocast(samples.device.type, enabled=False):
-            padded = reflect_pad(samples.to(dtype), spec.left_padding)
-            stft = torch.stft(padded, spec.n_fft, spec.hop_length, window=window, center=False, return_complex=True)
+            stft = torch.stft(
+                samples.to(dtype), spec.n_fft, spec.hop_length, window=window, center=False, return_complex=True
+            )
             return spec.from_linear(filters @ complex_magnitude(stft, spec.magnitude_eps))
 
 

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from wavegen.checkpoint import find_model, load_checkpoint, load_weights, save_checkpoint, vocoder_header
 from wavegen.config import Config, KeepsWeights, join_names, parse
-from wavegen.errors import CheckpointError, ConfigError, OutputError
+from wavegen.errors import CheckpointError, ConfigError, MelError, OutputError
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec
 from wavegen.training.state import TrainingState
-from wavegen.vocoders import VocoderConfig
+from wavegen.vocoders import VocoderConfig, build_vocoder
 
 BEST = "best.safetensors"
 # The settings that define the discriminators. Shapes are not enough: they are the same for every period.
@@ -82,7 +83,7 @@ class RunFolder:
 
         Args:
             state: a new state.
-            source: a run's folder, or a model or checkpoint file.
+            source: a run's folder, a model or checkpoint file, or ``Path("default")`` for the voice that wavegen ships.
 
         Returns:
             a line for the user.
@@ -169,7 +170,8 @@ class RunFolder:
             header: the header of the file.
             path: the file.
             remedy: ends the message.
-            without: a marker; vocoder settings that carry it are not compared.
+            without: a marker; vocoder settings that carry it are not compared. With a marker, the mel definition may
+                also be another one that the file's vocoder reads.
         """
         ours = self.vocoder_config
         saved = header.get("vocoder", {})
@@ -185,7 +187,7 @@ class RunFolder:
                 ) from error
             differences = {
                 "vocoder": ours.differences(saved_vocoder, without=without),
-                "mel": mel.differences(saved_mel),
+                "mel": {} if without and _reads(saved_vocoder, saved_mel, mel) else mel.differences(saved_mel),
             }
         for section, fields in differences.items():
             if fields:
@@ -200,6 +202,17 @@ class RunFolder:
             parts += [f"it lacks {join_names(only_here)}"] * bool(only_here)
             shown = ", ".join(parts) or "in another order"
             raise CheckpointError(f"was trained with other speakers ({shown})", where=path, remedy=remedy)
+
+
+def _reads(config: VocoderConfig, own: MelSpec, mel: MelSpec) -> bool:
+    """Whether a vocoder with this config and its own definition reads mels of another one, with the same weights."""
+    with torch.device("meta"):
+        vocoder = build_vocoder(config, own)
+    try:
+        vocoder.for_mel(mel)
+    except MelError:
+        return False
+    return vocoder.reads_other_mels
 
 
 def _parse_known(config: type[T], values: Mapping[str, Any], *, where: str) -> T:

@@ -37,6 +37,7 @@ class SpectralConfig(VocoderConfig):
     Attributes:
         padding: ``"same"``, or ``"causal"`` for the lowest latency (the inverse STFT and the iterations still look
             ahead, by what ``context`` says).
+        spectrum_channels: channels to which a layer reduces the magnitude spectrum before the stack.
         channels: channels of the stack.
         layers: number of blocks.
         kernel_size: taps of the blocks' depthwise convolutions and of the input layer.
@@ -52,6 +53,7 @@ class SpectralConfig(VocoderConfig):
 
     name: Literal["spectral"] = "spectral"
     padding: Padding = "same"
+    spectrum_channels: PositiveInt = 100
     channels: PositiveInt = 160
     layers: PositiveInt = 6
     kernel_size: PositiveInt = 7
@@ -70,18 +72,20 @@ class SpectralConfig(VocoderConfig):
     @classmethod
     def examples(cls) -> tuple["SpectralConfig", ...]:
         """Both paddings with and without iterations, and causal models with look-ahead."""
-        dilated = cls(channels=5, layers=3, kernel_size=3, dilation_depth=2)
+        dilated = cls(spectrum_channels=9, channels=5, layers=3, kernel_size=3, dilation_depth=2)
         plain = [
             dilated.model_copy(update={"padding": padding, "refinement_iterations": n, "synthesis_iterations": n})
             for padding in ("causal", "same")
             for n in (0, 1)
         ]
-        causal = cls(padding="causal", channels=5, layers=2, kernel_size=5, synthesis_iterations=0)
+        causal = cls(padding="causal", spectrum_channels=9, channels=5, layers=2, kernel_size=5, synthesis_iterations=0)
         ahead = [
             causal.model_copy(update={"look_ahead": look_ahead, "refinement_iterations": n})
             for look_ahead, n in ((1, 0), (4, 0), (2, 1))
         ]
-        tiny = cls(channels=8, layers=2, kernel_size=3, refinement_iterations=1, synthesis_iterations=1)
+        tiny = cls(
+            spectrum_channels=12, channels=8, layers=2, kernel_size=3, refinement_iterations=1, synthesis_iterations=1
+        )
         return (tiny, *plain, *ahead)
 
 
@@ -156,8 +160,8 @@ class SpectralVocoder(SourcedVocoder, WaveformVocoder):
         bins = mel.n_fft // 2 + 1
         cycles = math.ceil(config.layers / config.dilation_depth)
         dilations = exponential_dilations(cycles, config.dilation_depth)[: config.layers]
-        self.reduce = DilatedConv1d(bins, mel.n_mels, 1)
-        self.input = DilatedConv1d(mel.n_mels + PITCH_CHANNELS, channels, kernel_size, padding=padding)
+        self.reduce = DilatedConv1d(bins, config.spectrum_channels, 1)
+        self.input = DilatedConv1d(config.spectrum_channels + PITCH_CHANNELS, channels, kernel_size, padding=padding)
         self.input_norm = nn.LayerNorm(channels)
         self.stack = DilatedStack(
             SeparableResidualBlock(
@@ -309,7 +313,7 @@ class SpectralVocoder(SourcedVocoder, WaveformVocoder):
         return self._heads(h)
 
     def _network_input(self, spoken: Spoken) -> Tensor:
-        """Log-magnitude, reduced to as many channels as a mel has, and pitch."""
+        """Log-magnitude, reduced to fewer channels, and pitch."""
         magnitude = self.reduce((spoken.magnitude.clamp(min=SMALLEST_MAGNITUDE).log() + 3) / 2)  # the mean is about -3
         return torch.cat((magnitude, pitch_channels(spoken.pitch).to(magnitude.dtype)), dim=1)
 
