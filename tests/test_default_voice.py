@@ -174,12 +174,10 @@ def test_what_cannot_be_copied_is_refused_and_left_as_it_is(
 def test_training_begins_with_the_voice_and_its_discriminators_for_any_definition_that_it_reads(
     empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = write_recipe(empty_folder / "tiny.yaml", write_corpus(empty_folder / "corpus", clips=3))
-    settings = [
-        "mel=hifigan-22k", "vocoder={name: spectral, channels: 256, layers: 8}", "init=default", "training.steps=1",
-        "training.batch_size=1", "training.adversarial={}", "training.segment_frames=32", "training.learning_rate=1e-6",
-    ]  # fmt: skip
-    assert train(recipe, empty_folder / "run", *settings) == 0
+    write_corpus(empty_folder / "corpus", clips=3)
+    settings = ["mel=hifigan-22k", "training.steps=1", "training.batch_size=1", "training.learning_rate=1e-6"]
+    data = [f"data.corpus={empty_folder / 'corpus'}", "data.held_out=a0", "samples.clips=0", "training.listen_clips=0"]
+    assert train(Path("folder/voice"), empty_folder / "run", *data, *settings) == 0
     assert "with its discriminators" in capsys.readouterr().out
     tuned = load_vocoder(empty_folder / "run")
     assert tuned.mel == profile("hifigan-22k")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from support.contracts import (
@@ -26,7 +27,9 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 
 from wavegen.config import load_yaml, parse
 from wavegen.errors import ConfigError
+from wavegen.evaluation.baseline import log_mel_of
 from wavegen.evaluation.metrics import METRICS
+from wavegen.mel import profile
 from wavegen.recipe import find_recipe, load_recipe
 from wavegen.training.objectives import shortest_segment
 from wavegen.vocoders import find_vocoders
@@ -37,7 +40,8 @@ MANUAL = ROOT / "recipes/README.md"
 DESIGN = ROOT / "wavegen/README.md"
 GUIDE = ROOT / ".github/CONTRIBUTING.md"
 CORPORA = sorted(ROOT.glob("recipes/*/README.md"))
-DOCUMENTS = [MAIN, MANUAL, *CORPORA, DESIGN, ROOT / "tests/README.md", ROOT / "conf/README.md", GUIDE]
+CARD = ROOT / "wavegen/voice/README.md"
+DOCUMENTS = [MAIN, MANUAL, *CORPORA, DESIGN, CARD, ROOT / "tests/README.md", ROOT / "conf/README.md", GUIDE]
 RESULTS = ("scores.csv", "summary.json", "index.html")
 
 # The commands of these are run in this order; those of the other documents need a corpus, a GPU or minutes.
@@ -51,6 +55,7 @@ TINY = [
 ELSEWHERE = {
     "wavegen-bench runs/folder-spectral": "with --json, in the manual",
     "wavegen-train folder/spectral data.manifest=pairs.tsv --out runs/predicted": "corpora/test_teacher_forced.py",
+    "wavegen-train folder/voice data.corpus=recordings": "test_default_voice.py",
     "wavegen-extract pairs.tsv checked": "corpora/test_teacher_forced.py",
 }
 
@@ -87,6 +92,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for folder, pitch_hz in (("recordings", 120.0), ("speakers/ann", 200.0), ("speakers/bob", 100.0)):
             (place / folder).mkdir(parents=True, exist_ok=True)
             soundfile.write(place / folder / f"{name}.wav", voice(0.6, pitch_hz=pitch_hz, seed=i), RATE)
+    np.save(place / "tts.npy", log_mel_of(voice(0.6, rate=22050).astype(np.float32), profile("hifigan-22k")))
     lines = [line for document in RUN for line in commands(document) if line.startswith("wavegen-")]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -104,7 +110,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_commands_leave_what_they_say(place: Path) -> None:
     made = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
-    assert {"hello.wav", "hello.flac", "as-ann.wav", "spoken/one.wav", "from-vocos.wav", "card.json"} <= made
+    assert {
+        "copy.wav",
+        "speech.wav",
+        "hello.wav",
+        "hello.flac",
+        "as-ann.wav",
+        "spoken/one.wav",
+        "from-vocos.wav",
+        "card.json",
+    } <= made
     runs = ("folder-spectral", "speakers", "tuned", "any")
     assert {f"runs/{run}/model.safetensors" for run in runs} <= made
     assert {f"{folder}/{name}" for folder in ("evaluation", "compared", "by-definition") for name in RESULTS} <= made
