@@ -1,11 +1,16 @@
 """What all tests share."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Processes of ``pytest -n`` share the cores already, so that torch uses one thread in each, and in what they start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import wavegen.commands  # noqa: F401  (before torch: says how its threads wait)
 

@@ -112,8 +112,9 @@ def test_streaming_in_float32_stays_within_its_bound(name: str, vocoder: Vocoder
     single = vocoder_subject(name, vocoder.float())
     double_inputs = single.inputs
     subject = dataclasses.replace(single, inputs=lambda b, n: tuple(x.float() for x in double_inputs(b, n)))
-    # Random weights this large amplify rounding through Griffin-Lim's division; trained models stay below 1e-5.
-    check_streaming(subject, tolerance=1e-3)
+    # Random weights this large amplify rounding through Griffin-Lim's division; trained models stay below 1e-5. Only
+    # rounding is new here, so a few chunkings suffice.
+    check_streaming(subject, tolerance=1e-3, count=6)
     vocoder.double()
 
 
