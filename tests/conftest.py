@@ -5,12 +5,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 # Processes of ``pytest -n`` share the cores already, so that torch uses one thread in each, and in what they start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# torch's compiler believes what the processor says of its vectors; trying each of them out takes it 20 s.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 import wavegen.commands  # noqa: F401  (before torch: says how its threads wait)
 
@@ -25,7 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-messages", action="store_true", help="write tests/messages.txt instead of comparing")
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n``, let each process take neighbouring tests, which share what their module prepares."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--update-messages") and getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError("--update-messages writes one file, so it needs one process: leave out -n")
     # Two threads at most: CI machines have two cores, and more only make small tensors slower.
     torch.set_num_threads(min(2, torch.get_num_threads()))
 

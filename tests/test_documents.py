@@ -215,7 +215,7 @@ def test_a_contributor_is_told_the_checks_of_the_ci_script() -> None:
     checks = [line.removeprefix("check ") for line in ci.splitlines() if line.startswith("check ")]
     told = [line.removeprefix("python3 conf/bootstrap.py ") for line in commands(GUIDE)]
     assert [check for check in checks if check in told or check.startswith(("pytest", "wavegen-train demo"))] == checks
-    assert set(told) - set(checks) == {"pytest"}
+    assert set(told) - set(checks) == {"pytest -n 2"}
 
 
 # --- the guide ---

@@ -27,9 +27,13 @@ def train_in_two_processes(
     recipe: Path, out: Path, *overrides: str, script: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run ``wavegen-train``, or a script in its place, in two processes started by torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "wavegen.commands.train"] if script is None else [str(script)]
-    command += [str(recipe), "--out", str(out), "--device", "cpu", *overrides]
+    program = ["-m", "wavegen.commands.train"] if script is None else [str(script)]
+    return in_two_processes(*program, str(recipe), "--out", str(out), "--device", "cpu", *overrides)
+
+
+def in_two_processes(*program: str) -> subprocess.CompletedProcess[str]:
+    """Run a script or module with its arguments in two processes started by torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, text=True, capture_output=True, timeout=300, check=False)
 
