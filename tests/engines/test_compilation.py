@@ -36,11 +36,11 @@ print(agreeing_samples(samples, expected))
 QUICKLY = {"NUMBA_OPT": "1"}  # the tests of the cache need no fast code, and without any optimisation numba caches none
 
 
-def check_on(tmp_path: Path, first: str = "", **environment: str) -> str:
-    """Check all networks for another processor, after running the code ``first``; returns its lanes."""
+def check_on(tmp_path: Path, **environment: str) -> str:
+    """Check all networks for another processor; returns its lanes."""
     logits = tmp_path / "logits.safetensors"
     save_file({name: reference_logits(name).contiguous() for name in NETWORKS}, logits)
-    return run_python(first + CHECK_ALL.format(logits=str(logits)), **environment)
+    return run_python(CHECK_ALL.format(logits=str(logits)), **environment)
 
 
 def skip_unless_lanes(lanes: int) -> None:
@@ -50,27 +50,28 @@ def skip_unless_lanes(lanes: int) -> None:
         pytest.skip(f"this processor has no vectors of {lanes}")
 
 
-# The next two tests check two things in one process each, because compiling takes the time.
-
-
-@pytest.mark.slow
-def test_vectors_of_8_and_a_full_disk_that_costs_only_the_cache(tmp_path: Path) -> None:
-    """Files that may not grow stand in for a full disk."""
+def test_vectors_of_8(tmp_path: Path) -> None:
     skip_unless_lanes(8)
-    pytest.importorskip("resource")
-    limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
-    processor = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
-    assert check_on(tmp_path, limit, NUMBA_CACHE_DIR=str(tmp_path), **processor) == "8"
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*.nb*")) == 0
+    assert check_on(tmp_path, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES="+avx2,+fma") == "8"
 
 
 @pytest.mark.slow
 def test_vectors_of_4_and_a_cache_folder_that_cannot_be_created(tmp_path: Path) -> None:
+    """Both in one process, because compiling takes the time."""
     skip_unless_lanes(4)
     (tmp_path / "file").touch()
     processor = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}
     assert check_on(tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "file" / "below"), **processor) == "4"
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_only_the_cache(tmp_path: Path) -> None:
+    """Files that may not grow stand in for a full disk."""
+    pytest.importorskip("resource")
+    limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    assert run_python(limit + GENERATE, NUMBA_CACHE_DIR=str(tmp_path), **QUICKLY) == "20"
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.nb*")) == 0
 
 
 @pytest.mark.slow

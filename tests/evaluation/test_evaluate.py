@@ -125,7 +125,7 @@ def test_the_recordings_own_predicted_opinion_is_reported() -> None:
 
 
 def test_results_do_not_depend_on_the_order_or_the_number_of_processes() -> None:
-    write_clips("a", "b", "c")
+    write_clips("a", "c")
     write("other/c.wav", speech(1.0, rate=RATE, seed=9), RATE)
     for out, arguments in {
         "1": ["noisy", "other", "--jobs", "1"],

@@ -69,7 +69,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, r
 
 
 def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, recipe: Path) -> None:
-    settings = (ADVERSARIAL, "training.steps=30", "training.checkpoint_every=1")
+    settings = (ADVERSARIAL, "training.steps=15", "training.checkpoint_every=1")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train(recipe, whole, *settings) == 0
     command = [sys.executable, "-m", "wavegen.commands.train", str(recipe), "--out", str(killed), "--device", "cpu"]
@@ -81,7 +81,7 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(tmp_path: Path, recipe:
     process.communicate()
     assert not (killed / "model.safetensors").exists()
     assert train(recipe, killed, *settings) == 0
-    assert_same_checkpoint(checkpoint(whole, 30), checkpoint(killed, 30))
+    assert_same_checkpoint(checkpoint(whole, 15), checkpoint(killed, 15))
 
 
 @pytest.mark.parametrize("start_step", [0, 3])
