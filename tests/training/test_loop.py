@@ -90,12 +90,18 @@ def test_a_difference_in_one_bit_would_be_noticed(tmp_path: Path, corpus: Path) 
         assert_same_checkpoint(*(tmp_path / run / "checkpoints/step-00000002.safetensors" for run in ("a", "b")))
 
 
-# One after the other in the same two processes, because starting them takes longer than all trainings.
+# Several trainings in the same two processes, because starting these takes longer than all trainings. torchrun's own
+# store serves one training; here each has a file.
 SEVERAL = """
-import json, sys
+import functools, json, os, sys
+import torch.distributed as dist
 from wavegen.commands.train import main
-codes = [main(arguments) for arguments in json.loads(sys.argv[1])]
-sys.exit(max(codes))
+start, rank = dist.init_process_group, int(os.environ["RANK"])
+for arguments in json.loads(sys.argv[1]):
+    store = "file://" + arguments[0] + ".store"
+    dist.init_process_group = functools.partial(start, init_method=store, rank=rank, world_size=2)
+    if main(arguments) != 0:
+        sys.exit(1)
 """
 
 
