@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
+from support.corpus import write_corpus, write_recipe
 from support.messages import Messages
 from support.runs import assert_same_checkpoint, rows, train
 
 from wavegen.corpora.manifest import Clip, read_manifest
 from wavegen.mel import profile
+from wavegen.training import data
 from wavegen.training.data import Segments
 from wavegen.training.run_folder import RunFolder
 from wavegen.training.state import TrainingState
@@ -127,24 +130,88 @@ def test_a_run_that_another_process_writes_is_refused(
     assert train(recipe, out, f"training.steps={step + 1}") == 0
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_mel_that_is_damaged_during_training_is_named_in_one_line(
-    tmp_path: Path, recipe: Path, workers: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+# --- files that break while they are read ---
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def encode_without_seeking(path: Path) -> None:
+    """As GSM, which libsndfile decodes from the start only."""
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples, rate, subtype="GSM610")
+
+
+BREAKS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "cut recording": ("corpus", cut),
+    "missing recording": ("corpus", Path.unlink),
+    "unseekable recording": ("corpus", encode_without_seeking),
+    "a folder for a recording": ("corpus", lambda path: (path.unlink(), path.mkdir())),
+    "missing mel": ("mels", Path.unlink),
+    "cut mel": ("mels", cut),
+    "damaged mel": ("mels", lambda path: path.write_bytes(b"damaged")),
+}
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on a machine of one core
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("kind", BREAKS)
+def test_a_file_that_breaks_during_training_ends_it_in_one_line(
+    tmp_path: Path, workers: int, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    recipe = write_recipe(tmp_path / "r.yaml", corpus)
+    place, break_file = BREAKS[kind]
     original = RunFolder.save
+    broken: list[bool] = []
 
     def save(run: RunFolder, state: TrainingState, **options: bool) -> None:
         original(run, state, **options)
-        for mel in run.path.glob("features/mels/*"):
-            mel.write_bytes(b"damaged")
+        files = [*corpus.glob("*")] if place == "corpus" else [*run.path.glob("features/mels/*")]
+        for path in [] if broken else files:
+            break_file(path)
+        broken.append(True)
 
     monkeypatch.setattr(RunFolder, "save", save)
+    monkeypatch.setattr(data, "usable_cores", lambda: 2)
+    before = multiprocessing.active_children()
     settings = ("training.steps=100", f"training.workers={workers}", "training.checkpoint_every=1")
     assert train(recipe, tmp_path / "run", *settings) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"wavegen-train: error: {tmp_path}/run/features/mels/a")
+    folder = corpus if place == "corpus" else tmp_path / "run/features/mels"
+    assert line.startswith(f"wavegen-train: error: {folder}/a")
     assert "worker" not in line
     assert list(tmp_path.glob("run/checkpoints/step-*"))
+    assert set(multiprocessing.active_children()) <= set(before)  # at once, not when Python ends
+
+
+def test_a_training_whose_readers_met_an_error_ends(tmp_path: Path, start_training: StartTraining) -> None:
+    """As a process, because Python waits for the readers where it ends."""
+    corpus = write_corpus(tmp_path / "corpus")
+    recipe = write_recipe(tmp_path / "r.yaml", corpus)
+    settings = ("training.steps=100000", "training.workers=2", "training.checkpoint_every=1")
+    process = start_training(recipe, tmp_path / "run", *settings)
+    while not list(tmp_path.glob("run/checkpoints/step-*")):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        time.sleep(0.01)
+    for path in corpus.glob("*"):
+        path.unlink()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert "Traceback" not in output
+    assert f"wavegen-train: error: {corpus}/a" in output
+
+
+def test_an_error_outside_the_readers_ends_them_too(tmp_path: Path, recipe: Path) -> None:
+    assert train(recipe, tmp_path / "run", "training.steps=1") == 0
+    clips = read_manifest(tmp_path / "run/features/manifest.tsv", Clip)
+    before = multiprocessing.active_children()
+    batches = Segments(clips, MEL, frames=8, seed=0).batches(0, 1000, 2, rank=0, world=1, workers=1)
+    next(batches)
+    assert len(multiprocessing.active_children()) == len(before) + 1
+    batches.close()
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 def test_a_worker_that_is_killed_ends_the_training_in_one_line(

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from wavegen.audio import audio_info, read_audio, write_audio
+from wavegen.cores import usable_cores
 from wavegen.corpora.manifest import Clip, Recording, read_manifest, write_manifest
 from wavegen.corpora.pitch_labels import (
     FALLBACK_NOTE,
@@ -120,7 +120,7 @@ def extract(
     # Two processes with different recordings or definitions would leave the marker of one and the mels of both.
     with lock_folder(out, "wait for it, or give another folder for the results"):
         tracker = require_tracker() if labels_pitch else None
-        return _extract(recordings, out, spec, tracker, jobs or os.cpu_count(), progress)
+        return _extract(recordings, out, spec, tracker, jobs or usable_cores(), progress)
 
 
 def _extract(

@@ -1,6 +1,5 @@
 """Scores clips in parallel processes; the scores do not depend on the number of processes."""
 
-import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +12,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from wavegen.audio import audio_info, read_audio
+from wavegen.cores import usable_cores
 from wavegen.errors import AudioError, WavegenError
 from wavegen.evaluation.metrics import METRICS, Scores, score
 from wavegen.mel import MelSpec
@@ -134,7 +134,7 @@ class Workers:
         Raises:
             WavegenError: raised by ``work``, or a process was killed.
         """
-        jobs = min(self.jobs or ((os.cpu_count() or 1) if len(items) >= FEW_ITEMS else 1), len(items))
+        jobs = min(self.jobs or (usable_cores() if len(items) >= FEW_ITEMS else 1), len(items))
         if jobs <= 1:
             with one_torch_thread():
                 return self._collect(map(work, items), len(items), title)

@@ -2,10 +2,9 @@
 
 import contextlib
 import itertools
-import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wavegen.audio import read_segment
+from wavegen.cores import usable_cores
 from wavegen.corpora.manifest import Clip
 from wavegen.corpora.pitch_labels import LABELS_PER_FRAME, load_labels
-from wavegen.errors import TrainingError, WavegenError
+from wavegen.errors import MelError, MissingMelError, TrainingError, WavegenError
 from wavegen.mel import MelFile, MelSpec, open_mel
 from wavegen.training.augmentation import augmented
 from wavegen.training.config import AugmentationConfig
@@ -114,8 +114,10 @@ class Segments(Dataset[Batch]):
 
     def batches(
         self, first_step: int, steps: int, batch_size: int, *, rank: int, world: int, workers: int
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Batches of one process for the steps from ``first_step`` to ``steps - 1``.
+
+        Closing the generator ends the worker processes; so does any error that it raises.
 
         Args:
             first_step: the step of the first batch.
@@ -130,26 +132,38 @@ class Segments(Dataset[Batch]):
             RuntimeError: a worker was killed; torch raises it at any point of the training.
         """
         positions = range(rank, batch_size, world)
-        workers = min(workers, os.cpu_count() or 1)
+        workers = min(workers, usable_cores())
         loader = DataLoader(
             _ErrorsAsItems(self),
             batch_sampler=_Steps(range(first_step, steps), positions),
             collate_fn=_collate_or_error,
             num_workers=workers,
             worker_init_fn=_leave_signals_to_the_parent,
-            persistent_workers=workers > 0,
             # An unused generator: without it, the loader draws from the global one, which a resumed run restores.
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )
+        items = iter(loader)
         try:
-            for batch in loader:
+            for batch in items:
                 if isinstance(batch, WavegenError):
                     raise batch
                 yield batch
         except (ConnectionError, EOFError):  # a worker was killed
             time.sleep(1.0)  # for torch's own error, which names the worker, to arrive
             raise
+        finally:
+            _end_workers(items)
+
+
+def _end_workers(items: Iterator[object]) -> None:
+    """End a loader's worker processes.
+
+    Not left to the garbage collector: an error's traceback keeps the loader alive until the interpreter exits, which
+    then waits for ever for workers that survive a first SIGTERM. torch has no public name for this.
+    """
+    if hasattr(items, "_shutdown_workers"):  # not if this process reads the segments itself
+        items._shutdown_workers()
 
 
 class _ErrorsAsItems(Dataset["Batch | WavegenError"]):
@@ -217,11 +231,12 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequ
 
     Raises:
         ConfigError: there are ``speakers``, and the clip's speaker is not one of them.
+        AudioError, MelError: the recording or the mel is missing, damaged or shorter than the clip.
         DataError: the clip's pitch labels are missing or damaged.
     """
     real = min(frames, clip.frames - start)
     mel = np.zeros((1, spec.n_mels, frames), dtype=np.float32)
-    mel[0, :, :real] = _open(clip.mel, clip.mel.stat().st_mtime_ns, spec)[:, start : start + real]
+    mel[0, :, :real] = _read_mel(clip, spec, start, start + real)
     hop = spec.hop_length
     audio = np.zeros((1, frames * hop), dtype=np.float32)
     # With centred framing the last frame reaches beyond the last sample, so there may be fewer samples.
@@ -239,6 +254,22 @@ def _read_labels(path: Path, clip_frames: int, start: int, frames: int) -> np.nd
     labels = np.zeros((1, frames * LABELS_PER_FRAME), dtype=np.float32)
     labels[0, : len(part)] = part
     return labels
+
+
+def _read_mel(clip: Clip, spec: MelSpec, start: int, stop: int) -> np.ndarray:
+    """Frames ``start`` to ``stop`` of a clip's mel."""
+    try:
+        written_ns = clip.mel.stat().st_mtime_ns
+    except OSError as error:
+        raise MissingMelError(where=clip.mel, remedy="extract the features again") from error
+    part = _open(clip.mel, written_ns, spec)[:, start:stop]
+    if part.shape[1] < stop - start:
+        raise MelError(
+            f"is shorter than the {clip.frames} frames of its clip",
+            where=clip.mel,
+            remedy="if the file has changed, extract the features again",
+        )
+    return part
 
 
 @lru_cache(maxsize=1024)

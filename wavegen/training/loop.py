@@ -1,7 +1,7 @@
 """The training loop."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,11 +133,13 @@ class _Job:
     validation_clips: Sequence[Clip]
     autocast: torch.autocast
     progress: Progress
+    reading: Generator[Batch, None, None] | None = None
 
     def batches(self) -> Iterator[Batch]:
-        """This process's batches from the current step to the last."""
+        """This process's batches from the current step to the last, in place of those of an earlier call."""
+        self.close()
         rank, world = distributed.rank_and_world()
-        return self.segments.batches(
+        self.reading = self.segments.batches(
             self.state.step,
             self.config.steps,
             self.config.batch_size,
@@ -145,6 +147,12 @@ class _Job:
             world=world,
             workers=self.config.workers,
         )
+        return self.reading
+
+    def close(self) -> None:
+        """End the processes that read."""
+        if self.reading is not None:
+            self.reading.close()
 
     def validate(self) -> float | None:
         """Validate and log; returns the score by which the best checkpoint is chosen."""
@@ -205,7 +213,9 @@ def _prepared(
             augmentation=config.augmentation,
         )
         with contextlib.closing(Progress(run, config, state.step, device, notify)) as progress:
-            yield _Job(config, device, state, segments, gradients, validation, validation_clips, autocast, progress)
+            job = _Job(config, device, state, segments, gradients, validation, validation_clips, autocast, progress)
+            with contextlib.closing(job):
+                yield job
 
 
 def _split_clips(clips: Sequence[Clip], config: TrainingConfig, world: int) -> tuple[list[Clip], list[Clip]]:

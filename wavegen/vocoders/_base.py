@@ -1,7 +1,6 @@
 """The contract that every vocoder keeps: mel frames in, ``hop_length`` samples per frame out, whole or streamed."""
 
 import inspect
-import os
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing_extensions import Self
 
 from wavegen.blocks import Context, fold_weight_norm, frame_mask, masked, sample_mask
 from wavegen.config import Config
+from wavegen.cores import usable_cores
 from wavegen.engines import check_engine
 from wavegen.errors import ConfigError, MelError
 from wavegen.mel import MelFamily, MelSpec, check_compatible
@@ -413,7 +413,7 @@ class AutoregressiveVocoder(Vocoder, ABC):
     @property
     def jobs_at_once(self) -> int:
         """One thread per core: the sample loop keeps one core busy and needs no other."""
-        return os.cpu_count() or 1
+        return usable_cores()
 
     def preferred_device(self, device: torch.device) -> torch.device:
         """The CPU: sample by sample, compiled code there is faster than a GPU."""
