@@ -341,3 +341,13 @@ def test_rates_without_a_common_divisor_are_refused_at_once(messages: Messages) 
         resample(np.zeros(100, np.float32), 44100, 16001)
     assert len(resample(np.zeros(441, np.float32), 44100, 16000)) == 160
     assert len(resample(np.zeros(11025, np.float32), 11025, 24000)) == 24000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are not UTF-8")
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_name_that_is_not_utf_8_is_written_and_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode())
+    write_audio(path, np.array([0.5, -0.25]), 8000)
+    np.testing.assert_array_equal(read_audio(path), np.array([0.5, -0.25], dtype=np.float32))
+    assert audio_info(path).samples == 2
+    assert [*tmp_path.iterdir()] == [path]

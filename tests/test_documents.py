@@ -166,7 +166,7 @@ def check_command(words: list[str]) -> None:
         check_command([torchrun.training_script, *torchrun.training_script_args])
     elif program.startswith("wavegen-"):
         parsed = accepted(lambda: command_main(program)(arguments))
-        if program == "wavegen-train":
+        if program == "wavegen-train" and not parsed.list:
             load_recipe(find_recipe(parsed.recipe), parsed.overrides)
     elif program in ("python", "python3"):
         script, *arguments = arguments

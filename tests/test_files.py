@@ -10,7 +10,7 @@ import pytest
 from support.messages import Messages
 
 from wavegen.errors import OutputError, WavegenError
-from wavegen.files import atomic_write, lock_folder, results_folder
+from wavegen.files import atomic_write, lock_folder, results_folder, with_ending
 
 
 @pytest.fixture(autouse=True)
@@ -225,3 +225,26 @@ def test_results_that_cannot_be_moved_into_place_leave_no_marker(
         make_results("new")
     assert "done" not in tree("out")  # so the mixture is never taken for a result
     assert not [name for name in tree("out") if ".part" in name]
+
+
+# ---- long names
+
+
+@pytest.mark.parametrize("name", ["b" * 251 + ".wav", "あ" * 83 + "bb.wav", "é" * 125 + "b.npz"])
+def test_a_name_as_long_as_the_file_system_allows_is_written(tmp_path: Path, name: str) -> None:
+    assert 250 < len(os.fsencode(name)) <= 255
+    with atomic_write(tmp_path / name) as beside:
+        assert beside.suffix == Path(name).suffix
+        beside.write_text("whole")
+        twin = name[:-5] + "x" + name[-4:]
+        with atomic_write(tmp_path / twin) as other:
+            assert other != beside
+            other.write_text("twin")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "whole", twin: "twin"}
+
+
+def test_a_longer_ending_shortens_only_names_that_need_it(tmp_path: Path) -> None:
+    assert with_ending(tmp_path / "a.b", ".png") == tmp_path / "a.b.png"
+    long = [with_ending(tmp_path / (letter * 83), ".reference.wav").name for letter in "あい"]
+    assert long[0] != long[1]
+    assert all(name.endswith(".reference.wav") and len(os.fsencode(name)) <= 255 for name in long)

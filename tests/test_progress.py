@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from wavegen.progress import LinePacer, bar_options, one_torch_thread, shows_bars
+from wavegen.progress import LinePacer, bar_options, one_torch_thread, shows_bars, tell_if_slow
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -33,3 +33,13 @@ def test_torch_has_one_thread_inside_the_block_and_its_own_number_afterwards() -
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_only_slow_work_is_explained() -> None:
+    told: list[str] = []
+    with tell_if_slow("compiling", told.append, after_s=5.0):
+        pass
+    assert told == []
+    with tell_if_slow("compiling", told.append, after_s=0.01):
+        time.sleep(0.3)
+    assert told == ["compiling"]

@@ -42,7 +42,7 @@ def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
     if os.path.getsize(path) == 0:
         raise AudioError("is empty", where=path, remedy=_REMEDY_DAMAGED)
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(_native_path(path)) as file:
             promised = _promised_bytes(path) if file.format in ("WAV", "WAVEX") else 0
             if promised > os.path.getsize(path):
                 raise AudioError("is shorter than its header says", where=path, remedy=_REMEDY_DAMAGED)
@@ -54,6 +54,11 @@ def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a .raw file, which has no header
         reason = getattr(error, "error_string", error)
         raise AudioError(f"cannot be decoded ({reason})", where=path, remedy=_REMEDY_DAMAGED) from error
+
+
+def _native_path(path: Path | str) -> Path | str | bytes:
+    """A path for soundfile, which cannot encode a name that is not UTF-8; Linux allows such names."""
+    return os.fsencode(path) if os.name == "posix" else path
 
 
 def _promised_bytes(path: Path | str) -> int:
@@ -215,7 +220,7 @@ class AudioWriter:
             self._temporary = stack.enter_context(atomic_write(self._path))
             with _as_os_error():
                 self._file = soundfile.SoundFile(
-                    self._temporary,
+                    _native_path(self._temporary),
                     "w",
                     self._sample_rate_hz,
                     channels=1,
@@ -246,21 +251,25 @@ class AudioWriter:
 class WavStream:
     """Writes mono audio as a WAV into a pipe, block by block; ``write`` returns when the block is sent.
 
-    The length cannot be filled in later in a pipe, so the header says "unknown", as other programs do.
+    The length cannot be filled in later in a pipe, so the header says "unknown", as other programs do. Raw samples are
+    little-endian.
 
     Args:
         file: a file open for writing bytes; it is not closed.
         sample_rate_hz: samples per second.
         float32: write 32-bit floats, not clipped, instead of 16-bit integers.
+        raw: leave the header out, for programs that are told the format.
 
     Raises:
         AudioError: samples that are not float ``[samples]``, or NaN or infinite samples.
         OutputError: the reader has closed the pipe.
     """
 
-    def __init__(self, file: BinaryIO, sample_rate_hz: int, *, float32: bool = False) -> None:
+    def __init__(self, file: BinaryIO, sample_rate_hz: int, *, float32: bool = False, raw: bool = False) -> None:
         self._file = file
         self._float32 = float32
+        if raw:
+            return
         # Format: code, channels, sample rate, bytes per second, bytes per frame, bits per sample.
         code, size = (3, 4) if float32 else (1, 2)  # WAVE_FORMAT_IEEE_FLOAT or WAVE_FORMAT_PCM; bytes per sample
         layout = struct.pack("<HHIIHH", code, 1, sample_rate_hz, sample_rate_hz * size, size, 8 * size)

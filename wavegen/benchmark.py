@@ -4,8 +4,12 @@ Each row is measured in a process of its own, so that its memory and start-up ti
 turns, run by run, so that drift in the machine's speed affects all rows alike.
 """
 
+import contextlib
+import datetime
+import importlib.metadata
 import json
 import multiprocessing
+import platform
 import statistics
 import sys
 import time
@@ -19,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from wavegen.checkpoint import load_vocoder
+from wavegen.cores import processor_name, usable_cores
 from wavegen.errors import ConfigError, WavegenError
 from wavegen.mel import profile
 from wavegen.recipe import build, find_recipe, load_recipe, shipped_recipes
@@ -34,6 +39,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 """WaveNets with random weights that can be measured by name: 256 mu-law classes, kernel 2, cycles of 10 blocks."""
 
+_PACKAGES = ("wavegen", "torch", "numpy", "numba")
 RUN_S = 0.5  # approximate duration of one run
 LOCK_STEP_BATCH = 16  # utterances that a WaveNet's compiled engine generates in lock step
 
@@ -229,8 +235,24 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row]) -> str:
-    """Return the rows as a JSON list of objects with a key for each field of ``Row``."""
-    return json.dumps([asdict(row) for row in rows], indent=1) + "\n"
+    """Return the rows as JSON, with what they depend on: the date, the processor and the versions of packages.
+
+    ``rows`` has an object with a key for each field of ``Row``.
+    """
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    card = {
+        "made_by": "wavegen-bench",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "processor": processor_name(),
+        "cores": usable_cores(),
+        "system": platform.platform(),
+        "versions": versions,
+        "rows": [asdict(row) for row in rows],
+    }
+    return json.dumps(card, indent=1) + "\n"
 
 
 def open_model(model: str) -> Vocoder:

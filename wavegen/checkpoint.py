@@ -1,8 +1,10 @@
 """Weights and stream states on disk: safetensors with a JSON header. Nothing is ever unpickled."""
 
+import contextlib
 import json
+import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from wavegen.config import did_you_mean, parse
-from wavegen.errors import CheckpointError, MissingCheckpointError
+from wavegen.errors import CheckpointError, MissingCheckpointError, WavegenError
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec
-from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
+from wavegen.vocoders import VOCODERS, Vocoder, VocoderConfig, build_vocoder
 
 Nested = Tensor | tuple["Nested", ...] | None
 
@@ -44,17 +47,32 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[s
     }
     # Make the bytes first: a full disk is then an ordinary OSError of an ordinary write.
     text = json.dumps({"format": FORMAT, **header})
-    data = save(fresh, metadata={_KEY: text, _CHECKSUM: _checksum(text, fresh)})
+    data = _in_order(save(fresh, metadata={_KEY: text, _CHECKSUM: _checksum(text, fresh)}))
     with atomic_write(path) as beside:
         beside.write_bytes(data)
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with the keys of its metadata sorted: the library writes them in a random order.
+
+    The file is the length of a table (8 bytes), the table as JSON, padded by spaces to a multiple of 8, and the
+    tensors, whose places in the table count from its end.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    table = json.loads(data[8:end])
+    table["__metadata__"] = dict(sorted(table["__metadata__"].items()))
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[end:]))
+
+
+def load_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors, on the CPU, and the header that ``save_checkpoint`` wrote.
 
     Raises:
         CheckpointError: the file is missing, cut short, damaged, of a newer format, or not a wavegen checkpoint.
     """
+    path = Path(path)
     tensors, metadata = _read(path, with_tensors=True)
     header = _parse_header(metadata, path)
     checksum = _checksum(metadata[_KEY], tensors)
@@ -64,8 +82,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, header
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path | str) -> dict[str, Any]:
     """Read the header alone, without the tensors and without checking them; errors as in ``load_checkpoint``."""
+    path = Path(path)
     return _parse_header(_read(path, with_tensors=False)[1], path)
 
 
@@ -79,7 +98,12 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[st
         with safe_open(path, framework="pt") as file:
             names = file.keys() if with_tensors else ()
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except SafetensorError as error:
+    except PermissionError as error:
+        raise CheckpointError(
+            f"cannot be read: {error.strerror}", where=path, remedy="check its permissions"
+        ) from error
+    # Of these, all but the first are about types of numbers that torch does not have.
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         with path.open("rb") as file:
             pickled = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
         what = "is a pickle, which wavegen never loads" if pickled else f"is damaged or cut short ({error})"
@@ -89,7 +113,9 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[st
 def _parse_header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     try:
         header = json.loads(metadata[_KEY])
-    except (KeyError, ValueError) as error:
+        if not isinstance(header, dict):
+            raise ValueError("not a mapping")
+    except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(
             "is a safetensors file without wavegen's header", where=path, remedy="give one that wavegen wrote"
         ) from error
@@ -99,6 +125,10 @@ def _parse_header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
             where=path,
             remedy="update wavegen",
         )
+    for name in ("step", "rollbacks"):
+        count = header.get(name, 0)
+        if type(count) is not int or not 0 <= count < 2**53:
+            raise CheckpointError(f"{name} is {count!r:.40}, not a count", where=path, remedy=_REMEDY)
     return header
 
 
@@ -166,37 +196,97 @@ def load_vocoder(where: Path | str | None = None, device: torch.device | str = "
     """
     path = find_model(where)
     tensors, header = load_checkpoint(path)
-    try:
-        name, definition = header["vocoder"]["name"], header["mel"]
-        speakers = tuple(header.get("speakers", ()))  # older files have none
-    except (KeyError, TypeError) as error:
-        raise CheckpointError("holds no vocoder", where=path, remedy="give a model or checkpoint of a run") from error
-    if name not in VOCODERS:
-        raise CheckpointError(f"unknown vocoder {name!r}", where=path, remedy=did_you_mean(name, VOCODERS))
-    config = parse(VOCODERS[name].Config, header["vocoder"], where=path)
-    vocoder = build_vocoder(config, parse(MelSpec, definition, where=path), speakers)
+    config, mel, speakers = _described_vocoder(header, path)
     prefix = EMA if any(key.startswith(EMA) for key in tensors) else WEIGHTS
-    load_weights(vocoder, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, path)
+    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    with _no_more_than(weights, path):
+        vocoder = build_vocoder(config, mel, speakers)
+    load_weights(vocoder, weights, path)
     return vocoder.prepared_for_synthesis().to(device)
 
 
+def _described_vocoder(header: Mapping[str, Any], path: Path) -> tuple[VocoderConfig, MelSpec, tuple[str, ...]]:
+    """The config, mel definition and speakers that a header states."""
+    try:
+        name, definition = header["vocoder"]["name"], header["mel"]
+        speakers = header.get("speakers", [])  # older files have none
+    except (KeyError, TypeError) as error:
+        raise CheckpointError("holds no vocoder", where=path, remedy="give a model or checkpoint of a run") from error
+    if not isinstance(name, str) or name not in VOCODERS:
+        raise CheckpointError(f"unknown vocoder {name!r:.40}", where=path, remedy=did_you_mean(str(name), VOCODERS))
+    if not isinstance(speakers, list) or not all(isinstance(speaker, str) for speaker in speakers):
+        raise CheckpointError("its speakers are not a list of names", where=path, remedy=_REMEDY)
+    config = parse(VOCODERS[name].Config, header["vocoder"], where=path)
+    return config, parse(MelSpec, definition, where=path), tuple(speakers)
+
+
+@contextlib.contextmanager
+def _no_more_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+    """Within the block, build a vocoder that a header describes; errors become CheckpointErrors.
+
+    A header may ask for any size. So building stops at the first weight whose shape no weight of the file has, before
+    its memory is touched, and as soon as there are more weights than in the file.
+    """
+    shapes = {weight.shape for weight in weights.values()}
+    thread = threading.get_ident()
+    left = 3 * len(weights)  # weight normalisation registers three in place of one
+
+    def check(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        if parameter is None or threading.get_ident() != thread:  # the hook sees the modules of all threads
+            return
+        left -= 1
+        if parameter.shape not in shapes or left < 0:
+            what = "more weights than it holds"
+            if left >= 0:
+                what = f"a {name} of shape {list(parameter.shape)}, which it does not hold"
+            raise CheckpointError(f"describes a model with {what}", where=path, remedy=_REMEDY)
+
+    hook = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    except WavegenError as error:
+        error.where = error.where or path
+        raise
+    except Exception as error:  # whatever an impossible shape leads to
+        raise CheckpointError(
+            f"describes a model that cannot be built ({type(error).__name__})", where=path, remedy=_REMEDY
+        ) from error
+    finally:
+        hook.remove()
+
+
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object) -> None:
-    """Strict ``load_state_dict`` whose error is one line. Raises CheckpointError."""
+    """Strict ``load_state_dict`` whose error is one line.
+
+    Args:
+        module: the module to load into.
+        weights: its state.
+        where: the file, which an error names.
+
+    Raises:
+        CheckpointError: a weight is missing or unknown, or has another shape or kind of numbers.
+    """
+    remedy = "use the version of wavegen that wrote it, or the recipe it was trained with"
+    own = module.state_dict()
+    for name, weight in weights.items():
+        if name in own and own[name].is_floating_point() != weight.is_floating_point():
+            what = f"its weights do not fit the model: {name} holds {weight.dtype}, not {own[name].dtype}"
+            raise CheckpointError(what, where=where, remedy=remedy)
     try:
         module.load_state_dict(dict(weights), strict=True)
     except RuntimeError as error:
         first = [line.strip() for line in str(error).splitlines()][1:2]
         raise CheckpointError(
-            f"its weights do not fit the model: {' '.join(first) or error}",
-            where=where,
-            remedy="use the version of wavegen that wrote it, or the recipe it was trained with",
+            f"its weights do not fit the model: {' '.join(first) or error}", where=where, remedy=remedy
         ) from error
 
 
 # --- states of streams -------------------------------------------
 
 
-def save_state(path: Path, vocoder: Vocoder, state: Nested) -> None:
+def save_state(path: Path | str, vocoder: Vocoder, state: Nested) -> None:
     """Write the state of a stream, so that another process can continue it.
 
     Args:
@@ -209,20 +299,22 @@ def save_state(path: Path, vocoder: Vocoder, state: Nested) -> None:
     """
     tensors: dict[str, Tensor] = {}
     layout = _layout(state, tensors)
-    save_checkpoint(path, tensors, {"kind": "state", **_stream_identity(vocoder), "layout": layout})
+    save_checkpoint(Path(path), tensors, {"kind": "state", **_stream_identity(vocoder), "layout": layout})
 
 
-def load_state(path: Path, vocoder: Vocoder) -> Nested:
+def load_state(path: Path | str, vocoder: Vocoder) -> Nested:
     """Read a state that ``save_state`` wrote, for the same weights, mel definition and number of iterations.
 
     Raises:
         CheckpointError: as in ``load_checkpoint``, or the file holds no state, or that of another vocoder.
     """
+    path = Path(path)
     tensors, header = load_checkpoint(path)
     if header.get("kind") != "state":
         raise CheckpointError("holds no state of a stream", where=path, remedy="give a file that save_state wrote")
     initial = vocoder.initial_state(1, speaker=vocoder.speakers[0] if vocoder.speakers else None)
-    ours = _stream_identity(vocoder) | {"layout": _layout(initial, {})}
+    like: dict[str, Tensor] = {}
+    ours = _stream_identity(vocoder) | {"layout": _layout(initial, like)}
     differences = {
         "of": "belongs to another vocoder",
         "mel": "belongs to a stream of mels of another definition",
@@ -233,6 +325,9 @@ def load_state(path: Path, vocoder: Vocoder) -> Nested:
         if header.get(key) != ours[key]:
             remedy = "load the vocoder and options that the stream began with, or begin a new stream"
             raise CheckpointError(difference, where=path, remedy=remedy)
+    for name, tensor in like.items():
+        if name not in tensors or (tensors[name].dtype, tensors[name].dim()) != (tensor.dtype, tensor.dim()):
+            raise CheckpointError(f"its tensor {name} is missing, or of another type", where=path, remedy=_REMEDY)
     device = next(vocoder.parameters()).device
 
     def rebuild(layout: Any, like: Nested) -> Nested:

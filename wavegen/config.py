@@ -55,6 +55,16 @@ class Config(BaseModel):
         paths = [*ours, *(path for path in theirs if path not in ours)]
         return {path: (ours.get(path), theirs.get(path)) for path in paths if ours.get(path) != theirs.get(path)}
 
+    def without_paths(self) -> dict[str, Any]:
+        """The config in its JSON form, with None for each path, which means nothing on another machine."""
+        return {name: None if isinstance(value, Path) else _plain_form(self, name) for name, value in self}
+
+
+def _plain_form(config: "Config", name: str) -> Any:
+    """The JSON form of a field, without paths."""
+    value = getattr(config, name)
+    return value.without_paths() if isinstance(value, Config) else config.model_dump(mode="json", include={name})[name]
+
 
 def _flat(config: BaseModel, without: type | None, prefix: str = "") -> dict[str, Any]:
     """Map the dotted path of each field to its value, without the fields that carry the marker."""
@@ -143,8 +153,8 @@ def parse(model: type[T], data: dict[str, Any], *, where: object) -> T:
     raise ConfigError(" | ".join(shown), where=where)
 
 
-def to_yaml(model: BaseModel) -> str:
-    """Write ``model`` as YAML that ``load_yaml`` and ``parse`` turn back into an equal object."""
+def to_yaml(model: BaseModel, *, only: str | None = None) -> str:
+    """Write ``model``, or one of its fields, as YAML that ``load_yaml`` and ``parse`` turn back into equal values."""
     out = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
@@ -152,7 +162,7 @@ def to_yaml(model: BaseModel) -> str:
     # Keep the order of the fields: related fields stand together.
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 10_000
-    yaml.dump(model.model_dump(mode="json"), out)
+    yaml.dump(model.model_dump(mode="json", include=None if only is None else {only}), out)
     return out.getvalue()
 
 

@@ -1,8 +1,10 @@
 """Write files and folders so that none is ever half-written, and lock a folder against other processes."""
 
 import contextlib
+import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from wavegen.errors import OutputError, WavegenError
 
+MAX_NAME_BYTES = 255  # of Linux, macOS and Windows file systems
 LOCK = ".lock"  # The file stays after the lock is released: the operating system keeps the lock, not the file.
 
 
@@ -25,7 +28,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OutputError: the folder cannot be created or written, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = with_ending(path.with_suffix(""), f".{os.getpid()}.part{path.suffix}", prefix=".")
     try:
         with _output_errors(path, "check the folder's permissions and the free space; nothing there was changed"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +39,26 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def with_ending(path: Path, ending: str, prefix: str = "") -> Path:
+    """A path whose name has more around it, and is no longer than file systems allow.
+
+    A name of 255 bytes is possible, but not one with more around it. So its end is replaced by a hash of the whole,
+    which keeps names apart that begin alike.
+
+    Args:
+        path: a path without a suffix.
+        ending: added behind its name.
+        prefix: added before its name.
+    """
+    name = f"{prefix}{path.name}{ending}"
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+        room = MAX_NAME_BYTES - len(os.fsencode(f"{prefix}-{digest}{ending}"))
+        start = os.fsencode(path.name)[:room].decode("utf-8", "ignore")
+        name = f"{prefix}{start}-{digest}{ending}"
+    return path.with_name(name)
 
 
 @contextlib.contextmanager
@@ -64,6 +87,25 @@ def lock_folder(folder: Path, remedy: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def standard_input_as_file(suffix: str) -> Iterator[Path]:
+    """Copy standard input to a temporary file and yield its path; WavegenErrors about that file name standard input.
+
+    Raises:
+        OutputError: the temporary folder is full.
+    """
+    with tempfile.TemporaryDirectory(prefix="wavegen-") as folder:
+        path = Path(folder) / f"standard input{suffix}"
+        with _output_errors(path, "check the free space, or set TMPDIR to another folder"), open(path, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            yield path
+        except WavegenError as error:
+            if error.where is not None and str(error.where) == str(path):
+                error.where = "standard input"
+            raise
 
 
 def require_folder(path: Path) -> None:

@@ -223,13 +223,13 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, n
 
 
 def _run_folder(recipe: Recipe, out: Path) -> RunFolder:
-    return RunFolder(out, recipe.vocoder, recipe.model_dump(mode="json"))
+    return RunFolder(out, recipe.vocoder, recipe.without_paths())
 
 
 def _finished_steps(model: Path) -> int:
     """Number of steps that the finished model was trained for; 0 if there is none."""
     try:
-        return int(read_header(model)["step"]) if model.exists() else 0
+        return int(read_header(model).get("step", 0)) if model.exists() else 0
     except CheckpointError:  # damaged; training writes it again from the newest checkpoint
         return 0
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,6 +48,18 @@ class LinePacer:
             return False
         self._last = now
         return True
+
+
+@contextlib.contextmanager
+def tell_if_slow(line: str, tell: Notify, after_s: float = 2.0) -> Iterator[None]:
+    """Tell the user why nothing happens, if the block takes longer than ``after_s`` seconds."""
+    timer = threading.Timer(after_s, tell, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from wavegen.config import (
 from wavegen.errors import ConfigError
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec, profile
+from wavegen.tables import text_table
 from wavegen.training.config import TrainingConfig
 from wavegen.training.objectives import shortest_for_discriminators, shortest_segment
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
@@ -180,6 +181,12 @@ def shipped_recipes() -> list[str]:
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml")]
     # The recipe demo/demo.yaml is called demo.
     return sorted(name.split("/")[0] if len(set(name.split("/"))) == 1 else name for name in names)
+
+
+def list_recipes() -> str:
+    """A table of the recipes that wavegen ships, with their descriptions."""
+    rows = [[name, str(load_yaml(find_recipe(name)).get("description", ""))] for name in shipped_recipes()]
+    return text_table([["recipe", "description"], *rows], left_aligned=2)
 
 
 def find_recipe(name: str) -> Path:

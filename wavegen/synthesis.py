@@ -28,7 +28,8 @@ MEL_SUFFIXES = (".npy", ".npz")
 # enough for progress to be seen, and a live listener the first sound soon.
 CHUNK_FRAMES = 2000
 NATIVE_CHUNK_FRAMES = 50
-LIVE_CHUNK_FRAMES = 2
+LIVE_CHUNK_FRAMES = 2  # only the first chunks of a live stream: short ones cost up to 15 times the work
+LIVE_GROWTH = 1.25  # a model that is 1 / 1.25 of real time or faster is never late with the next, longer chunk
 MAX_BATCH_FRAMES = 20_000  # padded frames of a batch that is synthesised whole
 
 
@@ -215,7 +216,8 @@ def stream(
         vocoder: prepared for synthesis, on its device.
         mel: ``[n_mels, frames]``; a file or memory map is read chunk by chunk.
         seed: seeds the noise.
-        chunk_frames: frames per chunk; by default what suits the vocoder.
+        chunk_frames: frames of the first chunk; later ones grow to what suits the vocoder, if that is more. By default
+            all have that length.
         speaker: a name in ``vocoder.speakers``; required if there are several.
 
     Yields:
@@ -369,15 +371,23 @@ def _stream_batch(
         return
 
     # Otherwise chunk by chunk, in constant memory.
-    chunk_frames = chunk_frames or (NATIVE_CHUNK_FRAMES if vocoder.steps_natively else CHUNK_FRAMES)
+    longest_chunk = NATIVE_CHUNK_FRAMES if vocoder.steps_natively else CHUNK_FRAMES
     state = vocoder.initial_state(len(mels), seed=seed, speaker=speaker)
-    for start in range(0, batch.longest, chunk_frames):
-        stop = min(start + chunk_frames, batch.longest)
+    for start, stop in _chunks(batch.longest, chunk_frames or longest_chunk, longest_chunk):
         f0 = batch.read_f0(start, stop)
         given = {} if f0 is None else {"f0": f0}
         samples, state = vocoder.step(batch.read(start, stop), state, **given)
         yield batch.trim(samples)
     yield batch.trim(vocoder.flush(state))
+
+
+def _chunks(frames: int, first: int, longest: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of chunks that grow from ``first`` to ``longest`` frames; all are ``first`` if that is more."""
+    start, length = 0, first
+    while start < frames:
+        stop = min(start + length, frames)
+        yield start, stop
+        start, length = stop, max(length, min(math.ceil(LIVE_GROWTH * length), longest))
 
 
 def _streams_in_lock_step(vocoder: Vocoder) -> bool:

@@ -1,6 +1,7 @@
 """The dilated convolution's parameters, and weight normalisation."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -38,3 +39,52 @@ def test_a_folded_module_refuses_weights_saved_before_folding() -> None:
     folded = fold_weight_norm(copy.deepcopy(unfolded))
     with pytest.raises(RuntimeError, match="Missing key"):
         folded.load_state_dict(unfolded.state_dict())
+
+
+# ---- weight normalisation
+
+
+class _Layers(nn.Module):
+    """One layer of each kind, one of them with weights of zero, as the last layer of a network often begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = DilatedConv1d(2, 3, 3)
+        self.plane = nn.Conv2d(1, 2, 3)
+        self.up = nn.ConvTranspose1d(3, 2, 4, stride=2)
+        self.linear = nn.Linear(2, 2)
+        self.zero = nn.Conv1d(2, 2, 1)
+        nn.init.zeros_(self.zero.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.up(self.conv(x))
+        return h + self.zero(h) + self.linear(h.transpose(1, 2)).transpose(1, 2) + self.plane(h[:, None]).mean()
+
+
+def test_weight_norm_changes_no_output_reaches_every_layer_and_may_be_applied_twice() -> None:
+    torch.manual_seed(0)
+    layers, x = _Layers(), torch.randn(2, 2, 9)
+    plane = torch.randn(2, 2, 9)
+    before = layers(x)
+    apply_weight_norm(layers)
+    names = sorted(name for name, _ in layers.named_parameters() if name.endswith("original0"))
+    assert names == [f"{name}.parametrizations.weight.original0" for name in ("conv", "linear", "plane", "up", "zero")]
+    torch.testing.assert_close(layers(x), before)
+    weights = {name: value.clone() for name, value in layers.state_dict().items()}
+    apply_weight_norm(layers)
+    assert layers.state_dict().keys() == weights.keys()
+    torch.testing.assert_close(layers(x), before)
+    layers(plane).square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layers.parameters())
+    assert layers.zero.parametrizations.weight.original0.grad.any()  # it can learn
+    fold_weight_norm(layers)
+    torch.testing.assert_close(layers(x), before)
+    assert not any("parametrizations" in name for name in layers.state_dict())
+
+
+def test_the_older_weight_norm_of_torch_is_left_alone() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it is old
+        layer = nn.utils.weight_norm(nn.Conv1d(1, 1, 3))
+    apply_weight_norm(layer)
+    assert {name for name, _ in layer.named_parameters()} == {"bias", "weight_g", "weight_v"}

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from support.messages import Messages
@@ -85,6 +86,33 @@ def test_impossible_geometry_is_refused(messages: Messages) -> None:
         lambda: effective_kernel_size((3, 3), (1, 1, 1)),
         lambda: output_size((5, 5), (3, 3, 3)),
         lambda: DilatedConv1d(4, 4, 3, padding="casual"),  # type: ignore[arg-type]
+    ]
+    for call in calls:
+        with messages.refused(ConfigError):
+            call()
+
+
+def test_lists_and_numpys_integers_are_sizes() -> None:
+    assert effective_kernel_size(np.int64(3), np.int32(2)) == 5
+    assert effective_kernel_size([3, 5], 2) == (5, 9)  # type: ignore[call-overload]
+    assert output_size([9, 8], [3, 4], padding=[[1, 1], [4, 5]], dilation=[1, 3]) == (9, 8)  # type: ignore[call-overload]
+    assert receptive_field(3, np.array([1, 2, 4])) == 15
+    assert type(receptive_field(3, np.array([1, 2, 4]))) is int
+
+
+def test_what_is_not_a_whole_number_is_refused(messages: Messages) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: effective_kernel_size(3.0),  # type: ignore[call-overload]
+        lambda: effective_kernel_size(3, 1.5),  # type: ignore[call-overload]
+        lambda: effective_kernel_size((3, 2.5)),  # type: ignore[call-overload]
+        lambda: effective_kernel_size("3"),  # type: ignore[call-overload]
+        lambda: effective_kernel_size(None),  # type: ignore[call-overload]
+        lambda: output_size(5.0, 3),  # type: ignore[call-overload]
+        lambda: output_size(5, 3, padding=0.5),  # type: ignore[call-overload]
+        lambda: output_size(5, (3, 3)),  # type: ignore[call-overload]
+        lambda: same_padding(2.0),  # type: ignore[call-overload]
+        lambda: causal_padding(3, 1.0),  # type: ignore[arg-type]
+        lambda: receptive_field(3, (1, 2.0)),  # type: ignore[arg-type]
     ]
     for call in calls:
         with messages.refused(ConfigError):

@@ -1,8 +1,11 @@
 """Masks of frames and samples, and what lies outside them."""
 
+import pytest
 import torch
+from support.messages import Messages
 
-from wavegen.blocks import frame_mask, masked, sample_mask
+from wavegen.blocks import DilatedConv1d, frame_mask, masked, sample_mask
+from wavegen.errors import ConfigError
 
 
 def test_a_frame_is_real_before_its_items_length() -> None:
@@ -26,3 +29,19 @@ def test_without_lengths_there_is_no_mask() -> None:
 def test_whatever_lies_outside_the_mask_becomes_zero() -> None:
     x = torch.tensor([[[1.0, torch.nan, torch.inf]], [[2.0, 3.0, torch.nan]]])
     assert masked(x, frame_mask(torch.tensor([1, 2]), 3)).tolist() == [[[1, 0, 0]], [[2, 3, 0]]]
+
+
+def test_a_mask_of_another_type_or_shape_is_refused(messages: Messages) -> None:
+    x = torch.randn(2, 2, 5)
+    for mask in (
+        torch.ones(2, 1, 5),
+        torch.ones(2, 1, 5, dtype=torch.int64),
+        torch.ones(2, 5, dtype=torch.bool),  # would be taken for one of channels
+        torch.ones(2, 1, 4, dtype=torch.bool),
+        torch.ones(3, 1, 5, dtype=torch.bool),
+        torch.ones(5, dtype=torch.bool),
+    ):
+        with messages.refused(ConfigError):
+            masked(x, mask)
+        with pytest.raises(ConfigError):
+            DilatedConv1d(2, 2, 3)(x, mask)

@@ -1,5 +1,6 @@
 """``wavegen-bench``: what it measures, prints and writes."""
 
+import datetime
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from support.messages import Messages
 from support.vocoders import write_model
 
-from wavegen import benchmark
+from wavegen import benchmark, cores
 from wavegen.benchmark import REFERENCE, Row, Run, Setting, choose_settings, open_model, summarize, table, to_json
 from wavegen.commands import bench
 from wavegen.errors import ConfigError
@@ -30,7 +31,8 @@ def test_a_run_is_measured_with_every_engine(capsys: pytest.CaptureFixture[str])
     write_model(Path("runs/mine/model.safetensors"), "wavenet")
     options = ["--precision", "float32", "--runs", "1", "--batch", "9", "--threads", "2", "--json", "speed.json"]
     assert bench.main(options) == 0
-    rows = json.loads(Path("speed.json").read_text())
+    card = json.loads(Path("speed.json").read_text())
+    rows = card["rows"]
     assert [list(row) for row in rows] == [KEYS] * 3
     settings = [(row["engine"], row["precision"], row["threads"], row["batch"]) for row in rows]
     assert settings == [("torch", "float32", 1, 1), ("torch", "float32", 2, 9), ("numba", "float32", 2, 9)]
@@ -56,7 +58,19 @@ def test_the_table_has_a_row_for_each_setting() -> None:
         " torch    float32        1      1      1,094         0.05          1.0           480.1      562        0.47",
         " numba      int16        1     16    134,758         5.62        123.2             9.9        -        1.00",
     ]
-    assert [Row(**row) for row in json.loads(to_json(rows))] == rows
+    assert [Row(**row) for row in json.loads(to_json(rows))["rows"]] == rows
+
+
+def test_a_card_names_what_its_figures_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Some CPU @ 2.60GHz\n")
+    monkeypatch.setattr(cores, "CPU_INFO", tmp_path / "cpuinfo")
+    card = json.loads(to_json([]))
+    assert card["processor"] == "Some CPU @ 2.60GHz"
+    assert {"python", "wavegen", "torch", "numpy", "numba"} <= set(card["versions"])
+    age = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(card["date"])
+    assert datetime.timedelta(seconds=-1) <= age < datetime.timedelta(minutes=1)
+    monkeypatch.setattr(cores, "CPU_INFO", tmp_path / "none")
+    assert json.loads(to_json([]))["processor"]
 
 
 def test_a_model_is_opened_by_name_by_recipe_or_by_file() -> None:

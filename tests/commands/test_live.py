@@ -1,6 +1,8 @@
 """Sound while it is made: into a pipe, through a loudspeaker, and states of streams that wait in a file."""
 
 import io
+import itertools
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,7 @@ from wavegen.checkpoint import load_state, load_vocoder, save_checkpoint, save_s
 from wavegen.commands import synth
 from wavegen.errors import AudioError, CheckpointError, OutputError
 from wavegen.mel import save_mel
-from wavegen.synthesis import synthesize
+from wavegen.synthesis import LIVE_CHUNK_FRAMES, LIVE_GROWTH, NATIVE_CHUNK_FRAMES, stream, synthesize
 from wavegen.vocoders import VOCODERS, Vocoder
 from wavegen.vocoders.spectral import SpectralVocoder
 
@@ -86,7 +88,52 @@ def test_each_block_is_on_its_way_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert synth.main(["a.npz", "-", "--model", "model.safetensors"]) == 0
     first_step = made.index(-1)
     assert made[:first_step] == [44]  # the header, before anything is made
-    assert made[first_step : first_step + 4] == [-1, 44 + 2 * 2 * SPEC.hop_length, -1, 44 + 2 * 4 * SPEC.hop_length]
+    assert made[first_step : first_step + 4] == [-1, 44 + 2 * 2 * SPEC.hop_length, -1, 44 + 2 * 5 * SPEC.hop_length]
+
+
+def test_chunks_of_a_live_stream_grow_after_the_first_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of two frames until the end would take up to 15 times the work."""
+    vocoder = tiny_vocoder("wavenet").prepared_for_synthesis()
+    vocoder.use_engine("torch")
+    mel = tiny_mel(300)
+    lengths: list[int] = []
+    real = Vocoder.check_shape
+    monkeypatch.setattr(Vocoder, "check_shape", lambda self, mel: (lengths.append(mel.shape[-1]), real(self, mel))[1])
+    live = np.concatenate(list(stream(vocoder, mel, chunk_frames=LIVE_CHUNK_FRAMES)))
+    assert lengths[0] == LIVE_CHUNK_FRAMES
+    assert all(b <= math.ceil(LIVE_GROWTH * a) for a, b in itertools.pairwise(lengths))  # never late below 0.8
+    assert max(lengths) == NATIVE_CHUNK_FRAMES
+    assert len(lengths) < 20
+    assert sum(lengths) == 300
+    np.testing.assert_array_equal(live, synthesize(vocoder, mel))
+
+
+def test_standard_input_and_raw_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    model = str(write_model(Path("model.safetensors")))
+    np.save("bare.npy", tiny_mel(FRAMES))
+    for source in ("a.npz", "bare.npy"):
+        for options, dtype, scale in (([], "<i2", 32768), (["--float"], "<f4", 1)):
+            monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(Path(source).read_bytes())))
+            assert synth.main(["-", "-", "--raw", "--model", model, *options]) == 0
+            samples = np.frombuffer(capfdbinary.readouterr().out, dtype=dtype) / scale
+            np.testing.assert_allclose(samples, expected(model).clip(-1, 1), rtol=0, atol=1e-4)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(Path("a.npz").read_bytes())))
+    assert synth.main(["-", "out.wav", "--model", model]) == 0
+    assert soundfile.info("out.wav").frames == FRAMES * SPEC.hop_length
+
+
+@pytest.mark.parametrize("content", [b"", b"no mel", b"PK\3\4"])
+def test_standard_input_that_is_not_a_mel_is_named(
+    content: bytes, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    refused(synth.main, "-", "-", "--raw")
+
+
+def test_raw_samples_are_for_standard_output(refused: Refused) -> None:
+    refused(synth.main, "a.npz", "a.wav", "--raw")
 
 
 def test_a_reader_that_goes_away_ends_it_with_one_line() -> None:

@@ -1,7 +1,9 @@
 """Which engine runs: chosen by name, or the fastest that works here, with the reason if it is not the fastest."""
 
+import builtins
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 from support.engines import CHOICES, check_equals_reference, network, run_python
@@ -176,3 +178,31 @@ def test_synth_prints_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "engine" not in capsys.readouterr().err
     assert synth.main([*arguments, spectral, "--engine", "numba"]) == 2
     messages.check(capsys.readouterr().err)
+
+
+# ---- a numba that does not compile ----------------------------------------------------------------------------
+
+
+def test_a_numba_that_compiles_nothing_is_not_used(monkeypatch: pytest.MonkeyPatch, messages: Messages) -> None:
+    """As with NUMBA_DISABLE_JIT=1, with which numba runs its functions as Python, thousands of times slower."""
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    messages.check(make_engine(network("mu-law")).description)
+    with messages.refused(ConfigError):
+        make_engine(network("mu-law"), "numba")
+
+
+@pytest.mark.parametrize(
+    "fault", [ImportError("numpy.core.multiarray failed to import"), SystemError("initialization")]
+)
+def test_a_numba_that_fails_on_import_is_not_used(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch, messages: Messages
+) -> None:
+    real = builtins.__import__
+
+    def fail(name: str, *arguments: object) -> object:
+        if name.partition(".")[0] == "numba":
+            raise fault
+        return real(name, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", fail)
+    messages.check(make_engine(network("mu-law")).description)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -97,7 +98,7 @@ def test_a_folder_of_outputs_is_scored(capsys: pytest.CaptureFixture[str]) -> No
     assert list(found["systems"]["noisy"]) == [key for key in available() if key in scored]
     stoi = found["systems"]["noisy"]["stoi"]
     assert stoi["mean"] == pytest.approx(np.mean([float(row["stoi"]) for row in rows()]), rel=1e-4)
-    assert stoi["low"] <= stoi["mean"] <= stoi["high"] < 1
+    assert (stoi["low"], stoi["high"], stoi["count"]) == (None, None, 2)
     assert stoi["count"] == found["clips"] == 2
     assert found["metrics"]["mcd"]["unit"] == "dB"
     assert "10 √2 / ln 10" in found["metrics"]["mcd"]["definition"]
@@ -292,7 +293,7 @@ def no_audio() -> None:
 
 
 def cut_short() -> None:
-    os.truncate("noisy/b.wav", 5000)
+    os.truncate("real/b.wav", 5000)
 
 
 def other_names() -> None:
@@ -467,3 +468,55 @@ def test_scores_are_finite_numbers() -> None:
     write_clips("a")
     assert run("real", "noisy") == 0
     assert all(math.isfinite(float(row[key])) for row in rows() for key in available() if row[key])
+
+
+# ---- files and sounds without a score
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: os.truncate(path, 5000),
+        lambda path: os.truncate(path, 0),
+        lambda path: path.write_text("error 500"),
+        lambda path: soundfile.write(path, np.zeros(0), RATE),
+    ],
+    ids=["cut", "empty", "text", "no samples"],
+)
+def test_an_output_that_cannot_be_read_has_an_empty_row_with_the_reason(spoil: Callable[[Path], object]) -> None:
+    write_clips("a", "b")
+    spoil(Path("noisy/b.wav"))
+    assert run("real", "noisy") == 0
+    good, bad = rows()
+    assert good["stoi"]
+    assert not any(bad[key] for key in available())
+    assert bad["notes"].startswith("no ")
+    assert ": " in bad["notes"]
+    assert summary()["systems"]["noisy"]["stoi"]["count"] == 1
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-5])
+def test_a_silent_recording_is_named_and_left_out_of_the_means(level: float) -> None:
+    """M-STFT divides by the recording: 1e-5 of noise once gave 647."""
+    write_clips("a", "b")
+    quiet = level * np.random.default_rng(0).standard_normal(RATE)
+    soundfile.write("real/b.wav", quiet, RATE, subtype="FLOAT")
+    assert run("real", "noisy") == 0
+    good, silent = rows()
+    assert good["m_stft"]
+    assert silent["m_stft"] == silent["mcd"] == ""
+    assert "the reference is silence" in silent["notes"]
+    assert summary()["systems"]["noisy"]["m_stft"]["count"] == 1
+    assert summary()["systems"]["noisy"]["m_stft"]["mean"] < 10
+
+
+def test_a_script_without_a_main_guard_evaluates() -> None:
+    """Spawned processes run the main module again, unless they are told not to."""
+    Path("script.py").write_text(
+        "from wavegen.evaluation.scoring import Workers\n"
+        "print('begun')\n"
+        "with Workers(2, progress=False) as workers:\n"
+        "    print(workers.map(len, ['a', 'bc'], title='counting'))\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begun\n[1, 2]\n", "")

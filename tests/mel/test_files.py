@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import pickle
-import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -149,14 +148,6 @@ def test_a_file_that_does_not_state_the_wanted_definition_is_not_opened(mel: np.
         open_mel("b.npy", DEFAULT)
 
 
-def test_a_file_that_cannot_be_read_in_slices_is_not_opened(mel: np.ndarray, messages: Messages) -> None:
-    np.savez_compressed("compressed.npz", mel=mel, spec=DEFINITION)
-    np.savez("wide.npz", mel=mel.astype(np.float64), spec=DEFINITION)
-    for name in ("compressed.npz", "wide.npz"):
-        with messages.refused(MelError):
-            open_mel(name)
-
-
 def test_a_file_that_is_gone_or_cut_short_since_it_was_opened_is_named(mel: np.ndarray) -> None:
     save_mel("a.npz", mel, DEFAULT)
     file: MelFile = open_mel("a.npz")
@@ -244,24 +235,12 @@ def test_saving_refuses_what_loading_would_refuse(mel: np.ndarray, messages: Mes
 
 
 @pytest.mark.parametrize("read", [load_mel, open_mel])
-def test_threads_parse_headers_one_at_a_time(
+def test_no_header_is_evaluated_as_python(
     read: Callable, mel: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """numpy parses them with ``ast``, and that of CPython 3.11 now and then fails in two threads at once."""
+    """numpy uses ``ast``, and that of CPython 3.11 now and then fails in two threads at once."""
     save_mel(tmp_path / "a.npz", mel, DEFAULT)
     np.save(tmp_path / "b.npy", mel)
-    inside = [0]
-    most = [0]
-    parse = ast.literal_eval
-
-    def slow_parse(text: str) -> object:
-        inside[0] += 1
-        most[0] = max(most[0], inside[0])
-        time.sleep(0.01)
-        inside[0] -= 1
-        return parse(text)
-
-    monkeypatch.setattr(ast, "literal_eval", slow_parse)
+    monkeypatch.setattr(ast, "literal_eval", lambda text: pytest.fail("a header is evaluated"))
     with ThreadPoolExecutor(4) as pool:
         assert len(list(pool.map(read, [tmp_path / "a.npz", tmp_path / "b.npy"] * 4))) == 8
-    assert most == [1]

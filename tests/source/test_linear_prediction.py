@@ -1,8 +1,10 @@
 """Linear prediction against scipy and physics, and its filters whole and in chunks."""
 
 import math
+import sys
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import scipy.linalg
@@ -10,7 +12,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from wavegen.source import _compiled
+from wavegen.source import _compiled, linear_prediction
 from wavegen.source.linear_prediction import (
     LinearPrediction,
     Predictor,
@@ -158,3 +160,25 @@ def test_gain_changes_the_scale_alone() -> None:
     torch.testing.assert_close(loud.coefficients, quiet.coefficients, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(loud.scale, 4 * quiet.scale, rtol=1e-6, atol=0)
     assert math.isfinite(float(loud.scale.sum()))
+
+
+@pytest.mark.parametrize("fault", ["no numba", "no compilation"])
+def test_without_compiled_code_torch_filters(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    error, history = torch.randn(2, 6 * HOP).double(), torch.zeros(2, ORDER).double()
+    predictor = Predictor(0.1 * torch.randn(2, ORDER, 6).double(), torch.ones(2, 1, 6).double())
+    with torch.no_grad():
+        compiled, state = synthesise_from_error(error, predictor, history)
+    if fault == "no numba":
+        monkeypatch.setitem(sys.modules, "numba", None)
+    else:
+        monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    monkeypatch.setattr(_compiled, "all_pole", lambda *arguments: pytest.fail("compiled code runs"))
+    linear_prediction._numba_compiles.cache_clear()
+    try:
+        with torch.no_grad():
+            samples, other_state = synthesise_from_error(error, predictor, history)
+    finally:
+        linear_prediction._numba_compiles.cache_clear()
+    torch.testing.assert_close(samples, compiled, rtol=0, atol=1e-11)
+    torch.testing.assert_close(other_state, state, rtol=0, atol=1e-11)

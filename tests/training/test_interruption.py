@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from support.corpus import write_corpus, write_recipe
+from support.kills import kill_and_compare
 from support.messages import Messages
 from support.runs import assert_same_checkpoint, rows, train
 
@@ -230,3 +231,9 @@ def test_a_worker_that_is_killed_ends_the_training_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert "training.workers: a worker process was killed: " in line
     assert "resume from the last checkpoint" in line
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_at_random_moments_writes_the_same_bytes(tmp_path: Path) -> None:
+    """With two readers and discriminators; ``python tests/kills.py`` kills it more often."""
+    print(kill_and_compare(tmp_path, kills=2, steps=20))

@@ -1,14 +1,16 @@
 """The run folder: what it refuses, and files that are damaged, half-written or too large for the disk."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.corpus import write_corpus, write_recipe
 from support.messages import Messages
 from support.runs import checkpoint, rows, train
 
-from wavegen.checkpoint import load_checkpoint, save_checkpoint
+from wavegen.checkpoint import load_checkpoint, read_header, save_checkpoint
 from wavegen.training import run_folder
 
 
@@ -137,3 +139,27 @@ def test_a_damaged_model_is_written_again(tmp_path: Path, recipe: Path) -> None:
     assert train(recipe, tmp_path / "run", "training.steps=2") == 0
     again, _ = load_checkpoint(model)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_equal_runs_write_equal_files_which_name_no_folder(tmp_path: Path, corpus: Path) -> None:
+    moved = shutil.copytree(corpus, tmp_path / "elsewhere")
+    for name, place in (("one", corpus), ("two", moved)):
+        recipe = write_recipe(tmp_path / "r.yaml", place)
+        assert train(recipe, tmp_path / name, "training.steps=4", f"data.features={tmp_path}/features-{name}") == 0
+    for name in ("model.safetensors", "checkpoints/step-00000004.safetensors", "checkpoints/best.safetensors"):
+        one, two = (tmp_path / run / name for run in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+        assert b"/" + tmp_path.parts[1].encode() not in one.read_bytes()
+        assert read_header(one)["recipe"]["data"]["corpus"] is None
+        assert read_header(one)["recipe"]["data"]["held_out"] == "a[01]"
+
+
+def test_recordings_with_the_longest_names_are_trained_and_sampled(tmp_path: Path) -> None:
+    """Longer names of what is derived from them once failed after hours of training."""
+    corpus = write_corpus(tmp_path / "corpus", clips=3)
+    for path in corpus.iterdir():
+        path.rename(path.with_name(path.stem + "あ" * 83 + path.suffix))
+    recipe = write_recipe(tmp_path / "r.yaml", corpus)
+    settings = ("training.steps=2", "samples.clips=1", "data.held_out=a0*", "training.listen_clips=1")
+    assert train(recipe, tmp_path / "run", *settings) == 0
+    assert len(list((tmp_path / "run/samples").glob("a0*.wav"))) >= 3

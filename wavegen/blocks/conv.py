@@ -123,12 +123,30 @@ def refuse_look_ahead(layer: nn.Module) -> None:
         )
 
 
+_NORMALISED = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
+)  # fmt: skip
+
+
 def apply_weight_norm(module: AnyModule) -> AnyModule:
-    """Give every convolution and linear layer inside ``module`` weight normalisation (arXiv:1602.07868)."""
+    """Give every convolution and linear layer inside ``module`` weight normalisation (arXiv:1602.07868).
+
+    The output is unchanged. A layer that has it already is left alone, so a second call changes nothing. As in other
+    projects, the norms are those of the weight's first axis, also in a transposed convolution.
+    """
     for layer in list(module.modules()):
-        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+        if isinstance(layer, _NORMALISED) and not _has_weight_norm(layer):
             parametrizations.weight_norm(layer)
+            # A vector of zeros has no direction, and 0 / 0 is NaN. Any direction will do, as its length is 0.
+            length, direction = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
+            with torch.no_grad():
+                direction.copy_(torch.where(length == 0, 1.0, direction))
     return module
+
+
+def _has_weight_norm(layer: nn.Module) -> bool:
+    # torch has two forms: a parametrisation and, before that, hooks around parameters named weight_g and weight_v.
+    return parametrize.is_parametrized(layer, "weight") or hasattr(layer, "weight_g")
 
 
 def fold_weight_norm(module: AnyModule) -> AnyModule:

@@ -8,6 +8,7 @@ Arguments are ints for one dimension, or tuples with one entry per dimension; an
 dimension. So 1-D vocoder stacks and 2-D discriminators share one set of formulas.
 """
 
+import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
@@ -27,6 +28,7 @@ def effective_kernel_size(kernel_size: Ints, dilation: Ints = 1) -> Ints:
     Raises:
         ConfigError: a kernel or dilation below 1, or tuples of different lengths.
     """
+    kernel_size, dilation = _whole(kernel_size=kernel_size), _whole(dilation=dilation)
     if isinstance(kernel_size, int) and isinstance(dilation, int):
         _require_positive(kernel_size=kernel_size, dilation=dilation)
         return dilation * (kernel_size - 1) + 1
@@ -63,9 +65,13 @@ def output_size(size: Ints, kernel_size: Any, *, stride: Any = 1, padding: Any =
     Raises:
         ConfigError: the padded input is shorter than the kernel's span, or an argument is out of range.
     """
+    size, kernel_size, stride = _whole(size=size), _whole(kernel_size=kernel_size), _whole(stride=stride)
+    padding, dilation = _whole(padding=padding), _whole(dilation=dilation)
     if isinstance(size, tuple):
         arguments = _per_dimension(size, kernel_size, stride, padding, dilation)
         return tuple(output_size(w, k, stride=s, padding=p, dilation=d) for w, k, s, p, d in arguments)
+    if not (isinstance(kernel_size, int) and isinstance(stride, int) and isinstance(dilation, int)):
+        raise ConfigError("one size for several dimensions", remedy="give a tuple of sizes, or plain numbers")
     _require_positive(stride=stride)
     left, right = (padding, padding) if isinstance(padding, int) else padding
     span = effective_kernel_size(kernel_size, dilation)
@@ -123,6 +129,17 @@ def _per_dimension(*arguments: Any) -> Iterator[tuple[Any, ...]]:
             remedy="give one entry per dimension in each tuple",
         )
     return zip(*(a if isinstance(a, tuple) else (a,) * lengths[0] for a in arguments), strict=True)
+
+
+def _whole(**named: Any) -> Any:
+    """A number, or a list of numbers or pairs as tuples; raises ConfigError for anything but whole numbers."""
+    ((name, value),) = named.items()
+    if isinstance(value, list | tuple):
+        return tuple(_whole(**{name: entry}) for entry in value)
+    try:
+        return operator.index(value)  # also numpy's integers
+    except TypeError as error:
+        raise ConfigError(f"{name} is {value!r}", remedy="give a whole number, or a tuple of them") from error
 
 
 def _require_positive(**values: int) -> None:

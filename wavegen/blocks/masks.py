@@ -5,6 +5,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from wavegen.errors import ConfigError
+
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
     """``x`` with zeros where ``mask`` is False; ``x`` itself if ``mask`` is None.
@@ -13,9 +15,24 @@ def masked(x: Tensor, mask: Tensor | None) -> Tensor:
 
     Args:
         x: ``[batch, channels, time]``, or any shape that ``mask`` broadcasts to.
-        mask: ``[batch, 1, time]``, or None if every step is real.
+        mask: bool ``[batch, 1, time]``, or None if every step is real.
+
+    Raises:
+        ConfigError: the mask has another type, or a shape that does not fit.
     """
-    return x if mask is None else torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+    if mask is None:
+        return x
+    if mask.dtype != torch.bool:
+        raise ConfigError(f"the mask holds {mask.dtype}, not bool", where="mask", remedy="give mask.bool()")
+    # By broadcasting alone, a mask [batch, time] would be taken for one of channels where the sizes allow it.
+    sizes = zip(mask.shape, x.shape, strict=True) if mask.dim() == x.dim() else [(0, 1)]
+    if any((own != size and 1 not in (own, size)) or (not own and size) for own, size in sizes):
+        raise ConfigError(
+            f"the mask has shape {list(mask.shape)} for steps {list(x.shape)}",
+            where="mask",
+            remedy="give [batch, 1, time]",
+        )
+    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
 
 @overload

@@ -10,9 +10,23 @@ from torch import Tensor, nn
 from wavegen.blocks.conv import Context, DilatedConv1d, LayerStates, Padding
 from wavegen.errors import ConfigError
 
+MAX_DILATION = 2**20
+MAX_BLOCKS = 10_000
+
 
 def exponential_dilations(cycles: int, depth: int, *, base: int = 2) -> tuple[int, ...]:
-    """Dilations that grow exponentially and start over: ``(3, 10)`` gives 1, 2, 4, …, 512, three times."""
+    """Dilations that grow exponentially and start over: ``(3, 10)`` gives 1, 2, 4, …, 512, three times.
+
+    Raises:
+        ConfigError: the largest dilation would exceed ``MAX_DILATION``, or their number ``MAX_BLOCKS``.
+    """
+    if cycles * depth > MAX_BLOCKS:
+        raise ConfigError(f"{cycles} cycles of {depth} are more than {MAX_BLOCKS} blocks", remedy="give fewer")
+    if base > 1 and depth > 1 + math.log(MAX_DILATION, base):
+        raise ConfigError(
+            f"a depth of {depth} needs a dilation of {base}^{depth - 1}, more than {MAX_DILATION}",
+            remedy="give a smaller depth and more cycles",
+        )
     return tuple(base**i for i in range(depth)) * cycles
 
 
@@ -37,13 +51,14 @@ class ResidualBlock(nn.Module):
 
         Args:
             x: ``[batch, channels, time]``.
-            condition: ``[batch, condition_channels, time]``; needed if the block has condition channels.
+            condition: ``[batch, condition_channels, time]``; needed if the block has condition channels, and refused
+                if it has none.
             mask: ``[batch, 1, time]``, True where a step is real.
 
         Returns:
             residual ``[batch, channels, time]`` and skip ``[batch, skip_channels, time]``.
         """
-        return self.combine(x, self._conditioned(self.conv(x, mask), condition))
+        return self.combine(x, self._conditioned(self.conv(x, mask), condition, mask))
 
     def initial_state(self, batch: int) -> Tensor:
         """State before the first step: that of the dilated convolution."""
@@ -58,15 +73,20 @@ class ResidualBlock(nn.Module):
         """Compute residual and skip from the block's input ``x`` and its conditioned convolution ``h``, pointwise."""
         raise NotImplementedError
 
-    def _conditioned(self, h: Tensor, condition: Tensor | None) -> Tensor:
+    def _conditioned(self, h: Tensor, condition: Tensor | None, mask: Tensor | None = None) -> Tensor:
         if self.condition is None:
+            if condition is not None:
+                raise ConfigError(
+                    "a block without condition channels got a condition",
+                    remedy="build it with condition_channels=, or leave the condition out",
+                )
             return h
         if condition is None:
             raise ConfigError(
                 f"a block with {self.condition.in_channels} condition channels got no condition",
                 remedy="pass condition=, or build it with condition_channels=0",
             )
-        return h + self.condition(condition)
+        return h + self.condition(condition, mask)  # masked, because NaN after an item's end would reach the gradients
 
 
 class GatedResidualBlock(ResidualBlock):

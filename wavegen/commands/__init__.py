@@ -5,10 +5,10 @@ Heavy libraries are imported after the arguments are parsed, so that ``--help`` 
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from wavegen.commands import _output as output
 from wavegen.errors import WavegenError
 
 if TYPE_CHECKING:
@@ -60,19 +60,25 @@ def at_least(minimum: int, kind: Callable[[str], Any] = int) -> Callable[[str], 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
     """Run a command's body and return its exit code; a WavegenError becomes one line on stderr and exit code 2."""
+    output.accept_all_characters()
     try:
-        return command()
+        code = command()
     except WavegenError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        output.complain(f"{name}: error: {error}")
         return USAGE_ERROR
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        output.complain(f"{name}: interrupted")
         return INTERRUPTED
+    lost = output.take_failure()
+    if lost is not None:
+        output.complain(f"{name}: error: standard output: cannot write: {lost}; the work itself is finished")
+        return USAGE_ERROR
+    return code
 
 
 def notify(line: str) -> None:
     """Print a line and flush it, so that it appears at once also in a file."""
-    print(line, flush=True)
+    output.print_line(line)
 
 
 def pick_device(name: str) -> "torch.device":

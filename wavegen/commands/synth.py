@@ -25,7 +25,10 @@ def main(argv: list[str] | None = None) -> int:
         "wavegen-synth", "Turn a mel spectrogram, or a folder of them, into sound; or copy a recording through its mel."
     )
     parser.add_argument(
-        "mel", type=Path, help="a .npz of wavegen-extract, a .npy, a folder of them, or a recording such as a .wav"
+        "mel",
+        type=Path,
+        help="a .npz of wavegen-extract, a .npy, a folder of them, or a recording such as a .wav; - reads a mel from "
+        "standard input",
     )
     parser.add_argument(
         "out",
@@ -50,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--speaker", metavar="NAME", help="the speaker, for a model with several")
     parser.add_argument("--seed", type=at_least(0), default=0, help="seeds the noise (default: %(default)s)")
     parser.add_argument("--float", action="store_true", help="write 32-bit float WAV instead of 16-bit")
+    parser.add_argument(
+        "--raw", action="store_true", help="with OUT -, write samples without a header: 16-bit little-endian, mono"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, … (default: the fastest for the model)")
     parser.add_argument("--engine", default="auto", help="auto, torch, or a faster one that the model has")
     parser.add_argument(
@@ -80,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=at_least(1), help="threads that work on files (default: as suits the model)")
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
-    return run_command("wavegen-synth", lambda: _synth(arguments))
+    return run_command("wavegen-synth", lambda: _read_and_synth(arguments))
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -93,13 +99,26 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error(f"--pitch {arguments.pitch:g}: must be from -{MAX_PITCH_SHIFT} to {MAX_PITCH_SHIFT} semitones")
     if arguments.out is None and not arguments.play:
         parser.error("give OUT or --play")
-    if arguments.out is not None and arguments.out.exists() and arguments.out.samefile(arguments.mel):
+    if arguments.raw and arguments.out != Path("-"):
+        parser.error("--raw applies to standard output: give - as OUT")
+    is_same = arguments.out is not None and arguments.out.exists() and arguments.mel.exists()
+    if is_same and arguments.out.samefile(arguments.mel):
         parser.error(f"{arguments.out} is the input too; give OUT another name")
     if arguments.mel.is_dir():
         if arguments.play or arguments.out == Path("-"):
             parser.error(f"{arguments.mel} is a folder; --play and standard output take a single mel")
         if arguments.out.suffix in (".wav", ".flac"):
             parser.error(f"{arguments.mel} is a folder, so OUT must be one too, not {arguments.out}")
+
+
+def _read_and_synth(arguments: argparse.Namespace) -> int:
+    """Synthesise a file or folder, or what standard input holds."""
+    from wavegen.files import standard_input_as_file
+
+    if arguments.mel != Path("-"):
+        return _synth(arguments)
+    with standard_input_as_file(".npz") as arguments.mel:  # the content tells the formats apart, not the suffix
+        return _synth(arguments)
 
 
 def _synth(arguments: argparse.Namespace) -> int:
@@ -109,7 +128,7 @@ def _synth(arguments: argparse.Namespace) -> int:
     from wavegen.checkpoint import DEFAULT_VOICE, MODEL, find_model, load_vocoder
     from wavegen.mel import profile
     from wavegen.mel.recorded import recorded_mel
-    from wavegen.progress import bar_options
+    from wavegen.progress import bar_options, tell_if_slow
     from wavegen.synthesis import AnyMelFile, open_mels, prepare, synthesize_files
 
     # Open the mels, load the model, and check one against the other.
@@ -122,24 +141,26 @@ def _synth(arguments: argparse.Namespace) -> int:
     elif arguments.model is None or (arguments.model.is_dir() and model.name != MODEL):  # the user did not name it
         _note(f"model {model}")
     device = pick_device(arguments.device) if arguments.device != "auto" else None
-    vocoder = load_vocoder(model)
+    loaded = load_vocoder(model)
     if copies:
-        mels = [recorded_mel(arguments.mel, definition or vocoder.mel)]
-    vocoder, engine, notes = prepare(
-        vocoder,
-        mels,
-        definition=definition,
-        speaker=arguments.speaker,
-        device=device,
-        engine=arguments.engine,
-        precision=arguments.precision,
-        options={
-            "temperature": arguments.temperature,
-            "iterations": arguments.iterations,
-            "pitch": arguments.pitch,
-        },
-        substitutes=model == DEFAULT_VOICE,
-    )
+        mels = [recorded_mel(arguments.mel, definition or loaded.mel)]
+    why = "preparing the engine; its first start on a machine compiles it, which takes up to half a minute"
+    with tell_if_slow(why, _note if "numba" in loaded.engines else lambda line: None):
+        vocoder, engine, notes = prepare(
+            loaded,
+            mels,
+            definition=definition,
+            speaker=arguments.speaker,
+            device=device,
+            engine=arguments.engine,
+            precision=arguments.precision,
+            options={
+                "temperature": arguments.temperature,
+                "iterations": arguments.iterations,
+                "pitch": arguments.pitch,
+            },
+            substitutes=model == DEFAULT_VOICE,
+        )
     if len(vocoder.engines) > 1:
         _note(f"engine {engine}")
     for note in notes:
@@ -199,7 +220,7 @@ def _speak(
             player = stack.enter_context(Player(rate))
             sinks.append(player)
         if arguments.out == Path("-"):
-            sinks.append(WavStream(sys.stdout.buffer, rate, float32=arguments.float))
+            sinks.append(WavStream(sys.stdout.buffer, rate, float32=arguments.float, raw=arguments.raw))
         elif arguments.out is not None:
             sinks.append(stack.enter_context(AudioWriter(arguments.out, rate, float32=arguments.float)))
         timing = synthesize_into(

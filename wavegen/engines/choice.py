@@ -98,6 +98,14 @@ def _make_numba_engine(network: Network, precision: Precision) -> Engine:
     """Build the numba engine. Raises ConfigError, whatever fails on the way."""
     try:
         # Imported here, because numba takes half a second to load.
+        import numba
+
+        if numba.config.DISABLE_JIT:
+            raise ConfigError(
+                "numba compiles nothing while NUMBA_DISABLE_JIT is set",
+                where="engine",
+                remedy="unset NUMBA_DISABLE_JIT",
+            )
         from wavegen.engines.autoregressive.compiled import NumbaEngine
 
         return NumbaEngine(network, precision)

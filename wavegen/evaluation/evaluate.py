@@ -16,7 +16,7 @@ import torch
 from wavegen.audio import audio_info
 from wavegen.checkpoint import MODEL, find_model, load_vocoder
 from wavegen.config import did_you_mean
-from wavegen.errors import ConfigError, DataError, OutputError
+from wavegen.errors import AudioError, ConfigError, DataError, OutputError
 from wavegen.evaluation.baseline import BASELINES
 from wavegen.evaluation.halves import Half
 from wavegen.evaluation.metrics import METRICS, available, missing_note
@@ -109,7 +109,7 @@ def evaluate(
 
     Raises:
         DataError: nothing to pair, no names agree, or nothing could be generated from any recording.
-        AudioError: a file is not a recording, or is damaged.
+        AudioError: a recording cannot be read. An output that cannot be read has an empty row with the reason.
         ConfigError, MelError, CheckpointError: there is no such baseline, speaker, profile or model.
         OutputError: ``out`` holds something else or cannot be written.
     """
@@ -233,9 +233,17 @@ def _refuse_overlap(inputs: Sequence[Path], out: Path) -> None:
 
 
 def _sample_rates(pairing: Pairing) -> dict[str, set[int]]:
-    """System -> the sample rates of its files, the recordings first; reads all headers, so damage is found early."""
-    files = {"the recordings": pairing.references, **pairing.outputs}
-    return {system: {audio_info(path).sample_rate_hz for path in by_clip.values()} for system, by_clip in files.items()}
+    """System -> the sample rates of its files, the recordings first; reads all headers, so damage is found early.
+
+    An output that cannot be read gets a row without scores later, and has no say in the rate.
+    """
+    rates = {"the recordings": {audio_info(path).sample_rate_hz for path in pairing.references.values()}}
+    for system, by_clip in pairing.outputs.items():
+        rates[system] = set()
+        for path in by_clip.values():
+            with contextlib.suppress(AudioError):
+                rates[system].add(audio_info(path).sample_rate_hz)
+    return rates
 
 
 def _scoring_definition(name: str | None, spoken: Sequence[MelSpec], rates: Mapping[str, set[int]]) -> MelSpec:

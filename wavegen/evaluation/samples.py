@@ -13,6 +13,7 @@ from wavegen.evaluation.metrics import available, missing_note
 from wavegen.evaluation.pictures import save_figure, spectrogram_figure
 from wavegen.evaluation.results import write_results
 from wavegen.evaluation.scoring import REFERENCE, ScoredClip, ScoringJob, Workers
+from wavegen.files import with_ending
 from wavegen.mel import MelSpec, load_mel
 from wavegen.progress import bar_options
 
@@ -71,11 +72,11 @@ def write_samples(
         waveforms = {REFERENCE: read_audio(clip.audio, spec.sample_rate_hz)}
         for system, synthesize in synthesizers.items():
             waveforms[system] = synthesize(mel, clip.speaker or None)
-        files = {system: out / f"{clip.name}{_suffix(system)}.wav" for system in waveforms}
+        files = {system: with_ending(out / clip.name, f"{_suffix(system)}.wav") for system in waveforms}
         for system, samples in waveforms.items():
             write_audio(files[system], samples, spec.sample_rate_hz)
         figure = spectrogram_figure({system: waveforms[system] for system in (REFERENCE, VOCODER)}, spec)
-        save_figure(figure, out / f"{clip.name}.png")
+        save_figure(figure, with_ending(out / clip.name, ".png"))
         jobs.append(ScoringJob(clip.name, files.pop(REFERENCE), files, spec, metrics))
 
     note = missing_note()

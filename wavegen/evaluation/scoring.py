@@ -1,7 +1,9 @@
 """Scores clips in parallel processes; the scores do not depend on the number of processes."""
 
+import contextlib
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -142,12 +144,34 @@ class Workers:
             # Spawn processes: a fork of a process whose OpenMP threads have run can deadlock.
             self._pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_process)
         try:
-            return self._collect(self._pool.map(work, items), len(items), title)
+            with _main_module_stays_here():
+                results = self._pool.map(work, items)  # starts the processes
+            return self._collect(results, len(items), title)
         except BrokenProcessPool as error:
             raise WavegenError(f"{title}: a process was killed", remedy="check the memory, or use --jobs 1") from error
 
     def _collect(self, results: Iterable[Result], count: int, title: str) -> list[Result]:
         return list(tqdm(results, total=count, desc=title, unit="clip", disable=not self.progress, **bar_options()))
+
+
+@contextlib.contextmanager
+def _main_module_stays_here() -> Iterator[None]:
+    """Within the block, processes are started without the caller's script.
+
+    A spawned process runs the main module again, to find functions that are defined there. Ours are not. A script that
+    calls ``evaluate`` outside ``if __name__ == "__main__"`` would start itself over in every process.
+    """
+    main = sys.modules["__main__"]
+    spec, path = main.__spec__, getattr(main, "__file__", None)
+    main.__spec__ = None
+    if path is not None:
+        del main.__file__
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if path is not None:
+            main.__file__ = path
 
 
 def _start_process() -> None:

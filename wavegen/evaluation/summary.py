@@ -18,19 +18,22 @@ from wavegen.tables import text_table
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0
+FEWEST_FOR_INTERVAL = 6
+"""With fewer clips there is no 95 % interval: not even from the least to the greatest score. For a median, by the sign
+test, that one is missed with probability 2 · 2^-n, which is below 5 % from six on."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over ``count`` clips, and its 95 % interval from ``low`` to ``high``.
+    """A mean over ``count`` clips, and its 95 % interval from ``low`` to ``high``; None for too few clips.
 
     For a predictor, which reads the output alone, ``to_reference`` is the mean difference to the recordings, over the
     clips of which both have a score.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     count: int
     to_reference: "Interval | None" = None
 
@@ -42,10 +45,12 @@ Summary = Mapping[str, Mapping[str, Interval]]
 def interval(scores: Sequence[float]) -> Interval:
     """Mean of one score per clip, with its 95 % bootstrap interval: percentiles of the means of 2000 resamples.
 
-    The resamples are the same each time (Efron and Tibshirani, 1993, ch. 13). For a single clip, both ends are its
-    score, which says nothing about other clips.
+    The resamples are the same each time (Efron and Tibshirani, 1993, ch. 13). Fewer than ``FEWEST_FOR_INTERVAL`` clips
+    have no interval, because they say too little about other clips.
     """
     values = np.asarray(scores, dtype=np.float64)
+    if len(values) < FEWEST_FOR_INTERVAL:
+        return Interval(float(values.mean()), None, None, len(values))
     random = np.random.default_rng(SEED)
     # Some at once, because NumPy's calls cost more than their arithmetic; not all, because of their memory.
     shape = (RESAMPLES // 20, len(values))
@@ -83,17 +88,18 @@ def _scores_by_clip(clips: Sequence[ScoredClip], system: str, key: str) -> dict[
     return {clip: score for clip, score in scores.items() if score is not None}
 
 
-def as_numbers(summary: Summary) -> dict[str, dict[str, dict[str, float]]]:
+def as_numbers(summary: Summary) -> dict[str, dict[str, dict[str, float | None]]]:
     """System -> metric key -> numbers of its interval, for files and the listening page.
 
     They are ``mean``, ``low``, ``high`` and ``count``; for a predictor also ``difference``, ``difference_low`` and
-    ``difference_high``, the mean difference to the recordings and its interval.
+    ``difference_high``, the mean difference to the recordings and its interval. The ends of an interval are None for
+    too few clips.
     """
     return {system: {key: _numbers(entry) for key, entry in columns.items()} for system, columns in summary.items()}
 
 
-def _numbers(entry: Interval) -> dict[str, float]:
-    numbers = {"mean": entry.mean, "low": entry.low, "high": entry.high, "count": entry.count}
+def _numbers(entry: Interval) -> dict[str, float | None]:
+    numbers: dict[str, float | None] = {"mean": entry.mean, "low": entry.low, "high": entry.high, "count": entry.count}
     if (difference := entry.to_reference) is not None:
         numbers |= {
             "difference": difference.mean,
@@ -125,12 +131,18 @@ def write_summary(path: Path, summary: Summary, **about: Any) -> None:
     """Write means, intervals and counts as JSON, after the values in ``about``."""
     systems = {
         system: {
-            key: {name: value if name == "count" else float(f"{value:.6g}") for name, value in numbers.items()}
+            key: {
+                name: value if name == "count" or value is None else float(f"{value:.6g}")
+                for name, value in numbers.items()
+            }
             for key, numbers in columns.items()
         }
         for system, columns in as_numbers(summary).items()
     }
-    bootstrap = {"level": LEVEL, "method": "percentile bootstrap over clips", "resamples": RESAMPLES, "seed": SEED}
+    bootstrap = {
+        "level": LEVEL, "method": "percentile bootstrap over clips", "resamples": RESAMPLES, "seed": SEED,
+        "fewest_clips": FEWEST_FOR_INTERVAL,
+    }  # fmt: skip
     with atomic_write(path) as beside:
         text = json.dumps({**about, "interval": bootstrap, "systems": systems}, indent=1, ensure_ascii=False)
         beside.write_text(text + "\n", encoding="utf-8")
@@ -184,4 +196,5 @@ def _cell(entry: Interval | None, clips: int) -> str:
     if entry is None:
         return "-"
     count = f" ({entry.count} of {clips} clips)" if entry.count < clips else ""
-    return f"{entry.mean:.3f} [{entry.low:.3f}, {entry.high:.3f}]{count}"
+    ends = "" if entry.low is None else f" [{entry.low:.3f}, {entry.high:.3f}]"
+    return f"{entry.mean:.3f}{ends}{count}"

@@ -81,6 +81,7 @@ class Report:
         metrics: metric key -> its description, in the order of the columns.
         clips: the clips, in the order of the page.
         summary: system -> metric key -> ``mean``, its interval from ``low`` to ``high``, and the ``count`` of clips.
+            The ends of an interval are None for too few clips.
             Predictors also have ``difference``, ``difference_low`` and ``difference_high``, to the reference.
         notes: notes on the whole page, such as which files were resampled.
     """

@@ -1,10 +1,11 @@
 """Mel files: a mel with its definition (``.npz``), or a bare array (``.npy``)."""
 
 import contextlib
-import threading
+import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -13,11 +14,19 @@ from pydantic import ValidationError
 
 from wavegen.errors import MelError, MissingMelError
 from wavegen.files import atomic_write
+from wavegen.mel.arrays import (
+    UNREADABLE,
+    ArrayHeader,
+    HoldsObjectsError,
+    bytes_behind,
+    find_member,
+    native,
+    read_array,
+    read_header,
+    read_member,
+)
 from wavegen.mel.spec import MelSpec, check_compatible, check_mel
 
-# numpy parses array headers with ``ast``, which CPython 3.11 cannot do safely in several threads: now and then it
-# raises "AST constructor recursion depth mismatch".
-_header_lock = threading.Lock()
 _NOT_A_MEL = "give an .npz made by wavegen-extract, or a .npy with one float mel [n_mels, frames]"
 
 
@@ -32,7 +41,8 @@ class MelFile:
         path: the file.
         definition: the definition that the file states; None for a bare ``.npy``.
         shape: ``(n_mels, frames)``; a bare ``.npy`` may have any shape until it is checked.
-        dtype, offset, order: how the numbers lie in the file, as ``np.memmap`` takes them.
+        dtype, offset, order: how the numbers lie in the file, as ``np.memmap`` takes them; the offset is None in a
+            compressed file, of which a slice can only be read by unpacking all of it.
         f0: fundamental frequency of each frame in Hz, float32 ``[frames]``, 0 where not voiced; None if the file does
             not state it.
     """
@@ -41,7 +51,7 @@ class MelFile:
     definition: MelSpec | None
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    offset: int
+    offset: int | None
     order: Literal["C", "F"]
     f0: np.ndarray | None = field(default=None, compare=False, repr=False)
 
@@ -58,53 +68,70 @@ class MelFile:
         """
         _check(self.mapped(), self.definition, spec, self.path)
 
-    def mapped(self) -> np.memmap:
+    def mapped(self) -> np.ndarray:
         """The mel as a read-only memory map, which holds a file descriptor until it is garbage-collected.
+
+        A compressed mel is unpacked into memory instead; the last two stay there.
 
         Raises:
             MelError: the file is gone, or too short.
         """
         with _errors_name(self.path):
             # A string, because numpy would resolve the links of a path, which takes longer than mapping it.
-            return np.memmap(str(self.path), self.dtype, "r", self.offset, self.shape, self.order)
+            path = str(self.path)
+            if self.offset is not None:
+                return np.memmap(path, self.dtype, "r", self.offset, self.shape, self.order)
+            status = os.stat(path)
+            return _unpacked(path, status.st_mtime_ns, status.st_size)
 
     def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
         """Read a part of the mel, indexed like the array ``[n_mels, frames]``."""
-        return np.array(self.mapped()[index])
+        return native(np.array(self.mapped()[index]))
+
+
+@lru_cache(maxsize=2)
+def _unpacked(path: str, written_ns: int, size: int) -> np.ndarray:
+    """The compressed mel of an ``.npz``, cached until the file changes."""
+    with zipfile.ZipFile(path) as archive:
+        mel = read_member(archive, "mel")
+    mel.setflags(write=False)
+    return mel
 
 
 def open_mel(path: Path | str, spec: MelSpec | None = None) -> MelFile:
     """Open a mel file without reading the mel, which may be very long.
 
     Args:
-        path: an ``.npz`` written by ``save_mel``, or any ``.npy``. Nothing is ever unpickled.
+        path: an ``.npz`` with the arrays of ``save_mel``, or any ``.npy``. Nothing is ever unpickled.
         spec: the definition that the file must state; None accepts any file. The values are not read: see
             ``MelFile.check``.
 
     Raises:
-        MelError: the file is missing, damaged, not a mel file, or compressed, or it does not state ``spec``.
+        MelError: the file is missing, damaged or not a mel file, or it does not state ``spec``.
     """
     path = Path(path)
+    definition = f0 = None
     with _opened(path) as (file, is_npz):
-        definition = f0 = None
         if is_npz:
-            with np.load(file, allow_pickle=False) as arrays:  # reads a member when it is asked for
-                definition = _definition(arrays)
-                f0 = _f0(arrays, path)
-                _seek_member(file, arrays.zip.getinfo("mel.npy"), path)
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise _not_mappable(path)
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        if is_npz and (dtype != np.float32 or len(shape) != 2):
-            raise MelError(f"holds {dtype} {shape}", where=path, remedy="write it with save_mel")
-        if dtype.hasobject:
-            raise _holds_objects(path)
-        mel = MelFile(path, definition, shape, dtype, file.tell(), "F" if is_fortran else "C", f0)
-    if f0 is not None and f0.shape != shape[1:]:
+            with zipfile.ZipFile(file) as archive:
+                definition = _definition(archive)
+                f0 = _f0(archive, path)
+                header, offset = _locate_mel(archive, file)
+            if header.dtype.kind != "f" or len(header.shape) != 2:
+                raise MelError(f"holds {header.dtype} {header.shape}", where=path, remedy="write it with save_mel")
+        else:
+            header = read_header(file)
+            offset = header.offset
+        if header.dtype.hasobject:
+            raise HoldsObjectsError("it holds Python objects")
+        if not is_npz and bytes_behind(file, header) < header.nbytes:
+            found = max(0, bytes_behind(file, header))
+            raise ValueError(f"it has {found} of the {header.nbytes} bytes that its header promises")
+    mel = MelFile(path, definition, header.shape, header.dtype, offset, header.order, f0)
+    if f0 is not None and f0.shape != mel.shape[1:]:
         raise MelError(
-            f"has {len(f0)} values of F0 for {shape[1]} frames", where=path, remedy="give one for each frame"
+            f"has {len(f0)} values of F0 for {mel.frames} frames", where=path, remedy="give one for each frame"
         )
-    mel.mapped()  # fails if the file was cut short
     if spec is not None:
         if definition is None:
             raise MelError("states no mel definition", where=path, remedy="give an .npz written by save_mel")
@@ -129,10 +156,10 @@ def load_mel(path: Path | str, spec: MelSpec | None = None) -> tuple[np.ndarray,
     """
     with _opened(path) as (file, is_npz):
         if is_npz:
-            with np.load(file, allow_pickle=False) as arrays:
-                mel, definition = arrays["mel"], _definition(arrays)
+            with zipfile.ZipFile(file) as archive:
+                mel, definition = read_member(archive, "mel"), _definition(archive)
         else:
-            mel, definition = np.load(file, allow_pickle=False), None
+            mel, definition = read_array(file), None
     if spec is not None:
         _check(mel, definition, spec, path)
         mel = mel.astype(np.float32, copy=False)
@@ -171,7 +198,7 @@ def _check(mel: np.ndarray, definition: MelSpec | None, spec: MelSpec, path: Pat
 @contextlib.contextmanager
 def _opened(path: Path | str) -> Iterator[tuple[BinaryIO, bool]]:
     """A mel file and whether it is an ``.npz``, by its first bytes; errors inside become MelErrors."""
-    with _errors_name(path), _header_lock, open(path, "rb") as file:
+    with _errors_name(path), open(path, "rb") as file:
         magic = file.read(6)
         is_npz = magic[:4] == b"PK\x03\x04"
         if not is_npz and magic != b"\x93NUMPY":  # numpy would take anything else for a pickle
@@ -194,29 +221,23 @@ def _errors_name(path: Path | str) -> Iterator[None]:
         raise MelError(f"its mel definition is not valid: {fault}", where=path, remedy=_NOT_A_MEL) from error
     except KeyError as error:
         raise MelError("is an .npz without the arrays mel and spec", where=path, remedy=_NOT_A_MEL) from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error):
-            raise _holds_objects(path) from error
+    except HoldsObjectsError as error:
+        what = "holds Python objects, which are never unpickled"
+        raise MelError(what, where=path, remedy=_NOT_A_MEL) from error
+    except MelError:
+        raise
+    except UNREADABLE as error:
         raise MelError(f"cannot be read: {error}", where=path, remedy=_NOT_A_MEL) from error
 
 
-def _holds_objects(path: Path | str) -> MelError:
-    return MelError("holds Python objects, which are never unpickled", where=path, remedy=_NOT_A_MEL)
+def _definition(archive: zipfile.ZipFile) -> MelSpec:
+    return MelSpec.model_validate_json(str(read_member(archive, "spec")))
 
 
-def _not_mappable(path: Path) -> MelError:
-    what = "cannot be read in slices, because its array is compressed or has an unknown header"
-    return MelError(what, where=path, remedy="write it with save_mel")
-
-
-def _definition(arrays: Mapping[str, np.ndarray]) -> MelSpec:
-    return MelSpec.model_validate_json(str(arrays["spec"]))
-
-
-def _f0(arrays: Mapping[str, np.ndarray], path: Path) -> np.ndarray | None:
-    if "f0" not in arrays:
+def _f0(archive: zipfile.ZipFile, path: Path) -> np.ndarray | None:
+    if "f0.npy" not in archive.namelist():
         return None
-    f0 = arrays["f0"]
+    f0 = read_member(archive, "f0")
     _check_f0(f0, path)
     return f0.astype(np.float32)
 
@@ -227,12 +248,21 @@ def _check_f0(f0: np.ndarray, path: Path) -> None:
         raise MelError(what, where=path, remedy="write it with save_mel; 0 stands for a frame that is not voiced")
 
 
-def _seek_member(file: BinaryIO, member: zipfile.ZipInfo, path: Path) -> None:
-    """Go to the first byte of an uncompressed member of a zip archive."""
+def _locate_mel(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[ArrayHeader, int | None]:
+    """The header of an archive's mel, and where its numbers begin in the file; None if they are compressed."""
+    member = find_member(archive, "mel")
+    with archive.open(member) as packed:  # checks the member's own header too
+        header = read_header(packed)
+    if header.nbytes > member.file_size - header.offset:
+        found = max(0, member.file_size - header.offset)
+        raise ValueError(f"it has {found} of the {header.nbytes} bytes that its header promises")
     if member.compress_type != zipfile.ZIP_STORED:
-        raise _not_mappable(path)
+        return header, None
     # A member begins with a header of 30 bytes, a name and an extra field. The lengths of these two are at 26 and 28
     # (PKWARE APPNOTE 4.3.7); those in the central directory may differ.
     file.seek(member.header_offset + 26)
     lengths = np.frombuffer(file.read(4), dtype="<u2")
-    file.seek(int(lengths.sum()), 1)
+    start = member.header_offset + 30 + int(lengths.sum()) + header.offset
+    if start + header.nbytes > os.fstat(file.fileno()).st_size:
+        raise ValueError("it ends before its last number")
+    return header, start

@@ -19,6 +19,11 @@ from wavegen.config import Config
 from wavegen.errors import MelError
 
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+# Far beyond any definition in use. Files state definitions too, and a filter bank has n_mels · n_fft / 2 numbers.
+MAX_RATE_HZ = 2**20
+MAX_N_FFT = 2**16
+MAX_FILTERBANK = 2**24
+FftSize = Annotated[int, Field(gt=0, le=MAX_N_FFT)]
 
 
 class MelSpec(Config):
@@ -49,10 +54,10 @@ class MelSpec(Config):
         mean, std: statistics of the corpus for each bin, applied last; give both or neither.
     """
 
-    sample_rate_hz: PositiveInt
-    n_fft: PositiveInt
-    win_length: PositiveInt
-    hop_length: PositiveInt
+    sample_rate_hz: Annotated[int, Field(gt=0, le=MAX_RATE_HZ)]
+    n_fft: FftSize
+    win_length: FftSize
+    hop_length: FftSize
     n_mels: PositiveInt
     f_min_hz: NonNegativeFloat
     f_max_hz: PositiveFloat
@@ -71,6 +76,8 @@ class MelSpec(Config):
 
     @model_validator(mode="after")
     def _is_possible(self) -> "MelSpec":
+        if self.n_mels * self.n_fft > MAX_FILTERBANK:
+            raise ValueError(f"n_mels {self.n_mels} times n_fft {self.n_fft} is more than {MAX_FILTERBANK}")
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length {self.win_length} is longer than n_fft {self.n_fft}")
         if self.hop_length > self.win_length:

@@ -10,6 +10,7 @@ filter ``1 / (1 - Σ a[k] z^-k)`` has the spectrum's envelope with the minimum p
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -214,7 +215,7 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
     batch, sub_frames, order = coefficients.shape
     if sub_frames == 0:
         return error, history
-    if error.device.type == "cpu" and not torch.is_grad_enabled():
+    if error.device.type == "cpu" and not torch.is_grad_enabled() and _numba_compiles():
         return _synthesise_compiled(error, predictor, history)
     excitation = error.reshape(batch, sub_frames, -1) * predictor.scale.transpose(1, 2)
     length = excitation.shape[-1]
@@ -241,6 +242,18 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
         blocks.append(block)
         past = torch.cat((block.flip(1), past), dim=1)[:, :order]
     return torch.cat(blocks, dim=1), past.flip(1)
+
+
+@lru_cache(maxsize=1)
+def _numba_compiles() -> bool:
+    """Whether numba can be imported and compiles; without it, torch filters several times slower."""
+    try:
+        import numba
+
+        from wavegen.source import _compiled  # noqa: F401
+    except Exception:  # a numba built for another numpy raises any of several
+        return False
+    return not numba.config.DISABLE_JIT
 
 
 def _synthesise_compiled(error: Tensor, predictor: Predictor, history: Tensor) -> tuple[Tensor, Tensor]:

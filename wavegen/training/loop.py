@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wavegen.blocks import DilatedStack
 from wavegen.checkpoint import MODEL
 from wavegen.corpora.manifest import Clip, take_evenly
 from wavegen.errors import ConfigError
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.progress import Notify
 from wavegen.training import distributed
+from wavegen.training.compilation import compile_stacks, explain_failed_compilation
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, explain_lost_workers
 from wavegen.training.guard import SKIPS_IN_A_ROW, Skip, all_finite, refuse_broken_weights, roll_back, skip
@@ -61,7 +61,8 @@ def train(
     Raises:
         ConfigError: the batch or clips cannot be shared by the processes, or ``best_by`` needs a missing package.
         CheckpointError, OutputError: a checkpoint cannot be used or written; earlier ones are kept.
-        TrainingError: losses or gradients stayed NaN or infinite, or a process that reads segments was killed.
+        TrainingError: losses or gradients stayed NaN or infinite, a process that reads segments was killed, or
+            torch.compile does not work here.
         AudioError, MelError: a recording or mel was removed or damaged while the training ran.
     """
     with _prepared(vocoder, clips, config, run, seed, device, notify, init) as job, Interruption() as interruption:
@@ -176,7 +177,7 @@ def _prepared(
     """Prepare the loop's objects, and put torch's switches back after the loop; arguments as for ``train``."""
     rank, world = distributed.rank_and_world()
     train_clips, validation_clips = _split_clips(clips, config, world)
-    with training_switches(config), explain_lost_workers():
+    with training_switches(config), explain_failed_compilation(), explain_lost_workers():
         # Start or resume.
         state = TrainingState(vocoder.to(device).train(), config)
         line = _start(state, run, init)
@@ -189,9 +190,7 @@ def _prepared(
         objective = build_objective(vocoder, config, state.discriminators).to(device)
         validation = build_objective(state.ema, config, state.discriminators).to(device)
         if config.compile:
-            for module in vocoder.modules():  # the stacks do most of the work; the transforms use complex numbers
-                if isinstance(module, DilatedStack):
-                    module.compile()
+            compile_stacks(vocoder)
         losses: nn.Module = objective
         if world > 1:
             device_ids = [device] if device.type == "cuda" else None

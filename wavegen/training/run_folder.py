@@ -31,7 +31,8 @@ class RunFolder:
     Args:
         path: the run's folder.
         vocoder_config: the vocoder's section of the recipe, saved with the weights.
-        recipe: the whole resolved recipe as plain data, saved with the weights too.
+        recipe: the whole resolved recipe as plain data without paths, saved with the weights too. Equal runs then write
+            equal files, and a model file tells nothing about the machine that trained it.
     """
 
     def __init__(self, path: Path, vocoder_config: VocoderConfig, recipe: Mapping[str, Any]) -> None:
@@ -102,7 +103,7 @@ class RunFolder:
         trained = _with_prefix("discriminator.", tensors)
         if not trained:
             return f"{line}, with new discriminators because it has none"
-        theirs = header.get("recipe", {}).get("training", {}).get("adversarial") or {}
+        theirs = _section(_section(header.get("recipe"), "training"), "adversarial")
         ours = self.recipe["training"]["adversarial"]
         if any(theirs.get(key) != ours[key] for key in DISCRIMINATORS):
             return f"{line}, with new discriminators because its settings for them differ"
@@ -174,13 +175,13 @@ class RunFolder:
                 also be another one that the file's vocoder reads.
         """
         ours = self.vocoder_config
-        saved = header.get("vocoder", {})
+        saved = _section(header, "vocoder")
         if saved.get("name") != ours.name:
             differences = {"vocoder": {"name": (ours.name, saved.get("name"))}, "mel": {}}
         else:
             try:
                 saved_vocoder = _parse_known(type(ours), saved, where="vocoder")
-                saved_mel = _parse_known(MelSpec, header.get("mel", {}), where="mel")
+                saved_mel = _parse_known(MelSpec, _section(header, "mel"), where="mel")
             except ConfigError as error:
                 raise CheckpointError(
                     f"has settings of another version ({error})", where=path, remedy=remedy
@@ -195,7 +196,9 @@ class RunFolder:
                 shown = ", ".join(f"{section}.{name} is {theirs!r}, not {own!r}" for name, (own, theirs) in pairs)
                 raise CheckpointError(f"was trained with another {section} ({shown})", where=path, remedy=remedy)
 
-        theirs, own = tuple(header.get("speakers", ())), tuple(speakers)
+        named = header.get("speakers", [])
+        theirs = tuple(map(str, named)) if isinstance(named, list) else ()
+        own = tuple(speakers)
         if theirs != own:
             only_there, only_here = sorted({*theirs} - {*own}), sorted({*own} - {*theirs})
             parts = [f"it has {join_names(only_there)}"] * bool(only_there)
@@ -218,6 +221,12 @@ def _reads(config: VocoderConfig, own: MelSpec, mel: MelSpec) -> bool:
 def _parse_known(config: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """Settings of a file of another version: those it lacks have their defaults, those unknown here are left out."""
     return parse(config, {name: value for name, value in values.items() if name in config.model_fields}, where=where)
+
+
+def _section(values: Any, name: str) -> Mapping[str, Any]:
+    """A section of a file's recipe; empty if it is missing, or something else."""
+    section = values.get(name) if isinstance(values, Mapping) else None
+    return section if isinstance(section, Mapping) else {}
 
 
 def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

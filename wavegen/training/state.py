@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wavegen.checkpoint import load_weights
+from wavegen.errors import CheckpointError
 from wavegen.training.config import TrainingConfig
 from wavegen.training.discriminators import Discriminators
 from wavegen.training.schedule import discriminator_learning_rate, learning_rate
@@ -118,8 +119,18 @@ class TrainingState:
             path: its file, which an error names.
 
         Raises:
-            CheckpointError: the weights do not fit.
+            CheckpointError: the weights do not fit, or a part of the state is missing or damaged.
         """
+        try:
+            self._restore(tensors, header, path)
+        except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
+            raise CheckpointError(
+                f"is not a whole training state ({type(error).__name__}: {error})",
+                where=path,
+                remedy="delete it to resume from an earlier checkpoint",
+            ) from error
+
+    def _restore(self, tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> None:
         for module, prefix in self._modules():
             weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             load_weights(module, weights, path)
@@ -129,12 +140,15 @@ class TrainingState:
                 if name.startswith(prefix):
                     index, key = name.removeprefix(prefix).split(".")
                     state.setdefault(int(index), {})[key] = value
+                    weight = optimizer.param_groups[0]["params"][int(index)]
+                    if value.dim() and value.shape != weight.shape:
+                        raise ValueError(f"{name} has the shape {list(value.shape)}, not {list(weight.shape)}")
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(tensors["rng.cpu"])
         if torch.cuda.is_available() and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
         self.step = header["step"]
-        self.best = header["best"]
+        self.best = None if header["best"] is None else float(header["best"])
         self.rollbacks = header.get("rollbacks", 0)
 
     def _rates(self) -> Iterator[tuple[torch.optim.Optimizer, float]]:

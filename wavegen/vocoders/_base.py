@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 import torch
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, model_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -19,11 +19,13 @@ from wavegen.errors import ConfigError, MelError
 from wavegen.mel import MelFamily, MelSpec, check_compatible
 from wavegen.precision import full_float32
 from wavegen.source import HIGHEST_F0_HZ, PitchNetwork
+from wavegen.vocoders import _arguments as arguments
 from wavegen.vocoders._speakers import SpeakerCondition
 
 P = ParamSpec("P")
 T = TypeVar("T")
 State = tuple[Any, ...]  # a NamedTuple of tensors, None and further such tuples
+MAX_SIZE = 4096  # of every size in a config: far above any in use, and small enough that building ends
 _GUIDE = ".github/CONTRIBUTING.md describes how to add a vocoder"
 
 
@@ -42,6 +44,16 @@ class VocoderConfig(Config):
 
     name: str
     speaker_channels: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _sizes_are_possible(self) -> Self:
+        """Refuse sizes that only a forged model file or a slip of the keyboard has, before they take all memory."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for size in value if isinstance(value, tuple) else (value,):
+                if isinstance(size, int) and size > MAX_SIZE:
+                    raise ValueError(f"{name} is {size}; give at most {MAX_SIZE}")
+        return self
 
     @property
     def draws_mel_definitions(self) -> bool:
@@ -215,9 +227,10 @@ class Vocoder(nn.Module, ABC):
         """Turn whole mel spectrograms into sound.
 
         Args:
-            mel: ``[batch, n_mels, frames]``, made to ``self.mel``.
+            mel: floats ``[batch, n_mels, frames]``, made to ``self.mel``; of any precision, also a numpy array.
             lengths: int ``[batch]``, number of real frames of each item; frames beyond are ignored, NaN included.
-            seed: seeds the noise, one for all items or one each; an item's output depends on its own seed only.
+            seed: seeds the noise, an int of 64 bits for all items or one each; an item's output depends on its own
+                seed only.
             speaker: a name in ``self.speakers``, one for all items or one each; required if there are several.
             f0: fundamental frequency at the centre of each frame in Hz, ``[batch, frames]``, 0 where not voiced and NaN
                 where it follows from the mel, as it does everywhere by default. Only for vocoders with ``takes_f0``.
@@ -226,14 +239,16 @@ class Vocoder(nn.Module, ABC):
             ``[batch, frames * hop_length]`` in -1…1 or slightly beyond; zeros after each item's end.
 
         Raises:
-            MelError: ``mel`` or ``f0`` has the wrong shape, or ``f0`` impossible values.
-            ConfigError: ``speaker`` is unknown, missing, or given to a vocoder without speakers; or ``f0`` is given to
-                a vocoder that does not take it.
+            MelError: ``mel`` or ``f0`` has the wrong type or shape, or ``f0`` impossible values.
+            ConfigError: ``speaker`` is unknown, missing, or given to a vocoder without speakers; ``f0`` is given to a
+                vocoder that does not take it; or ``lengths`` or ``seed`` do not fit the items.
         """
+        mel = arguments.floats(mel, like=next(self.parameters()), name="the mel")
         self.check_shape(mel)
+        f0 = None if f0 is None else arguments.floats(f0, like=mel, name="F0")
         self.check_f0(f0, mel)
         speakers = self.speaker_condition.indices(speaker, len(mel))
-        mask = frame_mask(None if lengths is None else lengths.to(mel.device), mel.shape[-1])
+        mask = frame_mask(arguments.lengths(lengths, mel), mel.shape[-1])
         if mel.shape[-1] == 0:
             return mel.new_zeros(len(mel), 0)
         given = {} if f0 is None else {"f0": f0.to(mel)}
@@ -323,7 +338,11 @@ class Vocoder(nn.Module, ABC):
             setattr(self, self.synthesis_options[name], value)
 
     def check_shape(self, mel: Tensor) -> None:
-        """Raise MelError unless ``mel`` is ``[batch, n_mels, frames]``."""
+        """Raise MelError unless ``mel`` is ``[batch, n_mels, frames]`` in this vocoder's precision."""
+        dtype = next(self.parameters()).dtype
+        if not isinstance(mel, Tensor) or mel.dtype != dtype:
+            found = mel.dtype if isinstance(mel, Tensor) else type(mel).__name__
+            raise MelError(f"the mel holds {found}, not {dtype}", remedy=f"give torch.as_tensor(mel, dtype={dtype})")
         if mel.dim() != 3 or mel.shape[1] != self.mel.n_mels:
             raise MelError(
                 f"the mel has shape {list(mel.shape)}, not [batch, {self.mel.n_mels}, frames]",
@@ -361,8 +380,7 @@ class Vocoder(nn.Module, ABC):
         return samples[:, (start - first) * hop : (end - first) * hop]
 
     def _seeds(self, seed: int | Sequence[int], like: Tensor) -> Tensor:
-        seeds = [seed] * len(like) if isinstance(seed, int) else list(seed)
-        return torch.tensor(seeds, dtype=torch.int64, device=like.device)
+        return arguments.seeds(seed, len(like)).to(like.device)
 
 
 def content_seeds(mel: Tensor) -> Tensor:

@@ -81,7 +81,9 @@ class SpeakerCondition(nn.Module):
                     f"this model has {len(self.names)} speakers", remedy=f"name one of {join_names(self.names)}"
                 )
             given = self.names[0]
-        names = [given] * batch if isinstance(given, str) else list(given)
+        names = [given] * batch if isinstance(given, str) else given
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"speaker {given!r} is not a name", remedy=f"give one of {join_names(self.names)}")
         if len(names) != batch:
             raise ConfigError(f"{len(names)} speakers for {batch} items", remedy="give one for all items or one each")
         return speaker_indices(names, self.names).to(self.embedding.weight.device)

@@ -15,6 +15,10 @@ from wavegen.audio import resample
 from wavegen.listening.report import MetricDescription
 from wavegen.mel import MelSpec
 
+SILENCE_DBFS = -70.0
+"""Root-mean-square level below which a recording counts as silence, in dB relative to full scale: as quiet as the gate
+of loudness, ITU-R BS.1770. A ratio to less than that measures nothing that can be heard."""
+
 COMMON_RATE_HZ = 16000
 """Sample rate at which metrics of speech are computed, so that recordings of different rates can be compared."""
 
@@ -80,11 +84,17 @@ class Pair:
         self.require_samples(math.ceil(shortest_s * self.sample_rate_hz))
 
     def require_sound(self, *, reference: bool = True, generated: bool = False) -> None:
-        """Raise Undefined if the reference (with ``generated=True``, also the output) is digital silence."""
-        if reference and not self.reference.any():
+        """Raise Undefined if the reference (with ``generated=True``, also the output) is below ``SILENCE_DBFS``."""
+        if reference and is_silence(self.reference):
             raise Undefined("the reference is silence")
-        if generated and not self.generated.any():
+        if generated and is_silence(self.generated):
             raise Undefined("the output is silence")
+
+
+def is_silence(samples: np.ndarray) -> bool:
+    """Whether the level of ``[samples]`` is below ``SILENCE_DBFS``."""
+    power = np.square(samples, dtype=np.float64).mean() if len(samples) else 0.0
+    return bool(power < 10 ** (SILENCE_DBFS / 10))
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ def multi_resolution_stft_distance(pair: Pair) -> float:
     measures how well the loud parts match; the logarithm adds the quiet ones.
     """
     pair.require_samples(max(n_fft for n_fft, _ in STFT_RESOLUTIONS) // 2 + 1)  # reflection needs one sample more
+    pair.require_sound()  # it divides by the reference
 
     def distance(n_fft: int, hop_length: int) -> Tensor:
         both = torch.from_numpy(np.stack([pair.reference, pair.generated]))

@@ -35,13 +35,15 @@ class CompareView {
         const score = data.summary[system][key];
         if (score?.mean == null) return scoreCell("–", false);
         const write = written[index];
-        const few = score.count < data.clips.length ? ` · ${score.count} of ${data.clips.length}` : "";
-        const interval = `${write(score.low)} … ${write(score.high)}${few}`;
+        const few = score.count < data.clips.length ? `${score.count} of ${data.clips.length}` : "";
+        const ends = (low, high) => (low == null ? "" : `${write(low)} … ${write(high)}`);
+        const details = [[ends(score.low, score.high), few].filter(Boolean).join(" · ")];
         const { difference, difference_low: low, difference_high: high } = score;
-        const details = difference == null ? [interval] : [interval, `Δ ${write(difference)} (${write(low)} … ${write(high)})`];
-        return scoreCell(write(score.mean), best[index].has(rows.indexOf(system)), ...details);
+        if (difference != null) details.push(`Δ ${write(difference)}${low == null ? "" : ` (${ends(low, high)})`}`);
+        return scoreCell(write(score.mean), best[index].has(rows.indexOf(system)), ...details.filter(Boolean));
       }),
     ];
+    const hasIntervals = data.summary.some((scores) => Object.values(scores).some(({ low }) => low != null));
     const differs = data.summary.some((scores) => Object.values(scores).some(({ difference }) => difference != null));
     const table = sortableTable({
       caption: "Mean scores of each system",
@@ -58,7 +60,7 @@ class CompareView {
       element("h2", { id: "summary-heading", text: "Summary" }),
       element("p", {
         class: "lead",
-        text: `Means over ${count(data.clips.length, "clip")} with 95 % intervals; the best value of each column is highlighted.`,
+        text: `Means over ${count(data.clips.length, "clip")}${hasIntervals ? " with 95 % intervals" : ", too few for intervals"}; the best value of each column is highlighted.`,
       }),
       differs ? element("p", { class: "lead", text: `Δ is the difference to ${data.systems[0]}, the recordings, on the same clips.` }) : null,
       rows.length ? table : element("p", { text: "There are no scores." }),
