@@ -247,7 +247,8 @@ def _no_more_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
     try:
         yield
     except WavegenError as error:
-        error.where = error.where or path
+        if error.where != path:
+            error.where = path if error.where is None else f"{path}: {error.where}"
         raise
     except Exception as error:  # whatever an impossible shape leads to
         raise CheckpointError(

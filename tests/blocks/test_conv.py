@@ -50,7 +50,7 @@ class _Layers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = DilatedConv1d(2, 3, 3)
-        self.plane = nn.Conv2d(1, 2, 3)
+        self.plane = nn.Conv2d(1, 2, (1, 3))
         self.up = nn.ConvTranspose1d(3, 2, 4, stride=2)
         self.linear = nn.Linear(2, 2)
         self.zero = nn.Conv1d(2, 2, 1)

@@ -276,7 +276,7 @@ def test_gaps_are_told(loudspeaker: Loudspeaker, capsys: pytest.CaptureFixture[s
     loudspeaker.late = True
     model = str(write_model(Path("model.safetensors"), "wavenet"))
     assert synth.main(["a.npz", "--play", "--model", model]) == 0
-    assert f"{FRAMES // 2 + 1} gaps: this model is slower than real time here" in capsys.readouterr().err
+    assert "8 gaps: this model is slower than real time here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fault", ["open", "write"])

@@ -186,9 +186,9 @@ def test_synth_prints_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_numba_that_compiles_nothing_is_not_used(monkeypatch: pytest.MonkeyPatch, messages: Messages) -> None:
     """As with NUMBA_DISABLE_JIT=1, with which numba runs its functions as Python, thousands of times slower."""
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
-    messages.check(make_engine(network("mu-law")).description)
+    messages.check(make_engine(network("one-block")).description)
     with messages.refused(ConfigError):
-        make_engine(network("mu-law"), "numba")
+        make_engine(network("one-block"), "numba")
 
 
 @pytest.mark.parametrize(
@@ -205,4 +205,4 @@ def test_a_numba_that_fails_on_import_is_not_used(
         return real(name, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", fail)
-    messages.check(make_engine(network("mu-law")).description)
+    messages.check(make_engine(network("one-block")).description)

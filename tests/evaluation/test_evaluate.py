@@ -289,7 +289,7 @@ def test_ratings_are_summarised(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def no_audio() -> None:
-    Path("noisy/b.wav").write_text("a text")
+    Path("real/b.wav").write_text("a text")
 
 
 def cut_short() -> None:

@@ -102,10 +102,10 @@ def test_tables_show_the_recordings_and_the_difference_to_them() -> None:
         "DistillMOS of reference covers 2 of 3 clips",
     ]
     assert full_table(summarize(OPINIONS), 3).splitlines() == [
-        "                                     reference                 vocoder",
-        "DistillMOS ↑              4.250 (2 of 3 clips)                   3.250",
+        "                                     reference                vocoder",
+        "DistillMOS ↑              4.250 (2 of 3 clips)                  3.250",
         "DistillMOS vs. reference                     -  -0.375 (2 of 3 clips)",
-        "log-mel ↓                                    -                   0.100",
+        "log-mel ↓                                    -                  0.100",
     ]
 
 
@@ -136,7 +136,7 @@ def test_the_full_table_has_a_row_per_metric() -> None:
 def test_the_full_table_shows_intervals_of_enough_clips() -> None:
     clips = [scored(str(index), vocoder={"stoi": 0.5 if index else None, "mcd": 2.0}) for index in range(7)]
     assert full_table(summarize(clips), 7).splitlines() == [
-        "                                     vocoder",
+        "                                    vocoder",
         "STOI ↑  0.500 [0.500, 0.500] (6 of 7 clips)",
         "MCD ↓                  2.000 [2.000, 2.000]",
     ]

@@ -34,9 +34,8 @@ def print_line(line: str) -> None:
 def take_failure() -> str | None:
     """Why standard output could not be written since the last call; None if it could."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except (OSError, ValueError):  # a stream of samples has reported it already
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):  # closed, absent, or a stream of samples that has reported it
         _discard_standard_output()
     failure = _failures[0] if _failures else None
     _failures.clear()

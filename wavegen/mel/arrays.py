@@ -37,7 +37,7 @@ _MAX_HEADER_BYTES = 10_000  # as numpy's own limit
 _MAX_AXES = 32
 _MAX_DIGITS = 18  # of a size; keeps products of Python's integers short
 _PIECE_BYTES = 2**20
-_TYPE = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[a-zA-Z]\d{0,9})['"]""")
+_TYPE = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[biufcmMOSUV]\d{0,9})['"]""")
 _ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)\b""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\d\s,L]*)\)""")
 
@@ -88,7 +88,7 @@ def read_header(file: IO[bytes]) -> ArrayHeader:
     (descr,), (is_fortran,), (sizes,) = matches
     digits = [size.strip().removesuffix("L") for size in sizes.split(",") if size.strip()]
     if len(digits) > _MAX_AXES or any(not size.isdigit() or len(size) > _MAX_DIGITS for size in digits):
-        raise ValueError(f"the shape of its array, ({sizes}), is impossible")
+        raise ValueError(f"the shape of its array, ({sizes[:40]}), is impossible")
     try:
         dtype = np.dtype(descr)
     except TypeError as error:
