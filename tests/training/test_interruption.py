@@ -204,17 +204,6 @@ def test_a_training_whose_readers_met_an_error_ends(tmp_path: Path, start_traini
     assert f"wavegen-train: error: {corpus}/a" in output
 
 
-def test_an_error_outside_the_readers_ends_them_too(tmp_path: Path, recipe: Path) -> None:
-    assert train(recipe, tmp_path / "run", "training.steps=1") == 0
-    clips = read_manifest(tmp_path / "run/features/manifest.tsv", Clip)
-    before = multiprocessing.active_children()
-    batches = Segments(clips, MEL, frames=8, seed=0).batches(0, 1000, 2, rank=0, world=1, workers=1)
-    next(batches)
-    assert len(multiprocessing.active_children()) == len(before) + 1
-    batches.close()
-    assert set(multiprocessing.active_children()) <= set(before)
-
-
 def test_a_worker_that_is_killed_ends_the_training_in_one_line(
     tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
