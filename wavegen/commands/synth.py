@@ -101,7 +101,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("give OUT or --play")
     if arguments.raw and arguments.out != Path("-"):
         parser.error("--raw applies to standard output: give - as OUT")
-    is_same = arguments.out is not None and arguments.out.exists() and arguments.mel.exists()
+    is_same = arguments.out is not None and arguments.out.exists() and arguments.mel.is_file()
     if is_same and arguments.out.samefile(arguments.mel):
         parser.error(f"{arguments.out} is the input too; give OUT another name")
     if arguments.mel.is_dir():
