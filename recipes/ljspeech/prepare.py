@@ -1,8 +1,10 @@
 """Recordings of LJSpeech-1.1 as distributed. wavegen-train finds this file beside the recipe."""
 
+from collections import Counter
 from pathlib import Path
 
-from wavegen.corpora.manifest import Recording, split_recordings
+from wavegen.corpora.lists import read_lines
+from wavegen.corpora.manifest import Recording, refuse_missing, split_recordings
 from wavegen.errors import DataError
 
 
@@ -31,17 +33,14 @@ def prepare(corpus: Path, held_out: float | str) -> list[Recording]:
             remedy="give the folder LJSpeech-1.1 from the archive, which has metadata.csv and wavs/ID.wav",
         )
     # Only the ids are used, so errors in the encoding of a text do not matter.
-    lines = metadata.read_text(encoding="utf-8", errors="replace").split("\n")
-    ids = [line.split("|")[0] for line in lines if line.strip()]
+    ids = [line.cells[0].strip().removesuffix(".wav") for line in read_lines(metadata, "|", errors="replace")]
     if not ids:
         raise DataError("lists no recordings", where=metadata, remedy="unpack the archive again")
-    found = {path.stem: path for path in wavs.glob("*.wav")}
-    missing = [name for name in ids if name not in found]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of the {len(ids)} recordings listed in metadata.csv are missing: "
-            f"{', '.join(f'{name}.wav' for name in missing[:3])}{', …' if len(missing) > 3 else ''}",
-            where=wavs,
-            remedy="unpack the archive again",
-        )
-    return split_recordings({name: found[name] for name in ids}, held_out)
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        what = f"lists {len(twice)} recordings twice: {', '.join(twice[:3])}"
+        raise DataError(what, where=metadata, remedy="unpack the archive again")
+    found = {name: wavs / f"{name}.wav" for name in ids}
+    recordings = split_recordings(found, held_out)
+    refuse_missing(recordings, metadata, "unpack the archive again")
+    return recordings

@@ -1,6 +1,5 @@
-"""Recordings are found in folders and split, and manifests are read back as they were written."""
+"""Recordings are split, and manifests are read back as they were written."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from support.messages import Messages
 from wavegen.corpora.manifest import (
     Clip,
     Recording,
-    find_recordings,
     read_manifest,
     split_recordings,
     take_evenly,
@@ -24,41 +22,11 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)  # so that messages name relative, known paths
 
 
-def corpus(*names: str) -> Path:
-    """Empty files, because only their names matter."""
-    folder = Path("corpus")
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
 def names(recordings: list[Recording], split: str | None = None) -> list[str]:
     return [recording.name for recording in recordings if split in (None, recording.split)]
 
 
-# --- recordings ---
-
-
-def test_hidden_files_are_not_recordings() -> None:
-    for name in ("a.wav", "b.wav", ".a.123.part.wav"):
-        Path("corpus").mkdir(exist_ok=True)
-        Path("corpus", name).touch()
-    assert [recording.name for recording in find_recordings(Path("corpus"))] == ["a", "b"]
-
-
-def test_recordings_of_every_format_are_found_in_subfolders_and_named_by_their_path() -> None:
-    folder = corpus("b.wav", "a/x.1.FLAC", "a/b/y.ogg", "z.Mp3", "o.opus", "notes.txt", "a/metadata.csv", "wav")
-    (folder / "folder.wav").mkdir()
-    found = find_recordings(folder)
-    assert names(found) == ["a/b/y", "a/x.1", "b", "o", "z"]
-    assert found[1].path == folder / "a/x.1.FLAC"
-
-
-def test_a_pattern_narrows_the_search() -> None:
-    folder = corpus("a/x.wav", "a/x.flac", "a/deep/y.wav", "b/x.wav")
-    assert names(find_recordings(folder, pattern="**/*.wav")) == ["a/deep/y", "a/x", "b/x"]
-    assert names(find_recordings(folder, pattern="a/*.flac")) == ["a/x"]
+# --- splits ---
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 0.99])
@@ -97,59 +65,24 @@ def test_an_added_recording_moves_at_most_one_other() -> None:
     assert max(moves) <= 1
 
 
-def test_a_glob_selects_validation_recordings_by_name() -> None:
-    folder = corpus("ann/1.wav", "ann/2.wav", "bob/1.wav", "bob/deep/2.wav")
-    assert names(find_recordings(folder, held_out="bob/*"), "valid") == ["bob/1", "bob/deep/2"]
-
-
-@pytest.mark.parametrize("glob", ["*.wav", "*"])
-def test_a_glob_that_leaves_a_split_empty_is_refused(glob: str, messages: Messages) -> None:
-    with messages.refused(DataError):
-        find_recordings(corpus("ann/1.wav", "bob/1.wav"), held_out=glob)
-
-
-def test_a_folder_without_recordings_is_refused(messages: Messages) -> None:
-    with messages.refused(DataError):
-        find_recordings(corpus("notes.txt"))
-    with messages.refused(DataError):
-        find_recordings(Path("none"))
-
-
-def test_two_recordings_with_the_same_name_are_refused(messages: Messages) -> None:
-    with messages.refused(DataError):
-        find_recordings(corpus("a/x.flac", "a/x.wav", "b/x.wav"))
-
-
-@pytest.mark.parametrize("pattern", ["../*.wav", "a/../../*.wav", "/corpus/*.wav", ""])
-def test_a_pattern_that_leaves_the_folder_is_refused(pattern: str) -> None:
-    folder = corpus("a/x.wav")
-    Path("outside.wav").touch()
-    with pytest.raises(DataError) as error:  # its reason is Python's, and differs between versions
-        find_recordings(folder, pattern=pattern)
-    assert str(error.value).startswith(f"corpus: {pattern!r} is not a pattern for files in this folder (")
-
-
-def test_a_name_that_is_not_utf8_is_refused(messages: Messages) -> None:
-    folder = corpus("a.wav")
-    try:
-        (folder / os.fsdecode(b"Zo\xeb.wav")).touch()
-    except OSError:
-        pytest.skip("this file system has UTF-8 names only")
-    with messages.refused(DataError):
-        find_recordings(folder)
-
-
 # --- manifests ---
 
 CLIPS = [
     Clip("a/x", "train", 24000, 93, Path("/elsewhere/a/x.wav"), Path("out/mels/a/x.npz")),
-    Clip('Zoë\tsays "hi"\n', "valid", 512, 2, Path("out/audio/z.flac"), Path("out/mels/z.npz")),
+    Clip('"Zoë" says "hi', "valid", 512, 2, Path("out/audio/z.flac"), Path("out/mels/z.npz")),
 ]
 
 
 def test_a_manifest_is_read_back_equal() -> None:
     write_manifest(Path("out/manifest.tsv"), CLIPS)
     assert read_manifest(Path("out/manifest.tsv"), Clip) == CLIPS
+
+
+@pytest.mark.parametrize("name", ["tab\there", "line\nbreak", "Zo\udceb", " space"])
+def test_a_name_that_would_not_be_read_back_is_not_written(name: str, messages: Messages) -> None:
+    with messages.refused(DataError):
+        write_manifest(Path("manifest.tsv"), [replace(CLIPS[0], name=name)])
+    assert not Path("manifest.tsv").exists()
 
 
 def test_files_below_the_manifest_move_with_it() -> None:
@@ -167,6 +100,9 @@ BAD_MANIFESTS = {
     "no header": "x\ttrain\t1\t1\ta\tb\nx\ttrain\t1\t1\ta\tb\n",
     "short row": HEADER + "x\ttrain\t1\t1\ta\tb\nx\ttrain\n",
     "not a number": HEADER + "x\ttrain\tmany\t1\ta\tb\n",
+    "long row": HEADER + "x\ttrain\t1\t1\ta\tb\tc\n",
+    "two columns of one name": HEADER.replace("audio", "mel") + "x\ttrain\t1\t1\ta\tb\n",
+    "one name twice": HEADER + "x\ttrain\t1\t1\ta\tb\n" * 2,
     "another split": HEADER + "x\ttest\t1\t1\ta\tb\n",  # it must not be taken for "train"
 }
 

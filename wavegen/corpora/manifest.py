@@ -1,21 +1,22 @@
 """Recordings and manifests: the only interface between a corpus on disk and training."""
 
-import csv
 import hashlib
-import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
-from wavegen.audio import AUDIO_SUFFIXES
-from wavegen.errors import DataError, MissingDataError
-from wavegen.files import atomic_write
+from wavegen.corpora.lists import Table, read_table, write_table
+from wavegen.errors import DataError
 
 Split = Literal["train", "valid"]
+_SPLITS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev", "development"), "valid"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,47 +63,6 @@ class Clip:
 Row = TypeVar("Row", Recording, Clip)
 
 
-def find_recordings(folder: Path, *, pattern: str = "**/*", held_out: float | str = 0.05) -> list[Recording]:
-    """Find the recordings below a folder and split them.
-
-    Args:
-        folder: the corpus.
-        pattern: a glob below ``folder``; files that match it and have an audio suffix are recordings.
-        held_out: the share of the recordings to use for validation (chosen by a hash of their names, so that adding
-            files moves few), or a glob that matches the names of the validation recordings.
-
-    Returns:
-        The recordings, sorted by name.
-
-    Raises:
-        DataError: the folder does not exist, the pattern is not a glob below it, there are no recordings, two have the
-            same name, a name is not UTF-8, or ``held_out`` is a glob that leaves a split empty.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise MissingDataError("no such folder", where=folder, remedy="give the folder that holds the recordings")
-    try:
-        if ".." in Path(pattern).parts:  # such names, and the files named after them, would lead out of the folder
-            raise ValueError("it leaves the folder")
-        # Hidden files are half-written recordings or made by file managers.
-        visible = (p for p in folder.glob(pattern) if not p.name.startswith("."))
-        paths = sorted(p for p in visible if p.is_file() and p.suffix.lower() in AUDIO_SUFFIXES)
-    except (ValueError, NotImplementedError) as error:  # NotImplementedError: an absolute path
-        raise DataError(
-            f"{pattern!r} is not a pattern for files in this folder ({error})",
-            where=folder,
-            remedy="use one such as '**/*.wav'",
-        ) from error
-    if not paths:
-        raise DataError(
-            f"no file matches {pattern!r} and ends in {', '.join(sorted(AUDIO_SUFFIXES))}",
-            where=folder,
-            remedy="check the folder and the pattern",
-        )
-    _refuse_unusable_names(folder, paths)
-    return split_recordings({p.relative_to(folder).with_suffix("").as_posix(): p for p in paths}, held_out)
-
-
 def split_recordings(paths: dict[str, Path], held_out: float | str) -> list[Recording]:
     """Split recordings, given as name → path, by ``held_out`` as in ``find_recordings``; 0 puts all into "train"."""
     if isinstance(held_out, str):
@@ -118,29 +78,6 @@ def split_recordings(paths: dict[str, Path], held_out: float | str) -> list[Reco
         by_hash = sorted(paths, key=lambda name: hashlib.sha256(name.encode()).digest())
         valid = set(by_hash[:count])
     return [Recording(name, path, "valid" if name in valid else "train") for name, path in sorted(paths.items())]
-
-
-def _refuse_unusable_names(folder: Path, paths: Iterable[Path]) -> None:
-    seen: dict[Path, Path] = {}
-    for path in paths:
-        if not _is_utf8(path):
-            name = str(path.relative_to(folder))
-            raise DataError(f"the name {name!a} is not UTF-8", where=folder, remedy="rename the file")
-        other = seen.setdefault(path.with_suffix(""), path)
-        if other is not path:
-            raise DataError(
-                f"{other.name} and {path.name} share the name {path.stem!r}",
-                where=folder,
-                remedy="rename one, or use a narrower pattern such as '**/*.wav'",
-            )
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:  # Python represents bytes that are not UTF-8 by lone surrogates
-        return False
-    return True
 
 
 def speaker_table(rows: Sequence[Recording] | Sequence[Clip]) -> tuple[str, ...]:
@@ -181,30 +118,33 @@ def write_manifest(path: Path, rows: Sequence[Row]) -> None:
     """Write recordings or clips as tab-separated text with a header.
 
     Paths below the manifest's folder are relative to it. Optional columns that are empty in every row are left out.
+
+    Raises:
+        DataError: a name or a path has a tab or a line break in it, is not UTF-8, or a name has spaces around it.
+        OutputError: the file cannot be written.
     """
 
     def shown(value: object) -> object:
         if isinstance(value, Path) and value.is_relative_to(path.parent):
             return value.relative_to(path.parent).as_posix()
-        return value
+        return "" if value is None else value
 
     columns = [
         field.name for field in fields(rows[0]) if any(getattr(row, field.name) != field.default for row in rows)
     ]
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([shown(getattr(row, name)) for name in columns] for row in rows)
-    with atomic_write(path) as beside:
-        beside.write_text(text.getvalue(), encoding="utf-8")
+    for row in rows:
+        for text in (row.name, row.speaker):
+            if text != text.strip():  # reading would strip it
+                raise DataError(f"{text!r} has spaces around it", where=path, remedy="rename it")
+    write_table(path, columns, [[shown(getattr(row, name)) for name in columns] for row in rows])
 
 
 def read_recordings(path: Path, *, held_out: float | str = 0.05) -> list[Recording]:
-    """Read a list of recordings made by hand or by another tool: tab-separated text with a header.
+    """Read a list of recordings made by hand or by another tool: tab-separated text with a header, without quoting.
 
     The column ``path`` (or ``audio``) is required; relative paths start at the list's folder. Optional columns:
     ``name`` (default: the path without suffix), ``split`` (default: chosen by ``held_out``), ``mel`` (a mel that a TTS
-    predicted for the recording) and ``speaker``.
+    predicted for the recording) and ``speaker``. Other columns, such as a text, are not read.
 
     Args:
         path: the list.
@@ -213,21 +153,16 @@ def read_recordings(path: Path, *, held_out: float | str = 0.05) -> list[Recordi
     Raises:
         DataError: the file is missing or unreadable, has no rows, a row is not a recording, or two have the same name.
     """
-    table = _read_table(path)
+    remedy = "it needs the tab-separated column path, and may have name, split, mel, speaker"
+    table = read_table(path, ("path", "audio"), remedy)
+    has_split = "split" in table.columns
 
     # Fill in the columns that may be missing.
-    for row in table:
-        row.setdefault("path", row.get("audio", ""))
-        row.setdefault("name", _default_name(row["path"]))
-    has_split = "split" in table[0] if table else True
-    rows = [{"split": "train", **row} for row in table]
-    remedy = "it needs the tab-separated column path, and may have name, split, mel, speaker"
-    recordings = _parse_rows(path, rows, Recording, remedy)
-
-    # Names must be unique.
-    name, count = Counter(recording.name for recording in recordings).most_common(1)[0]
-    if count > 1:
-        raise DataError(f"{count} recordings are named {name!r}", where=path, remedy="give each its own name")
+    for _, row in table.rows:
+        row["path"] = row.get("path") or row.get("audio", "")
+        row["name"] = row.get("name", "").strip() or _default_name(row["path"].strip())
+        row.setdefault("split", "train")
+    recordings = _parse_rows(path, table, Recording, remedy)
 
     # Split them, unless the list says how.
     if has_split:
@@ -241,7 +176,7 @@ def _default_name(path: str) -> str:
     if not path:
         return ""
     parts = PurePath(path).with_suffix("").parts
-    return "/".join(part for part in parts if part not in ("..", PurePath(path).anchor))
+    return "/".join(part for part in parts if part not in ("..", "~", PurePath(path).anchor)).strip()
 
 
 def listed_recordings(corpus: Path, listing: str = "MANIFEST.tsv") -> list[Recording]:
@@ -260,35 +195,24 @@ def listed_recordings(corpus: Path, listing: str = "MANIFEST.tsv") -> list[Recor
         DataError: a row has no file or another split, there are no rows, or recordings are missing.
     """
     path = corpus / listing
-    rows: list[dict[str, Any]] = []
-    with open(path, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):  # transcripts contain quotes
-            if not row.get("file") or row.get("split") not in ("train", "valid"):
-                raise DataError(
-                    f"row {len(rows) + 1} has no file, or its split is neither train nor valid",
-                    where=path,
-                    remedy="it needs the tab-separated columns file and split",
-                )
-            rows.append(row)
-    if not rows:
-        raise DataError("lists no recordings", where=path, remedy="copy the corpus again")
-    missing = [row["file"] for row in rows if not (corpus / row["file"]).is_file()]
+    remedy = "it needs the tab-separated columns file and split"
+    table = read_table(path, ("file",), remedy)
+    for _, row in table.rows:
+        row["path"] = row["file"]
+        row["name"] = PurePath(row["file"].strip()).with_suffix("").as_posix() if row["file"].strip() else ""
+    recordings = _parse_rows(path, table, Recording, remedy)
+    refuse_missing(recordings, path, "copy the corpus again")
+    return recordings
+
+
+def refuse_missing(recordings: Sequence[Recording], listing: Path, remedy: str) -> None:
+    """Raise DataError, which counts them and names three, if recordings that a list names do not exist."""
+    paths = [recording.path for recording in recordings if not recording.path.is_file()]
+    folder = listing.parent
+    missing = [str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in paths]
     if missing:
-        raise DataError(
-            f"{len(missing)} of the {len(rows)} recordings listed here are missing: "
-            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}",
-            where=path,
-            remedy="copy the corpus again",
-        )
-    return [
-        Recording(
-            PurePath(row["file"]).with_suffix("").as_posix(),
-            corpus / row["file"],
-            row["split"],
-            speaker=row.get("speaker") or "",
-        )
-        for row in rows
-    ]
+        what = f"{len(missing)} of the {len(recordings)} recordings listed here are missing: {', '.join(missing[:3])}"
+        raise DataError(f"{what}{', …' if len(missing) > 3 else ''}", where=listing, remedy=remedy)
 
 
 def read_manifest(path: Path, row_type: type[Row]) -> list[Row]:
@@ -301,63 +225,62 @@ def read_manifest(path: Path, row_type: type[Row]) -> list[Row]:
     Raises:
         DataError: the file is missing or unreadable, has no rows, or a row is not a ``row_type``.
     """
-    needed = ", ".join(field.name for field in fields(row_type) if field.default is MISSING)
-    return _parse_rows(path, _read_table(path), row_type, f"it needs the tab-separated columns {needed}")
+    needed = [field.name for field in fields(row_type) if field.default is MISSING]
+    remedy = f"it needs the tab-separated columns {', '.join(needed)}"
+    return _parse_rows(path, read_table(path, ("name",), remedy), row_type, remedy)
 
 
-def _read_table(path: Path) -> list[dict[str, str]]:
-    remedy = "give tab-separated text with a header"
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file, delimiter="\t"))
-    except FileNotFoundError:
-        raise MissingDataError("no such manifest", where=path) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"not a manifest ({error})", where=path, remedy=remedy) from error
-
-
-def _parse_rows(path: Path, rows: Sequence[Mapping[str, str]], row_type: type[Row], remedy: str) -> list[Row]:
-    parse: dict[str, Callable[[str], object]] = {"split": _split, "samples": int, "frames": int}
-    parse |= dict.fromkeys(("path", "audio", "mel", "f0"), lambda value: path.parent / _not_empty(value))
-    parse["name"] = _name
+def _parse_rows(path: Path, table: Table, row_type: type[Row], remedy: str) -> list[Row]:
+    parse: dict[str, Callable[[str], object]] = {"name": _name, "split": _split}
+    parse |= dict.fromkeys(("samples", "frames"), lambda value: int(_filled(value)))
+    parse |= dict.fromkeys(("path", "audio", "mel", "f0"), lambda value: _path(path.parent, value))
     result = []
-    for line, row in enumerate(rows, start=2):
+    for number, row in table.rows:
         try:
             values: dict[str, Any] = {
-                field.name: parse.get(field.name, str)(row[field.name])
+                field.name: parse.get(field.name, str.strip)(row[field.name])
                 for field in fields(row_type)
-                if field.default is MISSING or row.get(field.name)
+                if field.default is MISSING or row.get(field.name, "").strip()
             }
             result.append(row_type(**values))
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"line {line} is not a row of a manifest ({_fault(error)})"
+        except (KeyError, ValueError) as error:
+            fault = f"it has no column {error}" if isinstance(error, KeyError) else error
+            what = f"line {number} is not a row of a manifest ({fault})"
             raise DataError(what, where=path, remedy=remedy) from error
     if not result:
         raise DataError("has no rows", where=path, remedy=remedy)
+    name, count = Counter(row.name for row in result).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{count} recordings are named {name!r}", where=path, remedy="give each its own name")
     return result
 
 
-def _fault(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"it has no column {error}"
-    return "it has too few cells" if isinstance(error, TypeError) else str(error)
-
-
-def _not_empty(value: str) -> str:
-    if not value:
+def _filled(value: str) -> str:
+    if not value.strip():
         raise ValueError("a cell is empty")
-    return value
+    return value.strip()
+
+
+def _path(folder: Path, value: str) -> Path:
+    """A path of a list. Spaces around it are part of it only if there is such a file."""
+    literal, stripped = folder / value, _filled(value)
+    if value == stripped or literal.exists():
+        return Path(value).expanduser() if value.startswith("~/") and not literal.exists() else literal
+    return _path(folder, stripped)
 
 
 def _name(value: str) -> str:
     """Check a name: files are named after it, and must not leave their folder."""
-    if PurePath(_not_empty(value)).is_absolute() or ".." in PurePath(value).parts:
+    value = _filled(value)
+    if PurePath(value).is_absolute() or ".." in PurePath(value).parts:
         raise ValueError(f"the name {value!r} leads out of its folder")
     return value
 
 
 def _split(value: str) -> Split:
-    splits: dict[str, Split] = {"train": "train", "valid": "valid"}
-    if value not in splits:
-        raise ValueError(f"the split {value!r} is neither train nor valid")
-    return splits[value]
+    word = value.strip().lower()
+    if word in ("test", "eval", "evaluation", "testing"):
+        raise ValueError(f"the split {word!r} is for neither training nor validation: leave such rows out")
+    if word not in _SPLITS:
+        raise ValueError(f"the split {value.strip()!r} is neither train nor valid")
+    return _SPLITS[word]
