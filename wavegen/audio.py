@@ -1,8 +1,9 @@
-"""Read recordings as float samples within ±1, resample and write them. A damaged file is refused, never shortened."""
+"""Read recordings as float samples within ±1, resample and write them. A damaged file is refused, never shortened.
+
+What a file holds, whatever its header says, is decided in ``wavegen.containers``.
+"""
 
 import contextlib
-import math
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,80 +13,49 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from wavegen.errors import AudioError, MissingAudioError, OutputError
-from wavegen.files import atomic_write
+from wavegen.containers import REMEDY_DAMAGED, open_sound, refuse_joined_flac
+from wavegen.errors import AudioError, OutputError
+from wavegen.files import atomic_write, native_path
+from wavegen.resampling import resample
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"})
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64"}
+    | {".rf64"}
+)
 """Suffixes of the recordings that ``read_audio`` can read, for choosing files in a folder."""
 
-# Resampling needs a filter for each output phase, with taps in proportion to the input rate. So the filters grow with
-# the product of the two rates, each divided by their common divisor: 441 · 160 from 44.1 to 16 kHz.
-_MAX_RATE_PRODUCT = 50_000_000
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # the length in the header of a WAV that was written into a pipe
-_REMEDY_DAMAGED = "copy or download it again, or leave it out"
+_BLOCK = 1 << 16  # samples that are decoded at once of a file of unknown length
+_MAX_PEAK = 64.0  # 36 dB above full scale: no recording reaches that, and integers do
+_CANCELLED = 1e-3  # the share of the channels' level, -60 dB, below which their mean is taken for silence
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Contents of a recording's header: samples per channel, samples per second and channels."""
+    """What is known of a recording before it is read.
+
+    Attributes:
+        samples: the number of samples per channel.
+        sample_rate_hz: samples per second.
+        channels: the number of channels.
+        in_place: whether ``read_segment`` decodes a segment without what lies before it.
+    """
 
     samples: int
     sample_rate_hz: int
     channels: int
-
-
-@contextlib.contextmanager
-def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
-    """Open a recording; refuse one that has no samples or is shorter than its header says."""
-    if not os.path.isfile(path):
-        raise MissingAudioError(where=path)
-    if os.path.getsize(path) == 0:
-        raise AudioError("is empty", where=path, remedy=_REMEDY_DAMAGED)
-    try:
-        with soundfile.SoundFile(_native_path(path)) as file:
-            promised = _promised_bytes(path) if file.format in ("WAV", "WAVEX") else 0
-            if promised > os.path.getsize(path):
-                raise AudioError("is shorter than its header says", where=path, remedy=_REMEDY_DAMAGED)
-            if file.frames == 0:
-                raise AudioError("has no samples", where=path, remedy=_REMEDY_DAMAGED)
-            if file.frames > 2**62:  # what libsndfile returns for a FLAC that was encoded into a pipe
-                raise AudioError("does not state its length", where=path, remedy="encode it again to a file")
-            yield file
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a .raw file, which has no header
-        reason = getattr(error, "error_string", error)
-        raise AudioError(f"cannot be decoded ({reason})", where=path, remedy=_REMEDY_DAMAGED) from error
-
-
-def _native_path(path: Path | str) -> Path | str | bytes:
-    """A path for soundfile, which cannot encode a name that is not UTF-8; Linux allows such names."""
-    return os.fsencode(path) if os.name == "posix" else path
-
-
-def _promised_bytes(path: Path | str) -> int:
-    """The file size that a WAV's data chunk promises; 0 if unknown. libsndfile reads a shorter file without an error.
-
-    RIFF: "RIFF" size "WAVE", then chunks of id (4 bytes), size (4, little-endian) and a body of even length.
-    """
-    with open(path, "rb") as file:
-        if file.read(4) != b"RIFF":  # RF64 or RIFX
-            return 0
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            identifier, size = struct.unpack("<4sI", head)
-            if identifier == b"data":
-                return 0 if size == _UNKNOWN_LENGTH else file.tell() + size
-            file.seek(size + size % 2, os.SEEK_CUR)
-    return 0
+    in_place: bool = False
 
 
 def audio_info(path: Path | str) -> AudioInfo:
-    """Length, rate and channels of a recording, without decoding it.
+    """Length, rate and channels of a recording. It is decoded only if its length is not known otherwise.
 
     Raises:
-        AudioError: the file is missing, empty, cut short or not a recording.
+        AudioError: the file is missing, empty, cut short, several files in one, or not a recording.
     """
-    with _opened(path) as file:
-        return AudioInfo(file.frames, file.samplerate, file.channels)
+    with open_sound(path) as sound:
+        samples = sound.frames if sound.frames is not None else sum(map(len, _blocks(sound.file)))
+        return AudioInfo(samples, sound.file.samplerate, sound.file.channels, sound.in_place)
 
 
 def read_audio(path: Path | str, sample_rate_hz: int | None = None) -> np.ndarray:
@@ -96,11 +66,21 @@ def read_audio(path: Path | str, sample_rate_hz: int | None = None) -> np.ndarra
         sample_rate_hz: the rate to resample to; None keeps the file's own.
 
     Raises:
-        AudioError: the file is missing, empty, cut short or not a recording, or has NaN or infinite samples.
+        AudioError: the file is missing, empty, cut short, several files in one, or not a recording; it has NaN or
+            infinite samples, or samples far beyond ±1; or its channels cancel each other.
     """
-    with _opened(path) as file:
-        samples = _read(file, path, file.frames)
-        from_hz = file.samplerate
+    with open_sound(path) as sound:
+        if sound.file.format == "FLAC":
+            refuse_joined_flac(path)
+        if sound.frames is None:
+            channels = np.concatenate([*_blocks(sound.file)])
+            if len(channels) == 0:
+                raise AudioError("has no samples", where=path, remedy=REMEDY_DAMAGED)
+        else:
+            channels = _read(sound.file, path, sound.frames)
+        from_hz = sound.file.samplerate
+    samples = _mono(channels, path)
+    _refuse_other_scales(channels, samples, path)
     return samples if sample_rate_hz in (None, from_hz) else resample(samples, from_hz, sample_rate_hz)
 
 
@@ -110,69 +90,55 @@ def read_segment(path: Path | str, start: int, length: int) -> np.ndarray:
     Raises:
         AudioError: as in ``read_audio``, or the recording does not have these samples.
     """
-    with _opened(path) as file:
-        if start < 0 or start + length > file.frames:
+    with open_sound(path) as sound:
+        if sound.frames is None:
+            remedy = "convert it to FLAC first"
+            raise AudioError("does not state its length, so it has no segments", where=path, remedy=remedy)
+        if start < 0 or start + length > sound.frames:
             raise AudioError(
-                f"has {file.frames} samples, but {start} to {start + length} are needed",
+                f"has {sound.frames} samples, but {start} to {start + length} are needed",
                 where=path,
                 remedy="if the file has changed, prepare the corpus again",
             )
-        file.seek(start)
-        return _read(file, path, length)
+        if start:
+            sound.file.seek(start)
+        return _mono(_read(sound.file, path, length), path)
 
 
 def _read(file: soundfile.SoundFile, path: Path | str, count: int) -> np.ndarray:
-    samples = file.read(count, dtype="float32")
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1)
+    """Samples of all channels ``[samples, channels]``."""
+    samples = file.read(count, dtype="float32", always_2d=True)
     if len(samples) < count:
-        raise AudioError(f"is cut short: {len(samples)} of {count} samples", where=path, remedy=_REMEDY_DAMAGED)
+        raise AudioError(f"is cut short: {len(samples)} of {count} samples", where=path, remedy=REMEDY_DAMAGED)
+    return samples
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """All samples of a file of unknown length, a block after the other."""
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _mono(channels: np.ndarray, path: Path | str) -> np.ndarray:
+    samples = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
     _refuse_non_finite(samples, path)
     return samples
+
+
+def _refuse_other_scales(channels: np.ndarray, samples: np.ndarray, path: Path | str) -> None:
+    """Refuse integers that were stored as floats, and channels that cancel each other when they are averaged."""
+    loudest = max(float(channels.max()), -float(channels.min()))
+    if loudest > _MAX_PEAK:
+        what = f"has samples up to {loudest:.6g}, but full scale is 1"
+        raise AudioError(what, where=path, remedy="divide them by their full scale, such as 32768 for 16-bit integers")
+    if channels.shape[1] > 1 and float(np.abs(samples).max()) < _CANCELLED * loudest:
+        what = f"its {channels.shape[1]} channels cancel each other to silence"
+        raise AudioError(what, where=path, remedy="invert one of them, or keep one alone")
 
 
 def _refuse_non_finite(samples: np.ndarray, where: object) -> None:
     if not np.isfinite(samples).all():
         raise AudioError("NaN or infinite samples", where=where, remedy="check the program that made them")
-
-
-def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    """Resample ``samples`` ``[samples]`` to another rate: float32, ``ceil(len · to_hz / from_hz)`` samples.
-
-    Band-limited interpolation (J. O. Smith, Digital Audio Resampling) with torchaudio's equivalent of resampy's
-    "kaiser_best", 64 zero crossings. Measured from 48 to 24 kHz, it is flat up to 0.9 of the new Nyquist frequency and
-    80 dB down above the Nyquist frequency. torchaudio's default of 6 crossings leaves aliases only 7 dB down there,
-    which a vocoder would learn.
-
-    Raises:
-        AudioError: torchaudio cannot be imported, or the rates have too small a common divisor.
-    """
-    if from_hz == to_hz:
-        return samples
-    common = math.gcd(from_hz, to_hz)
-    if (from_hz // common) * (to_hz // common) > _MAX_RATE_PRODUCT:
-        raise AudioError(
-            f"resampling {from_hz} Hz to {to_hz} Hz needs a filter of gigabytes: their common divisor is {common}",
-            remedy="convert the file first, for example with ffmpeg",
-        )
-    try:
-        import torch
-        from torchaudio.functional import resample as torchaudio_resample
-    except (ImportError, OSError, RuntimeError) as error:  # a torchaudio built for another torch raises any of these
-        raise AudioError(
-            f"resampling {from_hz} Hz to {to_hz} Hz needs torchaudio, which cannot be imported ({error})",
-            remedy="install two versions that fit together: pip install torch==2.11.0 torchaudio==2.11.0",
-        ) from error
-    resampled = torchaudio_resample(
-        torch.from_numpy(np.array(samples, dtype=np.float32)),
-        from_hz,
-        to_hz,
-        lowpass_filter_width=64,
-        rolloff=0.9475937167399596,
-        resampling_method="sinc_interp_kaiser",
-        beta=14.769656459379492,
-    )
-    return resampled.numpy()
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
@@ -188,6 +154,11 @@ def to_int16(samples: np.ndarray) -> np.ndarray:
         raise AudioError(f"samples are {samples.dtype}, not floats", remedy="divide them by their full scale")
     _refuse_non_finite(samples, where=None)
     return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def rounded_to_int16(samples: np.ndarray) -> np.ndarray:
+    """The float32 samples that reading a 16-bit file of ``samples`` gives."""
+    return to_int16(samples).astype(np.float32) / np.float32(32768)
 
 
 class AudioWriter:
@@ -220,7 +191,7 @@ class AudioWriter:
             self._temporary = stack.enter_context(atomic_write(self._path))
             with _as_os_error():
                 self._file = soundfile.SoundFile(
-                    _native_path(self._temporary),
+                    native_path(self._temporary),
                     "w",
                     self._sample_rate_hz,
                     channels=1,

@@ -181,3 +181,8 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def native_path(path: Path | str) -> Path | str | bytes:
+    """A path for soundfile, which cannot encode a name that is not UTF-8; Linux allows such names."""
+    return os.fsencode(path) if os.name == "posix" else path

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from wavegen.audio import audio_info, read_audio, resample, to_int16
+from wavegen.audio import audio_info, read_audio, to_int16
 from wavegen.listening import thumbnails
 from wavegen.listening.loudness import matching_gains_db
+from wavegen.resampling import resample
 
 LOWEST_PEAK_DB = -60.0
 
