@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wavegen.audio import read_audio
-from wavegen.corpora.manifest import find_recordings
+from wavegen.corpora.folders import find_recordings
 from wavegen.evaluation.metrics import METRICS, available, score
 from wavegen.evaluation.scoring import Workers
 from wavegen.mel import profile

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.commands import Refused, tree
 from support.corpus import write_noise
+from support.messages import Messages
 
 from wavegen.commands import extract
 from wavegen.corpora.manifest import Clip, read_manifest
@@ -77,3 +78,31 @@ def test_a_bad_extraction(arguments: list[str], refused: Refused) -> None:
 def test_a_bad_option_of_extraction(option: list[str], refused: Refused) -> None:
     write_noise("in/a.wav")
     refused(extract.main, "in", "out", *option)
+
+
+def test_recordings_that_were_passed_over_are_reported_and_exit_with_1(
+    capsys: pytest.CaptureFixture[str], messages: Messages
+) -> None:
+    write_noise("in/a.wav")
+    Path("in/b.m4a").touch()
+    Path("in/c.wav").symlink_to("nowhere.wav")
+    assert extract.main(["in", "out"]) == 1
+    captured = capsys.readouterr()
+    messages.check(captured.out)
+    messages.check(captured.err)
+
+
+@pytest.mark.parametrize("name", ["list.tsv", "LIST.TSV", "list.txt", "list.csv"])
+def test_a_list_may_have_any_of_the_suffixes_of_text(name: str) -> None:
+    write_noise("in/a.wav", "in/b.wav")
+    Path(name).write_text('Path\tText\nin/a.wav\t"a\nin/b.wav\tb\n')
+    assert extract.main([name, "out"]) == 0
+    assert [clip.name for clip in read_manifest(Path("out/manifest.tsv"), Clip)] == ["in/a", "in/b"]
+
+
+def test_results_inside_the_corpus_are_not_extracted_the_next_time(refused: Refused) -> None:
+    write_noise("in/a.wav", "in/b.ogg")
+    for out in ("in/out", "in/out", "in/other"):
+        assert extract.main(["in", out]) in (0, 1)
+        assert [clip.name for clip in read_manifest(Path(out, "manifest.tsv"), Clip)] == ["a", "b"]
+    refused(extract.main, "in", "in")

@@ -7,20 +7,21 @@ from pathlib import Path
 from wavegen.commands import at_least, command_parser, notify, run_command
 
 INCOMPLETE = 1
+LIST_SUFFIXES = (".tsv", ".txt", ".csv")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit code, 1 if some recordings were left out."""
+    """Run the command; returns its exit code, 1 if some recordings were left out or passed over."""
     parser = command_parser(
         "wavegen-extract",
         "Extract a mel file from every recording, and write a manifest for training. The mel files state their mel "
-        "definition. Exit code 1 means that some recordings were left out.",
+        "definition. Exit code 1 means that some recordings were left out or passed over.",
     )
     parser.add_argument(
         "recordings",
         type=Path,
-        help="a folder, searched with its subfolders; or one recording; or a .tsv file with the column path, and the "
-        "optional columns mel (predicted by a TTS), name, split and speaker",
+        help="a folder, searched with its subfolders; or one recording; or a tab-separated list (.tsv, .txt, .csv) "
+        "with the column path, and the optional columns mel (predicted by a TTS), name, split and speaker",
     )
     parser.add_argument("out", type=Path, help="folder for manifest.tsv and mels/")
     parser.add_argument("--profile", default="bigvgan-24k", help="mel definition (default: %(default)s)")
@@ -40,26 +41,30 @@ def main(argv: list[str] | None = None) -> int:
 
 def _extract(arguments: argparse.Namespace) -> int:
     from wavegen.corpora.extraction import MANIFEST, extract
-    from wavegen.corpora.manifest import Recording, find_recordings, read_recordings
+    from wavegen.corpora.folders import find_recordings
+    from wavegen.corpora.manifest import Recording, read_recordings
     from wavegen.mel import profile
 
     spec = profile(arguments.profile)
     source = arguments.recordings
-    if source.suffix == ".tsv":
+    passed_over: list[str] = []
+    if source.suffix.lower() in LIST_SUFFIXES:
         recordings = read_recordings(source, held_out=arguments.held_out)
     elif source.is_file():
         recordings = [Recording(source.stem, source, "train")]
     else:
-        recordings = find_recordings(source, held_out=arguments.held_out)
+        recordings = find_recordings(
+            source, held_out=arguments.held_out, outputs=[arguments.out], notify=passed_over.append
+        )
 
     result = extract(recordings, arguments.out, spec, jobs=arguments.jobs, progress=True)
     seconds = sum(clip.samples for clip in result.clips) / spec.sample_rate_hz
     how = "were already complete" if result.was_complete else "extracted"
     notify(f"{len(result.clips)} mels of {seconds:.1f} s {how}: {arguments.out / MANIFEST}{result.notes()}")
-    if complaint := result.left_out_report():
+    complaints = [*passed_over, *([result.left_out_report()] if result.left_out else [])]
+    for complaint in complaints:
         print(f"wavegen-extract: {complaint}", file=sys.stderr)
-        return INCOMPLETE
-    return 0
+    return INCOMPLETE if complaints else 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Pairs recordings with outputs by their names, and names the systems."""
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wavegen.corpora.manifest import find_recordings
+from wavegen.corpora.folders import find_recordings
 from wavegen.errors import DataError, MissingDataError
 from wavegen.evaluation.halves import Half, half
 
@@ -39,11 +39,11 @@ def pair_by_name(
     Raises:
         DataError: a folder is missing or has no sound files, or none of a system's outputs has a counterpart.
     """
-    wanted = list_sounds(references)
+    notes: list[str] = []
+    wanted = list_sounds(references, notes.append)
     paired = {}
-    notes = []
     for system, place in outputs.items():
-        found = list_sounds(place)
+        found = list_sounds(place, notes.append)
         if references.is_file() and place.is_file():
             found = dict(zip(wanted, found.values(), strict=True))
         paired[system] = {name: found[name] for name in wanted if name in found}
@@ -68,8 +68,12 @@ def pair_by_name(
     return Pairing(kept, paired, notes)
 
 
-def list_sounds(place: Path) -> dict[str, Path]:
+def list_sounds(place: Path, notify: Callable[[str], None] | None = None) -> dict[str, Path]:
     """Name -> path of the sound files below a folder, sorted; for a single file, only that one.
+
+    Args:
+        place: the folder or the file.
+        notify: takes a line about files that were passed over although they may be sounds.
 
     Raises:
         DataError: there are none, or two have the same name.
@@ -78,7 +82,7 @@ def list_sounds(place: Path) -> dict[str, Path]:
         return {_normalised(place.stem): place}
     if not place.exists():
         raise MissingDataError("no such file or folder", where=place)
-    found = find_recordings(place, held_out=0.0)
+    found = find_recordings(place, held_out=0.0, notify=notify)
     named = {_normalised(recording.name): recording.path for recording in found}
     if len(named) < len(found):
         raise DataError(
