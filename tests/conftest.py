@@ -22,6 +22,7 @@ import torch  # isort: skip
 from wavegen.progress import one_torch_thread  # isort: skip
 from support.browser import browser, opened, small_page  # noqa: F401  isort: skip  (fixtures)
 from support.commands import folder, refused  # noqa: F401  isort: skip  (fixtures)
+from support.extraction import made  # noqa: F401  isort: skip  (fixture)
 from support.messages import messages, same_messages  # noqa: F401  isort: skip  (fixtures)
 
 

@@ -1,7 +1,5 @@
-"""Extraction: what is made, what is kept, what is made again, and how bad recordings are left out."""
+"""Extraction: what is made, how bad recordings are left out, and what an interruption leaves."""
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,62 +8,20 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from support.corpus import write_corpus
+from support.extraction import CORPUS, OTHER_SPEC, OUT, SPEC, contents, interrupt_after, record, run, sweep
 from support.messages import Messages
 
-import wavegen.corpora.extraction
 import wavegen.mel
 from wavegen.audio import read_audio, write_audio
-from wavegen.corpora.extraction import MANIFEST, MARKER, Extraction, extract, is_complete
-from wavegen.corpora.manifest import Clip, Recording, find_recordings, read_manifest
+from wavegen.corpora.extraction import MANIFEST, extract, is_complete
+from wavegen.corpora.folders import find_recordings
+from wavegen.corpora.manifest import Clip, Recording, read_manifest
+from wavegen.corpora.marker import MARKER
 from wavegen.errors import DataError, OutputError
 from wavegen.files import LOCK
-from wavegen.mel import LogMel, load_mel, profile
+from wavegen.mel import LogMel, load_mel
 
-SPEC = profile("bigvgan-24k")
-OTHER_SPEC = profile("vocos-24k")
-CORPUS, OUT = Path("corpus"), Path("out")
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the mels written so far: shows what was made again without looking at the clock."""
-    names: list[str] = []
-    save_mel = wavegen.corpora.extraction.save_mel
-
-    def spy(path: Path, *rest: Any) -> None:
-        save_mel(path, *rest)
-        names.append(path.stem)
-
-    monkeypatch.setattr(wavegen.corpora.extraction, "save_mel", spy)
-    return names
-
-
-def sweep(seconds: float, rate: int, *, from_hz: float = 100.0) -> np.ndarray:
-    time = np.arange(int(seconds * rate)) / rate
-    return (0.5 * np.sin(2 * np.pi * (from_hz * time + 1000 * time**2))).astype(np.float32)
-
-
-def record(*names: str, from_hz: float = 100.0, modified_s: float | None = None) -> None:
-    """Write good recordings, which SPEC uses as they are."""
-    for name in names:
-        path = CORPUS / f"{name}.wav"
-        write_audio(path, sweep(0.2, 24000, from_hz=from_hz), 24000)
-        if modified_s is not None:
-            os.utime(path, (modified_s, modified_s))
-
-
-def run(**options: Any) -> Extraction:
-    return extract(find_recordings(CORPUS), OUT, **{"spec": SPEC, "jobs": 1, "progress": False, **options})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # --- what is made ---
@@ -191,126 +147,7 @@ def test_without_a_good_recording_there_is_no_manifest(messages: Messages) -> No
         extract([], OUT, SPEC, progress=False)
 
 
-# --- what is kept ---
-
-
-def test_a_second_call_makes_nothing(made: list[str]) -> None:
-    record("a", "b")
-    soundfile.write(CORPUS / "c.ogg", sweep(0.3, 16000), 16000)
-    first, before = run(), contents(OUT)
-    times = {path: path.stat().st_mtime_ns for path in OUT.rglob("*")}
-    made.clear()
-    again = run()
-    assert again.was_complete
-    assert again.clips == first.clips
-    assert made == []
-    assert contents(OUT) == before
-    assert {path: path.stat().st_mtime_ns for path in OUT.rglob("*")} == times
-
-
-def test_a_changed_or_added_recording_is_extracted_and_the_others_are_kept(made: list[str]) -> None:
-    record("a", "b")
-    run()
-    made.clear()
-    record("b", from_hz=700)
-    record("c")
-    result = run()
-    assert sorted(made) == ["b", "c"]
-    mel, _ = load_mel(OUT / "mels/b.npz")
-    np.testing.assert_array_equal(mel, LogMel(SPEC)(torch.from_numpy(read_audio(CORPUS / "b.wav"))[None])[0].numpy())
-    assert [clip.name for clip in result.clips] == ["a", "b", "c"]
-
-
-def test_a_recording_replaced_by_an_older_file_is_extracted_again(made: list[str]) -> None:
-    """Moving, copying with times and unpacking archives all can replace a file by an older one."""
-    record("a", "b")
-    run()
-    made.clear()
-    record("b", from_hz=700, modified_s=1)
-    run()
-    assert made == ["b"]
-
-
-def test_another_corpus_with_the_same_names_is_extracted_again(made: list[str]) -> None:
-    record("a", "b", modified_s=1)
-    run()
-    CORPUS.rename("first")
-    record("a", "b", from_hz=700, modified_s=1)
-    CORPUS.rename("second")
-    made.clear()
-    extract(find_recordings(Path("second")), OUT, SPEC, jobs=1, progress=False)
-    assert made == ["a", "b"]
-
-
-def test_a_recording_that_was_deleted_leaves_the_manifest_and_the_others_are_kept(made: list[str]) -> None:
-    record("a", "b", "c")
-    run()
-    made.clear()
-    (CORPUS / "b.wav").unlink()
-    assert [clip.name for clip in run().clips] == ["a", "c"]
-    assert made == []
-
-
-def test_another_split_keeps_the_mels_and_changes_the_manifest(made: list[str]) -> None:
-    record("a", "b", "c")
-    run()
-    made.clear()
-    result = extract(find_recordings(CORPUS, held_out="b"), OUT, SPEC, jobs=1, progress=False)
-    assert not result.was_complete
-    assert [clip.name for clip in read_manifest(OUT / MANIFEST, Clip) if clip.split == "valid"] == ["b"]
-    assert made == []
-
-
-def test_another_definition_extracts_everything_again(made: list[str]) -> None:
-    record("a", "b")
-    run()
-    made.clear()
-    result = run(spec=OTHER_SPEC)
-    assert made == ["a", "b"]
-    assert {load_mel(clip.mel)[1] for clip in result.clips} == {OTHER_SPEC}
-    assert [clip.frames for clip in result.clips] == [OTHER_SPEC.frames(4800)] * 2
-
-
-def test_a_lost_manifest_mel_or_converted_recording_is_made_again(made: list[str]) -> None:
-    record("a", "b")
-    soundfile.write(CORPUS / "c.ogg", sweep(0.3, 16000), 16000)
-    run()
-    before = contents(OUT)
-    (OUT / MANIFEST).unlink()
-    (OUT / "mels/a.npz").unlink()
-    (OUT / "audio/c.flac").unlink()
-    made.clear()
-    assert not is_complete(find_recordings(CORPUS), OUT, SPEC)
-    run()
-    assert made == ["a", "c"]
-    assert contents(OUT) == before
-
-
-@pytest.mark.parametrize("marker", ["", "{", "[]", '"text"', "{}", '{"mel": 3}'])
-def test_with_a_damaged_marker_everything_is_extracted_again(marker: str, made: list[str]) -> None:
-    record("a", "b")
-    run()
-    (OUT / MARKER).write_text(marker)
-    made.clear()
-    assert not is_complete(find_recordings(CORPUS), OUT, SPEC)
-    run()
-    assert made == ["a", "b"]
-    assert is_complete(find_recordings(CORPUS), OUT, SPEC)
-
-
 # --- interruption ---
-
-
-def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_mel = wavegen.corpora.extraction.save_mel
-    left = iter(range(count))
-
-    def save_or_stop(*arguments: Any) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        save_mel(*arguments)
-
-    monkeypatch.setattr(wavegen.corpora.extraction, "save_mel", save_or_stop)
 
 
 def test_an_interrupted_extraction_continues(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,24 +229,6 @@ def test_a_full_disk_leaves_whole_mels_only(made: list[str], monkeypatch: pytest
     assert {LOCK, MARKER, "mels/a.npz"} <= written <= {LOCK, MARKER, "mels/a.npz", "mels/c.npz"}
     run()
     assert sorted(made) == ["a", "b", "c"]
-
-
-def test_the_marker_states_the_definition_the_recordings_and_what_was_left_out() -> None:
-    record("a", "b")
-    run()
-    marker = json.loads((OUT / MARKER).read_text())
-    assert marker["mel"]["n_mels"] == SPEC.n_mels
-    assert [identity[0] for identity in marker["recordings"]] == ["a", "b"]
-    assert marker["left_out"] == {}
-
-
-def test_mels_of_another_definition_are_replaced_and_reported(tmp_path: Path, messages: Messages) -> None:
-    recordings = find_recordings(write_corpus(tmp_path / "corpus", clips=2))
-    first = extract(recordings, tmp_path / "out", profile("bigvgan-24k"), progress=False)
-    assert first.notes() == ""
-    second = extract(recordings, tmp_path / "out", profile("bigvgan-24k").replace(n_mels=80), progress=False)
-    assert second.replaced_fields == ("n_mels",)
-    messages.check(second.notes())
 
 
 def test_a_recording_is_never_overwritten_by_its_extraction(messages: Messages) -> None:

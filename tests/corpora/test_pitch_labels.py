@@ -12,8 +12,10 @@ from support.messages import Messages
 from wavegen.audio import read_audio, write_audio
 from wavegen.corpora import extraction
 from wavegen.corpora import pitch_labels as labels_module
-from wavegen.corpora.extraction import MANIFEST, MARKER, Extraction, extract, is_complete
-from wavegen.corpora.manifest import Clip, find_recordings, read_manifest
+from wavegen.corpora.extraction import MANIFEST, Extraction, extract, is_complete
+from wavegen.corpora.folders import find_recordings
+from wavegen.corpora.manifest import Clip, read_manifest
+from wavegen.corpora.marker import MARKER
 from wavegen.corpora.pitch_labels import LABELS_PER_FRAME, PYIN, WORLD, installed_tracker, load_labels, pitch_labels
 from wavegen.errors import DataError
 from wavegen.mel import MelSpec, profile

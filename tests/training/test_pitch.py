@@ -14,7 +14,8 @@ from torch import Tensor
 
 from wavegen.blocks import Context
 from wavegen.corpora.extraction import extract
-from wavegen.corpora.manifest import Clip, find_recordings
+from wavegen.corpora.folders import find_recordings
+from wavegen.corpora.manifest import Clip
 from wavegen.corpora.pitch_labels import LABELS_PER_FRAME, load_labels, pitch_labels
 from wavegen.mel import LogMel, MelFamily, MelSpec, profile
 from wavegen.source import Pitch, PitchNetwork

@@ -1,21 +1,28 @@
 """Extraction: a folder of recordings to mel files and a manifest."""
 
-import contextlib
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from pydantic import ValidationError
 from tqdm import tqdm
 
-from wavegen.audio import audio_info, read_audio, write_audio
+from wavegen.audio import audio_info, read_audio, rounded_to_int16, write_audio
 from wavegen.cores import usable_cores
+from wavegen.corpora.levels import level_notes
 from wavegen.corpora.manifest import Clip, Recording, read_manifest, write_manifest
+from wavegen.corpora.marker import (
+    changed_recordings,
+    differing_fields,
+    digest,
+    fingerprint,
+    read_marker,
+    write_marker,
+)
 from wavegen.corpora.pitch_labels import (
     FALLBACK_NOTE,
     PYIN,
@@ -27,16 +34,11 @@ from wavegen.corpora.pitch_labels import (
 )
 from wavegen.corpora.teacher_forced import align
 from wavegen.errors import AudioError, DataError, MelError, OutputError
-from wavegen.files import atomic_write, lock_folder, require_folder
+from wavegen.files import lock_folder, require_folder
 from wavegen.mel import LogMel, MelSpec, load_mel, save_mel
 from wavegen.progress import bar_options, one_torch_thread
 
 MANIFEST = "manifest.tsv"
-# States the definition and the recordings that the folder's mels were made from, and what tracked their pitch. The
-# recordings that were left out are added last; without them, the extraction is unfinished.
-MARKER = "complete.json"
-# Containers in which training can read a segment without decoding everything before it.
-SEEKABLE_SUFFIXES = {".wav", ".flac"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Extraction:
         shifts: name → frames by which a predicted mel lagged, for those that did.
         labelled: number of clips whose pitch was labelled in this call.
         tracker: what found the pitch; None if no pitch labels were asked for.
+        peaks: name → the largest magnitude of the recording's samples.
     """
 
     clips: list[Clip]
@@ -60,9 +63,10 @@ class Extraction:
     shifts: dict[str, int] = field(default_factory=dict)
     labelled: int = 0
     tracker: str | None = None
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
     def notes(self) -> str:
-        """What to append to a line about the extraction: mels replaced or shifted, and pitch that was labelled."""
+        """What to append to a line about the extraction: mels replaced or shifted, pitch labelled, and levels."""
         notes = f", replacing mels with another {', '.join(self.replaced_fields)}" if self.replaced_fields else ""
         if self.shifts:
             most = Counter(self.shifts.values()).most_common(3)
@@ -71,7 +75,7 @@ class Extraction:
         if self.labelled:
             tracker = FALLBACK_NOTE if self.tracker == PYIN else self.tracker
             notes += f"; pitch of {self.labelled} clips labelled by {tracker}"
-        return notes
+        return "; ".join([notes, *level_notes(self.peaks)])
 
     def left_out_report(self) -> str | None:
         """The recordings that were left out, one a line; None if there are none."""
@@ -92,13 +96,15 @@ def extract(
     """Write a mel file for each recording, and a manifest of all.
 
     Results of an earlier call are kept: all of them if nothing has changed since, otherwise the mels and pitch labels
-    of the recordings that have not changed. Another mel definition replaces them all. Labels by pYIN are replaced once
-    WORLD is installed. A recording that cannot be used is left out with its reason and does not stop the others.
+    of the recordings that have not changed, wherever they are now. What is missing is made again. Another mel
+    definition replaces them all. Labels by pYIN are replaced once WORLD is installed. Mels are computed from the
+    samples that are trained on: of a recording that is converted, from the copy of 16 bits, in which samples beyond
+    full scale are clipped. A recording that cannot be used is left out with its reason and does not stop the others.
 
     Args:
         recordings: from ``find_recordings``, ``read_recordings`` or ``split_recordings``.
         out: the folder for ``manifest.tsv``, ``mels/`` and, for recordings that are not mono at the definition's sample
-            rate in a seekable container, ``audio/``; and ``f0/`` for pitch labels.
+            rate in a file whose parts can be read alone, ``audio/``; and ``f0/`` for pitch labels.
         spec: the mel definition.
         labels_pitch: whether to store the pitch of the training audio too, as ``pitch_labels`` finds it.
         jobs: the number of threads; None for one per core.
@@ -112,11 +118,11 @@ def extract(
     out = Path(out).absolute()
     require_folder(out)
     _refuse_to_overwrite(recordings, out)
-    if is_complete(recordings, out, spec, labels_pitch=labels_pitch):
-        clips = read_manifest(out / MANIFEST, Clip)
+    if (clips := _finished_clips(recordings, out, spec, labels_pitch)) is not None:
         if not labels_pitch:  # the folder may have labels, for other vocoders
             clips = [replace(clip, f0=None) for clip in clips]
-        return Extraction(clips, _read_marker(out)["left_out"], was_complete=True)
+        marker = read_marker(out)
+        return Extraction(clips, marker["left_out"], was_complete=True, peaks=marker.get("peaks", {}))
     # Two processes with different recordings or definitions would leave the marker of one and the mels of both.
     with lock_folder(out, "wait for it, or give another folder for the results"):
         tracker = require_tracker() if labels_pitch else None
@@ -129,30 +135,35 @@ def _extract(
     # Remove the results of recordings that have changed, then write the marker: once it names a recording, a mel of
     # that name is taken for that recording's. Comparing times would not do, because a recording that was moved or
     # unpacked here can be older than its mel. Pitch labels are treated alike, whether this call needs them or not.
-    before, fingerprint = _read_marker(out), _fingerprint(recordings, spec)
-    for recording in _changed_recordings(recordings, before, fingerprint):
+    before, now = read_marker(out), fingerprint(recordings, spec)
+    changed = changed_recordings(recordings, before, now)
+    for recording in changed:
         _remove(_mel_path(recording, out))
         _remove(_labels_path(recording, out))
     if tracker and not _has_good_labels(before):
         for recording in recordings:
             _remove(_labels_path(recording, out))
-    fingerprint["tracker"] = tracker or before.get("tracker")
-    _write_marker(out, fingerprint)
+    now["tracker"] = tracker or before.get("tracker")
+    kept = {recording.name for recording in recordings} - {recording.name for recording in changed}
+    for key in ("digests", "peaks"):
+        now[key] = {name: value for name, value in before.get(key, {}).items() if name in kept}
+    write_marker(out, now)
 
     # Extract in threads, as WORLD does not hold Python's lock either; a recording that cannot be used results in the
     # reason.
     log_mel = LogMel(spec)
     labelled: list[str] = []
 
-    def extract_or_explain(recording: Recording) -> tuple[Clip, int] | str:
+    def extract_or_explain(recording: Recording) -> _Made | str:
         try:
-            clip, shift = _extract_one(recording, out, log_mel)
+            made = _extract_one(recording, out, log_mel, now["peaks"].get(recording.name))
+            made = made._replace(digest=now["digests"].get(recording.name) or digest(recording))
             if tracker is None:
-                return clip, shift
-            clip = replace(clip, f0=_labels_path(recording, out))
+                return made
+            clip = replace(made.clip, f0=_labels_path(recording, out))
             if _label(clip, spec, tracker):
                 labelled.append(clip.name)
-            return clip, shift
+            return made._replace(clip=clip)
         except (AudioError, MelError, DataError) as error:
             error.where = error.where or recording.path  # LogMel does not know the file
             return str(error)
@@ -162,8 +173,10 @@ def _extract(
         bar = tqdm(done, total=len(recordings), desc="extracting", unit="clip", disable=not progress, **bar_options())
         results = list(bar)
     made = [result for result in results if not isinstance(result, str)]
-    clips = [clip for clip, _ in made]
-    shifts = {clip.name: shift for clip, shift in made if shift}
+    clips = [result.clip for result in made]
+    shifts = {result.clip.name: result.shift for result in made if result.shift}
+    peaks = {result.clip.name: result.peak for result in made}
+    digests = {result.clip.name: result.digest for result in made}
     left_out = {r.name: result for r, result in zip(recordings, results, strict=True) if isinstance(result, str)}
     if not clips:
         first = f"; the first: {next(iter(left_out.values()))}" if left_out else ""
@@ -171,24 +184,38 @@ def _extract(
 
     # Write the manifest, then complete the marker.
     write_manifest(out / MANIFEST, clips)
-    _write_marker(out, {**fingerprint, "has_labels": tracker is not None, "left_out": left_out})
-    replaced_fields = _differing_fields(before.get("mel"), spec)
+    ending = {"has_labels": tracker is not None, "left_out": left_out, "digests": digests, "peaks": peaks}
+    write_marker(out, {**now, **ending})
     return Extraction(
-        clips, left_out, replaced_fields=replaced_fields, shifts=shifts, labelled=len(labelled), tracker=tracker
+        clips,
+        left_out,
+        replaced_fields=differing_fields(before.get("mel"), spec),
+        shifts=shifts,
+        labelled=len(labelled),
+        tracker=tracker,
+        peaks=peaks,
     )
 
 
 def is_complete(recordings: Sequence[Recording], out: Path, spec: MelSpec, *, labels_pitch: bool = False) -> bool:
-    """Whether ``extract`` has finished for exactly these recordings, as they are now, and with these arguments."""
-    marker = _read_marker(Path(out))
-    is_finished = "left_out" in marker and (Path(out) / MANIFEST).is_file()
-    if not is_finished or (labels_pitch and not (marker.get("has_labels") and _has_good_labels(marker))):
-        return False
-    if labels_pitch:  # a user who deletes bad labels gets new ones
-        used = (recording for recording in recordings if recording.name not in marker["left_out"])
-        if not all(_labels_path(recording, Path(out)).exists() for recording in used):
-            return False
-    return all(marker.get(key) == value for key, value in _fingerprint(recordings, spec).items())
+    """Whether ``extract`` has finished for exactly these recordings, as they are now, and all its results are there."""
+    return _finished_clips(recordings, Path(out), spec, labels_pitch) is not None
+
+
+def _finished_clips(recordings: Sequence[Recording], out: Path, spec: MelSpec, labels_pitch: bool) -> list[Clip] | None:
+    """The clips of a finished extraction; None if it is not finished, or if something has changed or is missing."""
+    marker = read_marker(out)
+    if "left_out" not in marker or (labels_pitch and not (marker.get("has_labels") and _has_good_labels(marker))):
+        return None
+    if any(marker.get(key) != value for key, value in fingerprint(recordings, spec).items()):
+        return None
+    try:
+        clips = read_manifest(out / MANIFEST, Clip)
+    except DataError:
+        return None
+    # A user who deletes a mel, or bad labels, gets new ones.
+    needed = [path for clip in clips for path in (clip.mel, clip.audio, clip.f0 if labels_pitch else None) if path]
+    return clips if all(path.exists() for path in needed) else None
 
 
 def _has_good_labels(marker: dict[str, Any]) -> bool:
@@ -205,38 +232,56 @@ def _label(clip: Clip, spec: MelSpec, tracker: str) -> bool:
     return True
 
 
-def _extract_one(recording: Recording, out: Path, log_mel: LogMel) -> tuple[Clip, int]:
-    """The clip, and the frames by which a predicted mel lagged."""
+class _Made(NamedTuple):
+    """What was made of a recording: the clip, the frames by which a predicted mel lagged, the peak, and the digest."""
+
+    clip: Clip
+    shift: int
+    peak: float
+    digest: str | None = None
+
+
+def _extract_one(recording: Recording, out: Path, log_mel: LogMel, peak: float | None) -> _Made:
+    """Write the mel of a recording, and a copy of the recording if it must be converted; ``peak``: if it is known."""
     if recording.mel is not None:
         return _extract_pair(recording, recording.mel, out, log_mel)
     spec, info = log_mel.spec, audio_info(recording.path)
-    is_seekable = recording.path.suffix.lower() in SEEKABLE_SUFFIXES
-    usable_as_it_is = is_seekable and info.channels == 1 and info.sample_rate_hz == spec.sample_rate_hz
+    usable_as_it_is = info.in_place and info.channels == 1 and info.sample_rate_hz == spec.sample_rate_hz
     mel_path = _mel_path(recording, out)
     audio_path = recording.path.absolute() if usable_as_it_is else _audio_path(recording, out)
     if mel_path.exists() and audio_path.exists():
         samples = audio_info(audio_path).samples
+        if peak is None:  # an extraction was interrupted after this recording
+            peak = _peak(read_audio(recording.path, spec.sample_rate_hz))
     else:
         audio = read_audio(recording.path, spec.sample_rate_hz)
-        mel = log_mel(torch.from_numpy(audio)[None])[0].numpy()
+        peak = _peak(audio)
         if not usable_as_it_is:
+            audio = rounded_to_int16(audio)
             write_audio(audio_path, audio, spec.sample_rate_hz)
-        save_mel(mel_path, mel, spec)
+        save_mel(mel_path, log_mel(torch.from_numpy(audio)[None])[0].numpy(), spec)
         samples = len(audio)
     frames = spec.frames(samples)
-    return Clip(recording.name, recording.split, samples, frames, audio_path, mel_path, recording.speaker), 0
+    clip = Clip(recording.name, recording.split, samples, frames, audio_path, mel_path, recording.speaker)
+    return _Made(clip, 0, peak)
 
 
-def _extract_pair(recording: Recording, predicted_path: Path, out: Path, log_mel: LogMel) -> tuple[Clip, int]:
+def _peak(samples: np.ndarray) -> float:
+    return max(float(samples.max()), -float(samples.min()))
+
+
+def _extract_pair(recording: Recording, predicted_path: Path, out: Path, log_mel: LogMel) -> _Made:
     """Write the frames that a recording and the mel that a TTS predicted for it share."""
     spec = log_mel.spec
 
     # Align the two.
     predicted, _ = load_mel(predicted_path, spec)
     audio = read_audio(recording.path, spec.sample_rate_hz)
+    peak = _peak(audio)
+    audio = rounded_to_int16(audio)
     natural = log_mel(torch.from_numpy(audio)[None])[0].numpy()
     try:
-        alignment = align(predicted, natural)
+        alignment = align(_nepers(predicted, spec), _nepers(natural, spec))
     except DataError as error:
         error.where = predicted_path
         raise
@@ -249,7 +294,12 @@ def _extract_pair(recording: Recording, predicted_path: Path, out: Path, log_mel
     write_audio(audio_path, audio, spec.sample_rate_hz)
     save_mel(mel_path, predicted, spec)
     clip = Clip(recording.name, recording.split, len(audio), frames, audio_path, mel_path, recording.speaker)
-    return clip, alignment.shift
+    return _Made(clip, alignment.shift, peak)
+
+
+def _nepers(mel: np.ndarray, spec: MelSpec) -> np.ndarray:
+    """Natural logarithms of the linear mel, whatever the definition makes of them."""
+    return spec.to_linear(torch.from_numpy(mel)).log().numpy()
 
 
 def _refuse_to_overwrite(recordings: Sequence[Recording], out: Path) -> None:
@@ -279,54 +329,3 @@ def _remove(path: Path) -> None:
     except OSError as error:
         remedy = "check the folder's permissions"
         raise OutputError(f"cannot replace: {error.strerror}", where=path, remedy=remedy) from error
-
-
-def _fingerprint(recordings: Sequence[Recording], spec: MelSpec) -> dict[str, Any]:
-    """What must stay the same for results to be kept: the definition, and what identifies each recording."""
-    identities = []
-    for recording in recordings:
-        # Name, split and speaker, then path, size and time of each file.
-        identity: list[Any] = [recording.name, [recording.split, recording.speaker]]
-        for path in (recording.path, recording.mel):
-            if path is not None:
-                identity += [str(path.absolute()), *_size_and_time(path)]
-        identities.append(identity)
-    return {"mel": spec.model_dump(mode="json"), "recordings": identities}
-
-
-def _size_and_time(path: Path) -> list[int]:
-    try:
-        stat = path.stat()
-    except OSError:  # reading the file will report the error
-        return [0, 0]
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-def _changed_recordings(
-    recordings: Sequence[Recording], before: dict[str, Any], now: dict[str, Any]
-) -> list[Recording]:
-    """The recordings whose files differ between two fingerprints; all of them if the definitions differ."""
-    known = {name: rest for name, _, *rest in before.get("recordings", [])} if before.get("mel") == now["mel"] else {}
-    pairs = zip(recordings, now["recordings"], strict=True)
-    return [recording for recording, (name, _, *rest) in pairs if known.get(name) != rest]
-
-
-def _differing_fields(before: object, spec: MelSpec) -> tuple[str, ...]:
-    """The fields in which a definition read from a marker differs; none if the marker has no valid definition."""
-    try:
-        return tuple(MelSpec.model_validate_json(json.dumps(before)).differences(spec))
-    except ValidationError:
-        return ()
-
-
-def _write_marker(out: Path, content: dict[str, Any]) -> None:
-    with atomic_write(out / MARKER) as beside:
-        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def _read_marker(out: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
-        if isinstance(marker, dict):
-            return marker
-    return {}
