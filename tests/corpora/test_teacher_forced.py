@@ -1,5 +1,6 @@
 """Mels that a TTS predicted, paired with recordings: shifts are corrected, wrong pairs are refused with a reason."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,10 +68,54 @@ def test_the_smallest_of_equally_good_shifts_is_taken() -> None:
     assert abs(align(repeating[:, 3:], repeating).shift) == 1  # not 3 the other way
 
 
-def test_another_level_and_spectral_tilt_do_not_matter() -> None:
+def test_a_slightly_other_level_and_a_spectral_tilt_do_not_matter() -> None:
     natural = mel_of(speech())
-    coloured = predicted(natural, 2) + np.linspace(-2, 3, SPEC.n_mels)[:, None].astype(np.float32)
+    coloured = predicted(natural, 2) + np.linspace(-1, 1, SPEC.n_mels)[:, None].astype(np.float32)
     assert align(coloured, natural).shift == 2
+    assert align(predicted(natural) - 0.7, natural).shift == 0  # 6 dB
+
+
+# What projects store that all call a log-mel; each correlates with the recording's own mel as well as the right one.
+OTHER_VALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "log10": lambda mel: mel / np.log(10),
+    "ln of a log10 definition": lambda mel: mel * np.log(10),
+    "decibels": lambda mel: mel * 20 / np.log(10),
+    "power": lambda mel: 2 * mel,
+    "-4 to 4": lambda mel: 8 * (mel - mel.min()) / (mel.max() - mel.min()) - 4,
+    "0 to 1": lambda mel: (mel - mel.min()) / (mel.max() - mel.min()),
+    "statistics of the corpus": lambda mel: (mel - mel.mean(axis=1, keepdims=True)) / mel.std(axis=1, keepdims=True),
+    "20 dB too low": lambda mel: mel - np.log(10),
+    "int16 samples": lambda mel: mel + np.log(32768),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_VALUES)
+@pytest.mark.parametrize("shift", [0, 3])
+def test_a_mel_with_other_values_is_refused(kind: str, shift: int) -> None:
+    for natural in (mel_of(speech()), mel_of(voice(1.0, seed=3).astype(np.float32))):
+        with pytest.raises(DataError, match=r"slope \d|dB (above|below) the recording's own mel"):
+            align(OTHER_VALUES[kind](predicted(natural, shift)), natural)
+
+
+def test_the_likely_definition_is_named(messages: Messages) -> None:
+    natural = mel_of(speech())
+    for kind in ("log10", "decibels", "power", "-4 to 4", "20 dB too low"):
+        with messages.refused(DataError):
+            align(OTHER_VALUES[kind](natural), natural)
+
+
+@pytest.mark.parametrize("name", ["pwg-22k", "diffwave-22k"])
+def test_values_are_compared_by_the_definition_of_the_recipe(name: str) -> None:
+    """In log10, or scaled to 0…1: predicted mels of the definition are taken, and bare natural logarithms are not."""
+    spec = profile(name)
+    samples = voice(1.0, seed=3, rate=spec.sample_rate_hz).astype(np.float32)
+    write_audio("a.wav", samples, spec.sample_rate_hz)
+    natural = LogMel(spec)(torch.from_numpy(read_audio("a.wav"))[None])[0].numpy()
+    np.save("good.npy", natural)
+    ln = spec.to_linear(torch.from_numpy(natural)).log().numpy()
+    np.save("ln.npy", ln)
+    good, bad = (Recording(kind, Path("a.wav"), "train", Path(f"{kind}.npy")) for kind in ("good", "ln"))
+    assert list(extract([good, bad], Path("out"), spec, progress=False).left_out) == ["ln"]
 
 
 def test_lengths_that_differ_a_little_are_cut_to_the_shared_frames() -> None:
