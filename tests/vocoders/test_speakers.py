@@ -359,6 +359,26 @@ def test_other_speakers_are_refused_in_a_resumed_run_and_of_an_init(capsys: pyte
     assert "was trained with other speakers (it lacks dan); give another --out" in capsys.readouterr().err
 
 
+def test_fine_tuning_may_add_speakers(capsys: pytest.CaptureFixture[str]) -> None:
+    write_speakers("bob", "dan")
+    assert train(speaker_recipe(), Path("run"), *SHORT) == 0
+    write_speakers("bob", "dan", "ann", "cy", folder="more")
+    capsys.readouterr()
+    still = ("training.learning_rate=1e-30", "training.weight_decay=0")
+    assert train(speaker_recipe(corpus="more"), Path("tuned"), *SHORT, *still, "init=run") == 0
+    assert "model.safetensors" not in capsys.readouterr().err
+    before, after = load_vocoder("run"), load_vocoder("tuned")
+    assert after.speakers == ("ann", "bob", "cy", "dan")
+    table, new = (vocoder.state_dict()["speaker_condition.embedding.weight"] for vocoder in (before, after))
+    torch.testing.assert_close(new[[1, 3]], table)
+    torch.testing.assert_close(new[[0, 2]], table.mean(dim=0).expand(2, -1))  # the new ones begin in the middle
+    mel = np.load("run/features/mels/bob/0.npz")["mel"]
+    for who in ("bob", "dan"):
+        np.testing.assert_allclose(
+            synthesize(after, mel, speaker=who), synthesize(before, mel, speaker=who), rtol=0, atol=1e-4
+        )
+
+
 def test_a_corpus_that_cannot_tell_speakers_is_refused_before_anything_is_made(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

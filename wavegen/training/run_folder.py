@@ -16,6 +16,7 @@ from wavegen.files import atomic_write
 from wavegen.mel import MelSpec
 from wavegen.training.state import TrainingState
 from wavegen.vocoders import VocoderConfig, build_vocoder
+from wavegen.vocoders._speakers import SpeakerCondition
 
 BEST = "best.safetensors"
 # The settings that define the discriminators. Shapes are not enough: they are the same for every period.
@@ -82,6 +83,8 @@ class RunFolder:
     def start_from(self, state: TrainingState, source: Path) -> str:
         """Load the EMA weights of another run, and its discriminators if their settings are the same.
 
+        The vocoder may have more speakers than the other run; the new ones begin as the mean of the others.
+
         Args:
             state: a new state.
             source: a run's folder, a model or checkpoint file, or ``Path("default")`` for the voice that wavegen ships.
@@ -90,13 +93,22 @@ class RunFolder:
             a line for the user.
 
         Raises:
-            CheckpointError: the file cannot be read, or has another vocoder, mel definition or speakers.
+            CheckpointError: the file cannot be read, has another vocoder or mel definition, or speakers that this run
+                does not have.
         """
         path, tensors, header = self.read_init(source, state.vocoder.mel, state.vocoder.speakers)
         weights = _with_prefix("ema.", tensors)
+        known = tuple(header.get("speakers", ()))
+        if known != tuple(state.vocoder.speakers):
+            for name, module in state.vocoder.named_modules():
+                if isinstance(module, SpeakerCondition):
+                    key = f"{name}.embedding.weight"
+                    weights[key] = module.with_rows_of(weights[key], known)
         for module in (state.vocoder, state.ema):
             load_weights(module, weights, path)
         line = f"starting from {path} (step {header.get('step')})"
+        if new := [name for name in state.vocoder.speakers if name not in known]:
+            line += f", with the new speakers {join_names(new)}"
         if state.discriminators is None:
             return line
 
@@ -123,7 +135,7 @@ class RunFolder:
         path = checkpoints[-1] if checkpoints else find_model(source)
         tensors, header = load_checkpoint(path)
         remedy = "give an init that was trained with this recipe's settings, or change the recipe"
-        self._refuse_another(mel, speakers, header, path, remedy=remedy, without=KeepsWeights)
+        self._refuse_another(mel, speakers, header, path, remedy=remedy, without=KeepsWeights, may_add_speakers=True)
         return path, tensors, header
 
     def append_to_log(self, row: Mapping[str, Any]) -> None:
@@ -162,6 +174,7 @@ class RunFolder:
         *,
         remedy: str,
         without: type | None = None,
+        may_add_speakers: bool = False,
     ) -> None:
         """Raise CheckpointError if a file's vocoder, mel definition or speakers are not this run's.
 
@@ -173,6 +186,7 @@ class RunFolder:
             remedy: ends the message.
             without: a marker; vocoder settings that carry it are not compared. With a marker, the mel definition may
                 also be another one that the file's vocoder reads.
+            may_add_speakers: whether this run may have speakers that the file does not have, if the file has some.
         """
         ours = self.vocoder_config
         saved = _section(header, "vocoder")
@@ -199,6 +213,8 @@ class RunFolder:
         named = header.get("speakers", [])
         theirs = tuple(map(str, named)) if isinstance(named, list) else ()
         own = tuple(speakers)
+        if may_add_speakers and theirs and {*theirs} <= {*own}:
+            return
         if theirs != own:
             only_there, only_here = sorted({*theirs} - {*own}), sorted({*own} - {*theirs})
             parts = [f"it has {join_names(only_there)}"] * bool(only_there)

@@ -61,6 +61,20 @@ class SpeakerCondition(nn.Module):
         vectors = F.embedding(speakers, self.project(self.embedding.weight))
         return x + vectors[:, :, None]
 
+    def with_rows_of(self, table: Tensor, names: Sequence[str]) -> Tensor:
+        """The vectors of this model's speakers, taken from those of another model.
+
+        Args:
+            table: ``[len(names), channels]``, the other model's vectors.
+            names: its speakers.
+
+        Returns:
+            ``[len(self.names), channels]``. A speaker whom the other model does not know has the mean of all it has.
+        """
+        rows = {name: table[index] for index, name in enumerate(names)}
+        mean = table.mean(dim=0)
+        return torch.stack([rows.get(name, mean) for name in self.names])
+
     def indices(self, given: str | Sequence[str] | None, batch: int) -> Tensor | None:
         """Turn names into indices ``[batch]``; None for a vocoder without speakers.
 
