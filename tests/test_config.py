@@ -166,6 +166,52 @@ def test_overrides_set_yaml_values_in_order_on_a_copy() -> None:
     assert apply_overrides(data, []) is not data
 
 
+class Inner(Config):
+    text: str = ""
+    place: Path | None = None
+    share: Annotated[float, Field(gt=0)] | str = 0.5
+    count: int = 0
+    kind: Literal["a", "b"] = "a"
+    names: tuple[str, ...] = ()
+
+
+class Other(Config):
+    text: str = ""
+
+
+class Outer(Config):
+    inner: Inner | Other = Inner()
+
+
+TEXTS = [
+    "**/*.wav", "*.wav", "1234", "1e5", "true", "@x", "#x", "a #b", "[old] voice", "{x}", "a: b", "no", "!x", "%x",
+    "`x`", "- x", "? x", "| x", "> x", "&a", "x, y", "'", '"', "it's", "2020-01-01", "日本", "a=b", "C:\\x", "~x",
+    "null and void",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_value_of_a_field_that_holds_text_is_taken_as_it_is(text: str) -> None:
+    for field in ("text", "place"):
+        assert apply_overrides({}, [f"inner.{field}={text}"], Outer) == {"inner": {field: text}}
+
+
+def test_quotes_around_a_text_and_the_absence_of_a_path_are_understood() -> None:
+    def value(field: str, text: str) -> object:
+        return apply_overrides({}, [f"inner.{field}={text}"], Outer)["inner"][field]
+
+    assert value("text", "'*.wav'") == value("text", '"*.wav"') == "*.wav"
+    assert value("place", "null") is value("place", "") is None
+    assert (value("text", "null"), value("text", "")) == ("null", "")
+    assert (value("share", "0.25"), value("share", "1"), value("share", "1e-3")) == (0.25, 1, 0.001)
+    assert [value("share", text) for text in ("b/*", "*", "'7'", "true", "b #1")] == ["b/*", "*", "7", "true", "b #1"]
+    # Other fields are YAML.
+    assert (value("count", "3"), value("kind", "b"), value("names", "[a, '*']")) == (3, "b", ["a", "*"])
+    assert apply_overrides({}, ["inner={text: 'a'}"], Outer) == {"inner": {"text": "a"}}
+    with pytest.raises(ConfigError):
+        apply_overrides({}, ["inner.names=*a"], Outer)
+
+
 @pytest.mark.parametrize("override", ["training.lr", "=3", "a..b=3", "a=[1"])
 def test_a_malformed_override_is_named(override: str, messages: Messages) -> None:
     with pytest.raises(ConfigError) as caught:

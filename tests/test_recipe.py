@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import soundfile
 from support.corpus import write_corpus, write_recipe
 from support.messages import Messages
 
@@ -151,15 +152,50 @@ def test_a_mistake_is_refused_with_its_path_and_the_expected_value(
     override: str, path: str, messages: Messages
 ) -> None:
     message = refusal(override)
-    assert message.startswith(f"mine.yaml: {path}: ")
+    assert message.startswith(f"command line: {path}: ")
     messages.check(message)
+
+
+def test_the_file_or_the_command_line_is_blamed_whichever_is_at_fault(messages: Messages) -> None:
+    good = write().read_text()
+    faulty = f"{good}\nseed: -1\n"
+    for text, overrides in (
+        (good, ["seed=-2"]),
+        (good, ["data.speakers=true"]),  # a contradiction between two settings
+        (faulty, []),
+        (faulty, ["description=other"]),
+        (faulty, ["training.batch_size=0"]),
+        (good, ["training.steps=[1"]),
+    ):
+        Path("mine.yaml").write_text(text)
+        with messages.refused(ConfigError):
+            load_recipe(Path("mine.yaml"), overrides)
+    Path("mine.yaml").write_text(faulty)
+    assert load_recipe(Path("mine.yaml"), ["seed=2"]).seed == 2  # the command line repairs it
+
+
+def test_patterns_and_names_of_corpora_are_taken_as_they_are() -> None:
+    path = write()
+    for text in ("**/*.wav", "[old] voice/*.flac", "#1/*"):
+        assert load_recipe(path, [f"data.recordings={text}"]).data.recordings == text
+    for name in ("1234", "@x", "#x", "[old] voice", "*"):
+        assert load_recipe(path, [f"data.corpus={name}"]).data.corpus == Path(name).absolute()
+    assert load_recipe(path, ["data.held_out=*/0*"]).data.held_out == "*/0*"
+    assert load_recipe(path, ["data.held_out=0.1"]).data.held_out == 0.1
+    assert load_recipe(path, ["init=123"]).init == Path("123").absolute()
+
+
+@pytest.mark.parametrize("override", ["mel.n_mels=2000", "mel.hop_length=1024", "mel.hop_length=514"])
+def test_a_mel_that_leaves_out_samples_or_frequencies_is_refused(override: str, messages: Messages) -> None:
+    with messages.refused(ConfigError):
+        load_recipe(find_recipe("folder/spectral"), [override])
 
 
 def test_an_unknown_vocoder_is_refused_with_the_known_names() -> None:
     message = refusal("vocoder.name=spectrl")
     known = ", ".join(map(repr, VOCODERS))
     expected = f"expected one of {known} (did you mean 'spectral'?)"
-    assert message == f'mine.yaml: vocoder.name: found "spectrl", {expected}'
+    assert message == f'command line: vocoder.name: found "spectrl", {expected}'
 
 
 @pytest.mark.parametrize("override", ["mel=bigvgan-25k", "mel={profile: bigvgan-25k}", "mel={profile: 3}"])
@@ -237,7 +273,7 @@ def test_one_override_selects_another_vocoder() -> None:
     assert (recipe.vocoder.name, type(build(recipe, device="meta")).__name__) == ("wavenet", "WaveNet")
     assert recipe.vocoder.model_dump()["cycles"] == 1
     # The name alone would keep the keys of the old vocoder.
-    assert refusal("vocoder.name=wavenet").startswith("mine.yaml: vocoder.channels: unknown key")
+    assert refusal("vocoder.name=wavenet").startswith("command line: vocoder.channels: unknown key")
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -353,6 +389,58 @@ def test_a_run_refuses_other_settings_than_it_began_with(
     assert Path("run/recipe.yaml").read_bytes() == before
     assert train("training.steps=2", "training.log_every=2", "description=other", "data.features=features") == 0
     assert Path("run/recipe.yaml").read_bytes() != before
+
+
+def test_a_run_accepts_its_corpus_in_another_place(
+    messages: Messages, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+
+    def train(corpus: str) -> int:
+        capsys.readouterr()
+        return main([str(recipe), f"data.corpus={corpus}", "training.steps=1", "--out", "run", "--device", "cpu"])
+
+    assert train("corpus") == 0
+    mels = {path: path.stat().st_mtime_ns for path in Path("run/features/mels").iterdir()}
+    Path("corpus").rename("moved")
+    assert train("moved") == 0
+    messages.check("\n".join(capsys.readouterr().out.splitlines()[:3]))
+    assert {path: path.stat().st_mtime_ns for path in Path("run/features/mels").iterdir()} == mels
+    assert load_recipe(Path("run/recipe.yaml")).data.corpus == Path("moved").absolute()
+    # Another corpus is still refused, and nothing changes.
+    write_corpus(Path("other"), seconds=0.9)
+    before = Path("run/recipe.yaml").read_bytes()
+    assert train("other") == 2
+    messages.check(capsys.readouterr().err)
+    assert Path("run/recipe.yaml").read_bytes() == before
+
+
+def test_a_run_inside_its_corpus_does_not_train_on_its_own_output(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(corpus))
+    samples, rate = soundfile.read(corpus / "a0.wav")
+    soundfile.write(corpus / "a6.ogg", samples, rate)  # converted, so that the run writes sounds
+    arguments = [str(recipe), "training.steps=1", "samples.clips=1", "samples.baseline_iterations=1", "--device", "cpu"]
+    for out in ("corpus/runs/first", "corpus/runs/first", "corpus/runs/second"):
+        capsys.readouterr()
+        assert main([*arguments, "--out", out]) == 0
+        assert "features of 7 clips" in capsys.readouterr().out
+    assert main([*arguments, "--out", "third", "data.features=corpus/features"]) == 0
+    assert main([*arguments, "--out", "third", "data.features=corpus/features"]) == 0
+    assert "features of 7 clips" in capsys.readouterr().out
+    assert main([*arguments, "--out", "corpus"]) == 2
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch, messages: Messages, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny.yaml", write_corpus(tmp_path / "corpus"))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert main([str(recipe), "--out", "run", "--device", "cpu"]) == 2
+    messages.check(capsys.readouterr().err)
+    assert not Path("run").exists()
 
 
 def test_a_run_that_has_more_steps_is_left_unchanged(

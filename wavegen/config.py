@@ -1,10 +1,12 @@
 """Turn YAML and ``key=value`` overrides into frozen, strict models, with errors that a user can act on."""
 
+import contextlib
 import datetime
 import difflib
 import io
 import json
 import re
+import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -111,8 +113,16 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return ``data`` with each override ``a.b.c=value`` applied in order; the value is YAML and replaces the old one.
+def apply_overrides(
+    data: dict[str, Any], overrides: Sequence[str], model: type[BaseModel] | None = None
+) -> dict[str, Any]:
+    """Return ``data`` with each override ``a.b.c=value`` applied in order; the value replaces the old one.
+
+    Args:
+        data: a mapping as ``load_yaml`` returns it.
+        overrides: the overrides. A value is YAML, but the value of a field that holds text is taken as it is: ``*.wav``
+            and ``#1`` mean something else in YAML.
+        model: the model that ``data`` is for, which tells which fields hold text; None to take all values as YAML.
 
     Raises:
         ConfigError: an override is not of the form ``key=value``, or its value is not YAML.
@@ -123,8 +133,52 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise ConfigError("not of the form key=value", where=f"override {override!r}")
-        data = _set(data, keys, _parse_yaml(value, where=f"override {override!r}, value"))
+        place = f"override {override!r}, value"
+        kinds = _kinds(model, keys) if model is not None else frozenset()
+        data = _set(data, keys, _text(value, kinds) if kinds & {str, Path} else _parse_yaml(value, where=place))
     return data
+
+
+def _text(value: str, kinds: frozenset[Any]) -> Any:
+    """The value of a field that holds text, or one of the other ``kinds``.
+
+    Quotes around the whole are taken off, as YAML and people write them. ``null`` and nothing are None, and a number is
+    a number, if the field can be that.
+    """
+    shown = value.strip()
+    is_quoted = len(shown) > 1 and shown[0] == shown[-1] and shown[0] in "\"'"
+    with contextlib.suppress(ConfigError):
+        parsed = _parse_yaml(value, where="value")
+        if is_quoted and isinstance(parsed, str):
+            return parsed
+        if parsed is None and type(None) in kinds and shown in ("", "null"):
+            return None
+        if type(parsed) in (int, float) and kinds & {int, float}:
+            return parsed
+    return value
+
+
+def _kinds(model: type[BaseModel], keys: Sequence[str]) -> frozenset[Any]:
+    """The types that the field at a dotted path may have; empty if there is no such field."""
+    owners = [model]
+    kinds: frozenset[Any] = frozenset()
+    for key in keys:
+        annotations = [owner.model_fields[key].annotation for owner in owners if key in owner.model_fields]
+        kinds = frozenset(kind for annotation in annotations for kind in _members(annotation))
+        owners = [inner for annotation in annotations for inner in _models(annotation)]
+    return kinds
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The members of a union, without the markers of each; an annotation that is not a union is its only member."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from _members(typing.get_args(annotation)[0])
+    elif origin in (typing.Union, types.UnionType):
+        for member in typing.get_args(annotation):
+            yield from _members(member)
+    else:
+        yield annotation
 
 
 def parse(model: type[T], data: dict[str, Any], *, where: object) -> T:

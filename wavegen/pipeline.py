@@ -4,24 +4,26 @@ import contextlib
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import torch
 
 from wavegen.checkpoint import MODEL, load_vocoder, read_header
 from wavegen.config import MayChangeDuringRun
 from wavegen.corpora.extraction import Extraction, extract, is_complete
+from wavegen.corpora.folders import find_recordings
 from wavegen.corpora.manifest import (
     Clip,
     Recording,
-    find_recordings,
     read_recordings,
     speaker_table,
     take_evenly,
     write_manifest,
 )
+from wavegen.corpora.marker import has_same_content
 from wavegen.errors import CheckpointError, ConfigError, DataError
 from wavegen.evaluation.samples import Synthesizer, write_samples
 from wavegen.evaluation.summary import short_table
@@ -38,6 +40,7 @@ Notify = Callable[[str], None]
 RECIPE = "recipe.yaml"
 RECORDINGS = "recordings.tsv"
 _MAX_CHANGES_SHOWN = 4
+_PLACES = ("data.corpus", "data.manifest")  # may change if the recordings are the same
 
 
 def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, notify: Notify, progress: bool) -> bool:
@@ -54,14 +57,17 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
     Returns:
         False if training was interrupted.
     """
-    rank, _ = distributed.rank_from_environment()
+    rank, world = distributed.rank_from_environment()
     if rank > 0:  # only the first process reports
         notify = _discard
         progress = False
 
     # Refuse what cannot work before any file is written and before hours of extraction.
     require_folder(out)
-    _refuse_changes(recipe, out)
+    distributed.check_batch_size(recipe.training.batch_size, world)
+    changes = _changes(recipe, out)
+    if not changes.keys() <= set(_PLACES):
+        raise _begun_with(changes, out)
     done = _finished_steps(out / MODEL)
     if done > recipe.training.steps:
         raise ConfigError(
@@ -69,12 +75,17 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
             where=out,
             remedy=f"use another --out, or training.steps={done} or more",
         )
-    recordings = list_recordings(recipe, recipe_path)
+    features = recipe.data.features or out / "features"
+    recordings = list_recordings(recipe, recipe_path, outputs=(out, features), notify=notify)
+    if changes and rank == 0:
+        notify("comparing the recordings with those that the run began with")
+        if not has_same_content(recordings, features, recipe.mel):
+            raise _begun_with(changes, out)
+        notify("the recordings are in another place, and the same as before")
     if recipe.init is not None and not (_run_folder(recipe, out).checkpoint_files() or (out / MODEL).exists()):
         _run_folder(recipe, out).read_init(recipe.init, recipe.mel, _speakers(recipe, recordings))
 
     # The first process extracts. The others poll, because extraction may take longer than the time-out of collectives.
-    features = recipe.data.features or out / "features"
     if rank > 0:
         while not is_complete(recordings, features, recipe.mel, labels_pitch=recipe.vocoder.reads_pitch_labels):
             time.sleep(0.5)
@@ -104,11 +115,19 @@ def _discard(line: str) -> None:
     """Print nothing, in place of ``notify``."""
 
 
-def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
+def list_recordings(
+    recipe: Recipe, recipe_path: Path, *, outputs: Sequence[Path] = (), notify: Notify | None = None
+) -> list[Recording]:
     """List the recordings by the recipe's manifest, by the ``prepare.py`` beside the recipe, or by its glob.
 
     ``prepare.py`` is code. Only its place beside the recipe that the user names selects it; a recipe's text cannot name
     code to run.
+
+    Args:
+        recipe: the recipe.
+        recipe_path: its file.
+        outputs: folders that the run writes to, which hold no recordings.
+        notify: takes a line about files that were passed over.
 
     Raises:
         ConfigError: the recipe names no corpus, or needs a ``prepare.py`` that does not exist.
@@ -121,8 +140,14 @@ def list_recordings(recipe: Recipe, recipe_path: Path) -> list[Recording]:
     elif recipe.data.prepare:
         recordings = _prepared(recipe_path.parent / "prepare.py", recipe.data.corpus, recipe.data.held_out)
     else:
-        found = find_recordings(recipe.data.corpus, pattern=recipe.data.recordings, held_out=recipe.data.held_out)
-        recordings = [replace(recording, speaker=PurePath(recording.name).parent.name) for recording in found]
+        found = find_recordings(
+            recipe.data.corpus,
+            pattern=recipe.data.recordings,
+            held_out=recipe.data.held_out,
+            outputs=outputs,
+            notify=notify,
+        )
+        recordings = [replace(recording, speaker=PurePath(recording.name).parent.name.strip()) for recording in found]
 
     if {recording.split for recording in recordings} != {"train", "valid"}:
         raise DataError(
@@ -288,19 +313,16 @@ def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) ->
     return lambda mel, speaker: synthesize(vocoder, mel, speaker=speaker or None)
 
 
-def _refuse_changes(recipe: Recipe, out: Path) -> None:
-    """Raise ConfigError if the run in ``out`` began with other settings than the recipe's.
+def _changes(recipe: Recipe, out: Path) -> dict[str, tuple[Any, Any]]:
+    """The settings in which the run in ``out`` differs from the recipe, with both values.
 
     Settings that are marked ``MayChangeDuringRun`` may differ.
     """
     path = out / RECIPE
-    if not path.exists():
-        return
-    changes = load_recipe(path).differences(_resolved(recipe, out), without=MayChangeDuringRun)
-    if changes:
-        shown = [f"{field}: {before} -> {now}" for field, (before, now) in changes.items()][:_MAX_CHANGES_SHOWN]
-        raise ConfigError(
-            f"this run began with other settings ({', '.join(shown)})",
-            where=out,
-            remedy="use another --out, or undo the change",
-        )
+    return load_recipe(path).differences(_resolved(recipe, out), without=MayChangeDuringRun) if path.exists() else {}
+
+
+def _begun_with(changes: Mapping[str, tuple[Any, Any]], out: Path) -> ConfigError:
+    shown = [f"{field}: {before} -> {now}" for field, (before, now) in changes.items()][:_MAX_CHANGES_SHOWN]
+    what = f"this run began with other settings ({', '.join(shown)})"
+    return ConfigError(what, where=out, remedy="use another --out, or undo the change")

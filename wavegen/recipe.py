@@ -30,6 +30,8 @@ from wavegen.vocoders._base import VocoderConfig
 _PACKAGE = Path(__file__).parent
 SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
 
+_MAX_EMPTY_FILTERS = 0.1  # of all filters; definitions in use have a few at the lowest frequencies
+
 if TYPE_CHECKING:
     AnyVocoderConfig = VocoderConfig
 else:  # the union of all vocoders' configs; the field ``name`` selects the member
@@ -129,6 +131,23 @@ class Recipe(Config):
             raise ValueError(
                 f"vocoder.speaker_channels={channels} needs data.speakers=true, but it is false; set it, or set "
                 "vocoder.speaker_channels=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mel_can_be_heard(self) -> "Recipe":
+        """Refuse a mel definition that leaves out samples, or has filters without a frequency."""
+        mel = self.mel
+        if mel.hop_length > mel.win_length // 2:
+            raise ValueError(
+                f"mel.hop_length={mel.hop_length}: a window of {mel.win_length} samples fades out on both sides, so "
+                f"the samples between two windows are hardly in the mel; use at most {mel.win_length // 2}"
+            )
+        empty = int((mel.filterbank().max(axis=1) == 0).sum())
+        if empty > _MAX_EMPTY_FILTERS * mel.n_mels:
+            raise ValueError(
+                f"mel.n_mels={mel.n_mels}: {empty} of the filters lie between two frequencies of n_fft={mel.n_fft} and "
+                "are always empty; use fewer, or a larger n_fft"
             )
         return self
 
@@ -243,7 +262,7 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     # Write a profile's name as a mapping, so that an override can change one of its fields.
     if isinstance(data.get("mel"), str):
         data["mel"] = {"profile": data["mel"]}
-    recipe = parse(Recipe, apply_overrides(data, overrides), where=path)
+    recipe = _parse(data, overrides, path)
 
     # Paths of overrides are relative to the current folder.
     def absolute(given: Path | None) -> Path | None:
@@ -253,6 +272,22 @@ def load_recipe(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     init = recipe.init if recipe.init == Path(DEFAULT) else absolute(recipe.init)
     update = {"data": recipe.data.model_copy(update=places), "init": init}
     return recipe.model_copy(update=update)
+
+
+def _parse(data: dict[str, Any], overrides: Sequence[str], path: Path) -> Recipe:
+    """Build the recipe; an error names the file or the command line, whichever is at fault."""
+    try:
+        return parse(Recipe, apply_overrides(data, overrides, Recipe), where=path)
+    except ConfigError as error:
+        if not overrides or error.where != path:
+            raise
+        try:
+            parse(Recipe, data, where=path)
+        except ConfigError as own:
+            where = path if own.what == error.what else f"{path} and the command line"
+        else:
+            where = "command line"
+        raise ConfigError(error.what, where=where) from error
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from wavegen.errors import ConfigError
+
 
 def rank_from_environment() -> tuple[int, int]:
     """This process's rank and the number of processes that torchrun started; (0, 1) without torchrun."""
@@ -35,6 +37,15 @@ def stop() -> None:
     """Leave the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def check_batch_size(batch_size: int, world: int) -> None:
+    """Raise ConfigError if ``world`` processes cannot share a batch equally."""
+    if batch_size % world:
+        raise ConfigError(
+            f"training.batch_size {batch_size} cannot be shared by {world} processes",
+            remedy="give a multiple of the number of processes: the batch size is the sum over them",
+        )
 
 
 def total(values: Mapping[str, float], device: torch.device) -> dict[str, float]:

@@ -219,11 +219,7 @@ def _prepared(
 
 def _split_clips(clips: Sequence[Clip], config: TrainingConfig, world: int) -> tuple[list[Clip], list[Clip]]:
     """The clips to train on and the clips to validate on. Raises ConfigError if they cannot be shared."""
-    if config.batch_size % world:
-        raise ConfigError(
-            f"training.batch_size {config.batch_size} cannot be shared by {world} processes",
-            remedy="give a multiple of the number of processes: the batch size is the sum over them",
-        )
+    distributed.check_batch_size(config.batch_size, world)
     train_clips = [clip for clip in clips if clip.split == "train"]
     validation_clips = take_evenly(clips_for("choice", clips, config.best_by), config.valid_clips)
     if not train_clips or len(validation_clips) < world:
