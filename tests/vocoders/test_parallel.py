@@ -71,7 +71,7 @@ def correction(model: ParallelWaveNet, features: Features, engine: str = "torch"
     """What the network adds to the sources, ``[batch, samples]``."""
     model.use_engine(engine)
     imposed, model.projection = model.projection, NothingImposed(model.mel)
-    samples = model.render(features, None, None)
+    samples = model.render(features, None, None, model.iterations)
     model.projection = imposed
     return samples - features.source_samples().sum(1)
 
@@ -194,7 +194,7 @@ def test_the_mel_is_imposed_on_the_sum_of_sources_and_correction(iterations: int
     features = features_of(model, 12)
     samples = features.source_samples().sum(1) + correction(model, features)
     expected = model.projection(samples, features.spoken.mel, iterations=iterations)
-    torch.testing.assert_close(model.render(features, None, None), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(model.render(features, None, None, model.iterations), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_the_defaults_are_the_published_shape() -> None:
@@ -263,7 +263,7 @@ def test_all_noise_is_that_of_the_source() -> None:
     seeds = torch.tensor([5, 6])
     sound = model.synthesize(mel, seed=[5, 6])
     assert torch.equal(model.synthesize(mel, seed=[5, 6]), sound)
-    assert torch.equal(model.render(model.stage(mel, None, seeds), None, None), sound)
+    assert torch.equal(model.render(model.stage(mel, None, seeds), None, None, model.iterations), sound)
     assert not torch.equal(model.synthesize(mel, seed=[5, 7])[1], sound[1])
 
 

@@ -203,13 +203,7 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
     All responses are computed at once; only the contributions c run one sub-frame after another. Gradients take the
     samples before each sub-frame as given.
 
-    Args:
-        error: ``[batch, samples]``, whole sub-frames.
-        predictor: predictors of these sub-frames.
-        history: the ``order`` samples before, ``[batch, order]``.
-
-    Returns:
-        ``[batch, samples]`` and the next history.
+    Arguments and results as in ``prediction_error``, with error and samples exchanged.
     """
     coefficients = predictor.coefficients.transpose(1, 2)  # [batch, sub-frames, order]
     batch, sub_frames, order = coefficients.shape

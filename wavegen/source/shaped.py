@@ -38,15 +38,6 @@ class SourceState(NamedTuple):
     seeds: Tensor
 
 
-class _Before(NamedTuple):
-    """A ``SourceState`` without the index of the next sample, which the host knows."""
-
-    pulse: PulseState
-    pulses: Tensor
-    memory: Tensor
-    seeds: Tensor
-
-
 class ShapedSource(nn.Module):
     """Pulses where a voice is voiced, noise where it is not, through the filter of linear prediction.
 
@@ -60,10 +51,7 @@ class ShapedSource(nn.Module):
     samples, before the filter, so that a pulse rings on after its frame.
 
     Args:
-        window: the window of the frames ``[n_fft]``.
-        hop_length: samples from one frame to the next.
-        sample_rate_hz: sample rate.
-        centre: samples from the start of a frame's own ``hop_length`` samples to the centre of its window.
+        window, hop_length, sample_rate_hz, centre: as in ``LinearPrediction``.
         order: coefficients of the filter, at most ``n_fft / 4``.
         sub_frames: filters per frame; the largest divisor of ``hop_length`` up to this number.
         crossover_hz: the frequency above which voiced frames consist of noise.
@@ -114,8 +102,14 @@ class ShapedSource(nn.Module):
 
     def initial_state(self, seeds: Tensor) -> SourceState:
         """The state before the first sample; ``seeds`` is int64 ``[batch]``."""
-        start = self._start(seeds)
-        return SourceState(start.pulse, start.pulses, start.memory, torch.tensor(0), seeds)
+        batch = len(seeds)
+        return SourceState(
+            pulse=initial_pulse_state(batch, self.low.device),
+            pulses=self.low.new_zeros(batch, 0),
+            memory=self.low.new_zeros(batch, 2, self.prediction.order),
+            samples_done=torch.tensor(0),
+            seeds=seeds,
+        )
 
     def forward(
         self, magnitude: Tensor, pitch: Pitch, state: SourceState, *, first_frame: int = 0, end: int | None = None
@@ -135,9 +129,7 @@ class ShapedSource(nn.Module):
         """
         end = first_frame + magnitude.shape[-1] if end is None else end
         stop = end * self.hop_length
-        before = _Before(state.pulse, state.pulses, state.memory, state.seeds)
-        samples, after = self._compute(magnitude, pitch, before, int(state.samples_done), stop, first_frame)
-        return samples, SourceState(after.pulse, after.pulses, after.memory, torch.tensor(stop), state.seeds)
+        return self._compute(magnitude, pitch, state, int(state.samples_done), stop, first_frame)
 
     def whole(self, magnitude: Tensor, pitch: Pitch, seeds: Tensor) -> Tensor:
         """Compute whole utterances, as ``forward`` from the initial state; a CUDA graph can record it.
@@ -150,21 +142,13 @@ class ShapedSource(nn.Module):
         Returns:
             ``[batch, 2, frames * hop_length]``.
         """
-        return self._compute(magnitude, pitch, self._start(seeds), 0, magnitude.shape[-1] * self.hop_length, 0)[0]
-
-    def _start(self, seeds: Tensor) -> "_Before":
-        batch = len(seeds)
-        return _Before(
-            pulse=initial_pulse_state(batch, self.low.device),
-            pulses=self.low.new_zeros(batch, 0),
-            memory=self.low.new_zeros(batch, 2, self.prediction.order),
-            seeds=seeds,
-        )
+        stop = magnitude.shape[-1] * self.hop_length
+        return self._compute(magnitude, pitch, self.initial_state(seeds), 0, stop, 0)[0]
 
     def _compute(
-        self, magnitude: Tensor, pitch: Pitch, before: "_Before", start: int, stop: int, first_frame: int
-    ) -> tuple[Tensor, "_Before"]:
-        """The samples from ``start`` to ``stop``, and what the next ones need of the past."""
+        self, magnitude: Tensor, pitch: Pitch, before: SourceState, start: int, stop: int, first_frame: int
+    ) -> tuple[Tensor, SourceState]:
+        """The samples from ``start`` to ``stop``, which the host knows without reading the state."""
         excitation, pulse, pulses = self._excitation(pitch, before, start, stop, first_frame)
 
         # Both sources go through the same filters: let them be two items of one batch.
@@ -172,11 +156,11 @@ class ShapedSource(nn.Module):
         rows = Predictor(*(part.repeat_interleave(2, dim=0) for part in predictor))
         past = before.memory.to(magnitude).flatten(0, 1)
         samples, memory = synthesise_from_error(excitation.flatten(0, 1), rows, past)
-        after = _Before(pulse, pulses, memory.detach().unflatten(0, (-1, 2)), before.seeds)
+        after = SourceState(pulse, pulses, memory.detach().unflatten(0, (-1, 2)), torch.tensor(stop), before.seeds)
         return samples.unflatten(0, (-1, 2)), after
 
     def _excitation(
-        self, pitch: Pitch, before: "_Before", start: int, stop: int, first_frame: int
+        self, pitch: Pitch, before: SourceState, start: int, stop: int, first_frame: int
     ) -> tuple[Tensor, PulseState, Tensor]:
         """Both excitations ``[batch, 2, samples]`` of unit power together, the phase, and the pulses to keep."""
         dtype = pitch.f0_hz.dtype

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from wavegen.blocks import Context
 from wavegen.mel import MelProjection, MelSpec
 from wavegen.source import PitchNetwork
-from wavegen.vocoders._base import State, Vocoder, content_seeds, inference
+from wavegen.vocoders._base import State, Vocoder, WaveformVocoder, content_seeds, inference
 from wavegen.vocoders._frames import count, cut, joined
 from wavegen.vocoders._source import Features, SourceStage, StageState
 
@@ -52,13 +52,17 @@ class SourcedVocoder(Vocoder, ABC):
     Attributes:
         stage: the source stage.
         projection: imposes the mel.
-        synthesis_iterations: Griffin-Lim iterations of the projection.
+        refinement_iterations: Griffin-Lim iterations of training and synthesis.
+        synthesis_iterations: further iterations of synthesis.
+        streams_natively: whether the vocoder's own network carries a state in a stream.
     """
 
     synthesis_options: ClassVar[Mapping[str, str]] = {"iterations": "synthesis_iterations", "pitch": "pitch_shift"}
     takes_f0 = True
     speaks_untrained = False  # untrained, it sounds like the source-filter baseline
+    refinement_iterations = 0
     synthesis_iterations: int
+    streams_natively = False
 
     def __init__(self, mel: MelSpec) -> None:
         super().__init__(mel)
@@ -81,18 +85,24 @@ class SourcedVocoder(Vocoder, ABC):
         self.projection.blur_hz = HARMONICS_BLUR_HZ if semitones else 0.0
 
     @property
+    def iterations(self) -> int:
+        """Griffin-Lim iterations of synthesis, trained and further ones."""
+        return self.refinement_iterations + self.synthesis_iterations
+
+    @property
     @abstractmethod
     def render_context(self) -> Context:
         """Frames of features read around the frame whose samples are rendered."""
 
     @abstractmethod
-    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
         """Compute the samples of frames from their features, with silence before and after them.
 
         Args:
             features: the features.
             mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
             speakers: int64 ``[batch]``; None for a vocoder without speakers.
+            iterations: Griffin-Lim iterations at the end.
 
         Returns:
             ``[batch, frames * hop_length]``.
@@ -111,14 +121,9 @@ class SourcedVocoder(Vocoder, ABC):
         other.projection.blur_hz = self.projection.blur_hz
         return other
 
-    def given_features(self, mel: Tensor, mask: Tensor | None) -> Features:
-        """Features for training, without gradients; the noise is seeded by the mels themselves."""
-        with torch.no_grad(), torch.autocast(mel.device.type, enabled=False):
-            return self.stage(mel, mask, content_seeds(mel))
-
     def initial_network_state(self, features: Features) -> tuple[Features, Any]:
         """Add what a natively streaming network computes to no ``features``, and return its state before the first."""
-        return features, None
+        raise NotImplementedError  # streams_natively is False
 
     def step_network(
         self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
@@ -131,12 +136,12 @@ class SourcedVocoder(Vocoder, ABC):
             speakers: int64 ``[batch]``; None for a vocoder without speakers.
             ended: whether no frames follow.
         """
-        return features, state
+        raise NotImplementedError  # streams_natively is False
 
     @property
     def context(self) -> Context:
         """Mel frames read around a frame, given the state of the source before it."""
-        return self.stage.frames_read(*self.projection.samples_read(self.synthesis_iterations))
+        return self.stage.frames_read(*self.projection.samples_read(self.iterations))
 
     @property
     def latency_samples(self) -> int:
@@ -157,7 +162,7 @@ class SourcedVocoder(Vocoder, ABC):
         f0: Tensor | None = None,
     ) -> Tensor:
         """Synthesis with all iterations; the source begins with the first given frame, whatever its index."""
-        return self.render(self.stage(mel, mask, seeds, f0), mask, speakers)
+        return self.render(self.stage(mel, mask, seeds, f0), mask, speakers, self.iterations)
 
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
@@ -166,7 +171,9 @@ class SourcedVocoder(Vocoder, ABC):
         like = next(self.parameters())
         stage = self.stage.initial_state(self._seeds(seed, like.new_zeros(batch)))
         features = Features(stage.frames, like.new_zeros(batch, 2 * self.mel.hop_length, 0))
-        features, network = self.initial_network_state(features)
+        network = None
+        if self.streams_natively:
+            features, network = self.initial_network_state(features)
         speakers = self.speaker_condition.indices(speaker, batch)
         return SourcedState(stage, features, torch.tensor(0), torch.tensor(0), network, speakers)
 
@@ -187,14 +194,17 @@ class SourcedVocoder(Vocoder, ABC):
         self, mel: Tensor, state: SourcedState, f0: Tensor | None, *, ended: bool
     ) -> tuple[Tensor, SourcedState]:
         new, stage = self.stage.step(mel, state.stage, f0, ended=ended)
-        new, network = self.step_network(new, state.network, state.speakers, ended=ended)
+        network = state.network
+        if self.streams_natively:
+            new, network = self.step_network(new, network, state.speakers, ended=ended)
         features = joined(state.features, new)
         first, done, hop = int(state.first_frame), int(state.frames_done), self.mel.hop_length
         context = self.render_context
         ready = first + count(features) - (0 if ended else context.right)
         if ready <= done:
             return mel.new_zeros(len(mel), 0), state._replace(stage=stage, network=network, features=features)
-        samples = self.render(features, None, state.speakers)[:, (done - first) * hop : (ready - first) * hop]
+        samples = self.render(features, None, state.speakers, self.iterations)
+        samples = samples[:, (done - first) * hop : (ready - first) * hop]
         unneeded = max(0, ready - context.left - first)
         return samples, state._replace(
             stage=stage,
@@ -203,3 +213,16 @@ class SourcedVocoder(Vocoder, ABC):
             first_frame=state.first_frame + unneeded,
             frames_done=torch.tensor(ready),
         )
+
+
+class SourcedWaveformVocoder(SourcedVocoder, WaveformVocoder, ABC):
+    """A vocoder with a source stage whose own network corrects the sources and is trained on waveforms."""
+
+    def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
+        """Differentiable synthesis, as trained: without ``synthesis_iterations``. The source is taken as given.
+
+        Its noise is seeded by the mels themselves. Arguments and result as in ``WaveformVocoder``.
+        """
+        with torch.no_grad(), torch.autocast(mel.device.type, enabled=False):
+            features = self.stage(mel, mask, content_seeds(mel))
+        return self.render(features, mask, speakers, self.refinement_iterations)

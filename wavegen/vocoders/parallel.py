@@ -26,10 +26,10 @@ from wavegen.config import KeepsWeights
 from wavegen.engines import PARALLEL_ENGINES, EngineCache, PlainTorch, TiledEngine, make_parallel_engine
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
-from wavegen.vocoders._base import VocoderConfig, WaveformVocoder
+from wavegen.vocoders._base import VocoderConfig
 from wavegen.vocoders._frames import count
 from wavegen.vocoders._source import PITCH_CHANNELS, SOURCES, Features, Spoken, pitch_channels
-from wavegen.vocoders._sourced import SourcedVocoder
+from wavegen.vocoders._sourced import SourcedWaveformVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 
 SOURCE_GAIN = 10.0  # speech has a level of about a tenth
@@ -108,7 +108,7 @@ class NetworkState(NamedTuple):
     stack: Any
 
 
-class ParallelWaveNet(SourcedVocoder, WaveformVocoder):
+class ParallelWaveNet(SourcedWaveformVocoder):
     """Non-autoregressive WaveNet at sample rate: the generator of Parallel WaveGAN (arXiv:1910.11480, section 3).
 
     ::
@@ -186,11 +186,6 @@ class ParallelWaveNet(SourcedVocoder, WaveformVocoder):
         self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, condition_channels)
         self._engines: EngineCache[TiledEngine | PlainTorch] = EngineCache(make_parallel_engine)
 
-    @property
-    def iterations(self) -> int:
-        """Griffin-Lim iterations of synthesis, trained and further ones."""
-        return self.refinement_iterations + self.synthesis_iterations
-
     def frames_conditioned(self, first_sample: int, last_sample: int) -> Context:
         """Frames of mel and pitch that the network reads to compute samples counted from a frame's start."""
         reads = self.stack.condition_context
@@ -226,19 +221,6 @@ class ParallelWaveNet(SourcedVocoder, WaveformVocoder):
         condition = self.pitch.context + self.frames_conditioned(first, last)
         return Context(max(source.left, condition.left), max(source.right, condition.right))
 
-    def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
-        """Differentiable synthesis, as trained: without ``synthesis_iterations``. The source is taken as given.
-
-        Args:
-            mel: ``[batch, n_mels, frames]``.
-            mask: ``[batch, 1, frames]``, True where a frame is real.
-            speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
-
-        Returns:
-            ``[batch, frames * hop_length]``, zeros outside the mask.
-        """
-        return self._render(self.given_features(mel, mask), mask, speakers, self.refinement_iterations)
-
     def prepared_for_synthesis(self) -> Self:
         """As in ``Vocoder``; from now on the engine is kept."""
         self._engines.keep()
@@ -250,14 +232,8 @@ class ParallelWaveNet(SourcedVocoder, WaveformVocoder):
         self._engines.choose(name, precision)
         return self._engines.engine(self).description
 
-    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
-        """Samples of the network with the mel imposed, with all iterations."""
-        return self._render(features, mask, speakers, self.iterations)
-
     def initial_network_state(self, features: Features) -> tuple[Features, Any]:
-        """As in ``SourcedVocoder``; no state unless the network streams natively."""
-        if not self.streams_natively:
-            return features, None
+        """As in ``SourcedVocoder``."""
         batch = len(features.sources)
         frame_state = self.frame_conv.initial_state(batch)
         state = NetworkState(
@@ -272,8 +248,6 @@ class ParallelWaveNet(SourcedVocoder, WaveformVocoder):
         self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
     ) -> tuple[Features, Any]:
         """As in ``SourcedVocoder``."""
-        if not self.streams_natively:
-            return features, state
         batch, hop = len(features.sources), self.mel.hop_length
         if count(features) == 0:
             return features._replace(corrections=features.sources.new_zeros(batch, hop, 0)), state
@@ -286,7 +260,8 @@ class ParallelWaveNet(SourcedVocoder, WaveformVocoder):
         kept = frames[..., frames.shape[-1] - self.upsample.context.left :]
         return features._replace(corrections=corrections), NetworkState(frame_state, kept, stack_state)
 
-    def _render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+        """Impose the mel on the sources and what the network adds; zeros outside the mask."""
         if features.corrections is None:
             correction = self._correct(features, mask, speakers)
         else:

@@ -83,9 +83,9 @@ class SourceFilterVocoder(SourcedVocoder, PitchVocoder):
     @property
     def render_context(self) -> Context:
         """Frames read by the projection and its iterations."""
-        return self.projection.context(self.synthesis_iterations)
+        return self.projection.context(self.iterations)
 
-    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
         """Impose the mel on the sum of both sources."""
         samples = features.source_samples().sum(1)
-        return self.projection(samples, features.spoken.mel, mask, iterations=self.synthesis_iterations)
+        return self.projection(samples, features.spoken.mel, mask, iterations=iterations)

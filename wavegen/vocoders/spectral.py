@@ -21,10 +21,10 @@ from wavegen.blocks import (
 from wavegen.config import KeepsWeights
 from wavegen.errors import ConfigError
 from wavegen.mel import MelFamily, MelSpec
-from wavegen.vocoders._base import Vocoder, VocoderConfig, WaveformVocoder
+from wavegen.vocoders._base import Vocoder, VocoderConfig
 from wavegen.vocoders._frames import cut, joined
 from wavegen.vocoders._source import PITCH_CHANNELS, Features, Spoken, pitch_channels
-from wavegen.vocoders._sourced import SourcedVocoder
+from wavegen.vocoders._sourced import SourcedWaveformVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 
 LARGEST_CORRECTION = 6.0  # nepers
@@ -121,7 +121,7 @@ class NetworkState(NamedTuple):
     stack: Any
 
 
-class SpectralVocoder(SourcedVocoder, WaveformVocoder):
+class SpectralVocoder(SourcedWaveformVocoder):
     """Corrects the spectrum of the source-filter vocoder frame by frame, and inverts it.
 
     ::
@@ -194,11 +194,6 @@ class SpectralVocoder(SourcedVocoder, WaveformVocoder):
         return self.reading(mel)
 
     @property
-    def iterations(self) -> int:
-        """Griffin-Lim iterations of synthesis, trained and further ones."""
-        return self.refinement_iterations + self.synthesis_iterations
-
-    @property
     def network_context(self) -> Context:
         """Frames of features that the network reads around a frame."""
         reads = self.input.context
@@ -231,28 +226,8 @@ class SpectralVocoder(SourcedVocoder, WaveformVocoder):
         ahead = self.look_ahead if self.streams_natively else 0
         return super().latency_samples + ahead * self.mel.hop_length
 
-    def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
-        """Differentiable synthesis, as trained: without ``synthesis_iterations``. The source is taken as given.
-
-        Args:
-            mel: ``[batch, n_mels, frames]``.
-            mask: ``[batch, 1, frames]``, True where a frame is real.
-            speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
-
-        Returns:
-            ``[batch, frames * hop_length]``.
-        """
-        features = self.given_features(mel, mask)
-        return self._render(features, mask, speakers, self.refinement_iterations)
-
-    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
-        """Samples of the corrected spectra, with all iterations."""
-        return self._render(features, mask, speakers, self.iterations)
-
     def initial_network_state(self, features: Features) -> tuple[Features, Any]:
-        """As in ``SourcedVocoder``; no state unless the network streams natively."""
-        if not self.streams_natively:
-            return features, None
+        """As in ``SourcedVocoder``."""
         batch = len(features.sources)
         corrections = features.sources.new_zeros(batch, self.corrections.out_channels, 0)
         state = NetworkState(
@@ -267,8 +242,6 @@ class SpectralVocoder(SourcedVocoder, WaveformVocoder):
         self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
     ) -> tuple[Features, Any]:
         """As in ``SourcedVocoder``; a network with look-ahead keeps features waiting."""
-        if not self.streams_natively:
-            return features, state
         waiting = joined(state.waiting, features)
         x = self._network_input(features.spoken)
         if ended:  # after the last frame the input layer reads zeros, as it does offline
@@ -280,7 +253,8 @@ class SpectralVocoder(SourcedVocoder, WaveformVocoder):
         ready = cut(waiting, 0, h.shape[-1])._replace(corrections=self._heads(h))
         return ready, NetworkState(cut(waiting, h.shape[-1], None), state.early - dropped, input_state, stack_state)
 
-    def _render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+        """Invert the corrected spectra of the sources."""
         corrections = features.corrections
         if corrections is None:
             corrections = self._correct(features.spoken, mask, speakers)
