@@ -41,6 +41,21 @@ def test_a_folded_module_refuses_weights_saved_before_folding() -> None:
         folded.load_state_dict(unfolded.state_dict())
 
 
+@pytest.mark.parametrize(("kernel_size", "groups"), [(1, 1), (5, 6), (5, 1), (1, 6)])
+def test_the_layout_in_memory_changes_nothing_but_rounding(kernel_size: int, groups: int) -> None:
+    torch.manual_seed(0)
+    layer = DilatedConv1d(6, 12, kernel_size, dilation=2, groups=groups, padding="same").double()
+    x = torch.randn(2, 6, 9, dtype=torch.float64)
+    mask = torch.arange(9)[None, None] < torch.tensor([9, 7])[:, None, None]
+    results = []
+    for given in (x, x.mT.contiguous().mT):
+        output = layer(given.requires_grad_(), mask)
+        weights = torch.arange(output.numel(), dtype=torch.float64).view_as(output).sin()
+        results.append((output, *torch.autograd.grad((output * weights).sum(), (given, layer.weight, layer.bias))))
+    for first, second in zip(*results, strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
+
+
 # ---- weight normalisation
 
 

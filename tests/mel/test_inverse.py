@@ -156,6 +156,53 @@ def test_padding_does_not_reach_an_items_sound() -> None:
     assert not long[:, 7 * TINY.hop_length :].any()
 
 
+def updated(magnitude: Tensor, spec: MelSpec, mel: Tensor, updates: int) -> Tensor:
+    """The updates by whole matrices, as the paper writes them."""
+    filters = torch.tensor(spec.filterbank(), dtype=torch.float32).double()
+    weights = filters.t() / filters.sum(0)[:, None].clamp(min=1e-12)
+    linear = spec.to_linear(mel) * MelInverse(spec).scale
+    for _ in range(updates):
+        magnitude = magnitude * (weights @ (linear / (filters @ magnitude).clamp(min=1e-12)))
+    return torch.where(filters.sum(0)[:, None] > 0, magnitude, 0)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_block_by_block_the_filters_give_what_their_whole_matrix_gives(name: str) -> None:
+    spec = profile(name)
+    mel = sound_and_mel(spec)[1].double()
+    expected = updated(torch.ones(1, spec.n_fft // 2 + 1, mel.shape[-1]).double(), spec, mel, updates=10)
+    inverse = MelInverse(spec)
+    torch.testing.assert_close(inverse.double()(mel), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(inverse.float()(mel.float()).double(), expected, rtol=1e-3, atol=1e-3)
+
+    own = torch.rand_like(expected) + 0.1
+    imposed = inverse.double().impose(mel, own)
+    read = expected > 0
+    torch.testing.assert_close(imposed[read], updated(own, spec, mel, updates=3)[read], rtol=1e-10, atol=0)
+    assert torch.equal(imposed[~read], own[~read])
+
+
+def test_an_iteration_is_a_projection_with_the_mel_imposed_again() -> None:
+    """Written out in complex numbers, with whole matrices and torch's own transforms."""
+    spec = profile("vocos-24k")  # centred, so torch.istft inverts it
+    samples, mel = (x.double() for x in sound_and_mel(spec))
+    projection = MelProjection(spec).double()
+    magnitude, spectrum = projection.impose(projection.istft.analyse(samples), mel)
+    found = projection.iterate(magnitude, spectrum, 3)
+
+    filters = torch.tensor(spec.filterbank(), dtype=torch.float32).double()
+    read = filters.sum(0)[:, None] > 0
+    goal = spec.from_linear(filters @ magnitude)
+    previous = torch.zeros_like(spectrum)
+    for step in range(3):
+        consistent = projection.istft.analyse(projection.istft(spectrum))
+        ahead = consistent - (0.5 / 1.5) * previous if step else consistent
+        previous = consistent
+        own = (ahead.abs().square() + 1e-10).sqrt()
+        spectrum = ahead / own * torch.where(read, updated(own, spec, goal, updates=1), magnitude)
+    torch.testing.assert_close(found, spectrum, rtol=0, atol=1e-9 * float(spectrum.abs().max()))
+
+
 def test_built_on_the_meta_device_its_constants_are_there() -> None:
     with torch.device("meta"):
         inverse = MelInverse(TINY)

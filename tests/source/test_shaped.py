@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from wavegen.source import Pitch, ShapedSource, hold_last
+from wavegen.source import Pitch, ShapedSource, hold_last, initial_pulse_state, pulse_train
+from wavegen.source.excitation import crossover_filters
 
 RATE, HOP, N_FFT = 24000, 256, 1024
 WINDOW = torch.hann_window(N_FFT, dtype=torch.float64)
@@ -50,6 +51,24 @@ def test_a_voice_has_the_harmonics_of_its_pitch_up_to_the_crossover_and_noise_ab
     assert of_periodic[6500:].sum() < 0.01 * of_periodic.sum()
     assert of_aperiodic[:3500].sum() < 0.01 * of_aperiodic.sum()
     assert of_aperiodic[6500:].sum() > 0.7 * of_aperiodic.sum()
+
+
+@pytest.mark.parametrize("centre", [HOP / 2, 100.5])
+def test_the_pulses_of_a_white_voice_are_those_of_the_interpolated_pitch_through_the_crossover(centre: float) -> None:
+    """White noise has no formants, so that the filter passes the excitation as it is."""
+    shaped = ShapedSource(WINDOW, HOP, RATE, centre=centre).double()
+    log_f0 = (100 + 150 * torch.rand(12, dtype=torch.float64)).log()
+    of = Pitch(log_f0.exp()[None, None], torch.ones(1, 1, 12, dtype=torch.float64))
+    periodic, _ = sources(shaped, white(12), of)
+
+    reach = 64  # samples at 24 kHz
+    place = (np.arange(-reach, 12 * HOP + reach) - centre) / HOP
+    f0 = np.exp(np.interp(place, np.arange(12), log_f0.numpy()))
+    pulses, _ = pulse_train(torch.from_numpy(f0)[None], RATE, initial_pulse_state(1))
+    low, _ = crossover_filters(RATE, 5000, 200, reach)
+    expected = 0.1 * np.sqrt(1 / (1 + np.exp(-10))) * np.convolve(pulses[0].numpy(), low.numpy(), "valid")
+    # F0 is rounded to steps of a millionth, and the taps to float32.
+    assert np.abs(periodic - expected).max() < 1e-3 * np.abs(expected).max()
 
 
 def test_what_is_unvoiced_has_no_harmonics() -> None:

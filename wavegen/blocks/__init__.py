@@ -29,7 +29,7 @@ from wavegen.blocks.residual import (
     SeparableResidualBlock,
     exponential_dilations,
 )
-from wavegen.blocks.transforms import complex_magnitude, reflect_pad
+from wavegen.blocks.transforms import complex_magnitude, overlap_add, reflect_pad, stft
 from wavegen.blocks.upsample import HoldUpsampler, StagedUpsampler, small_factors
 
 __all__ = [
@@ -56,9 +56,11 @@ __all__ = [
     "griffin_lim_context",
     "masked",
     "output_size",
+    "overlap_add",
     "receptive_field",
     "reflect_pad",
     "same_padding",
     "sample_mask",
     "small_factors",
+    "stft",
 ]

@@ -83,7 +83,10 @@ class DilatedConv1d(nn.Conv1d):
             ``[batch, out_channels, time]``; steps outside the mask hold unspecified finite values.
         """
         x = masked(x, mask)
-        return self._convolve(F.pad(x, (self.context.left, self.context.right)))
+        left, right = self.context.left, self.context.right
+        if left or right:
+            x = F.pad(x.mT, (0, 0, left, right)).mT if _steps_first(x) else F.pad(x, (left, right))
+        return self._convolve(x)
 
     def initial_state(self, batch: int) -> Tensor:
         """The zeros before the first step: ``[batch, in_channels, context.left]``."""
@@ -110,7 +113,18 @@ class DilatedConv1d(nn.Conv1d):
     def _convolve(self, seen: Tensor) -> Tensor:
         if seen.shape[-1] < self.context.receptive_field:  # an empty chunk gives no output
             return seen.new_zeros(seen.shape[0], self.out_channels, 0)
-        return super().forward(seen)
+        if not _steps_first(seen):
+            return super().forward(seen)
+        if self.context.receptive_field == 1 and self.groups == 1:
+            return F.linear(seen.mT, self.weight[:, :, 0], self.bias).mT
+        # As an image of height 1 whose channels come last in memory, which a CPU convolves faster.
+        image, weight = seen[:, :, None], self.weight[:, :, None]
+        return F.conv2d(image, weight, self.bias, dilation=(1, self.dilation[0]), groups=self.groups)[:, :, 0]
+
+
+def _steps_first(x: Tensor) -> bool:
+    """Whether ``x`` is a transposed view of ``[batch, time, channels]`` on a CPU, as a LayerNorm leaves it."""
+    return x.device.type == "cpu" and not x.is_contiguous() and x.mT.is_contiguous()
 
 
 def refuse_look_ahead(layer: nn.Module) -> None:

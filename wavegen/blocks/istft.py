@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wavegen.blocks.conv import Context
 from wavegen.blocks.masks import masked, sample_mask
-from wavegen.blocks.transforms import complex_magnitude
+from wavegen.blocks.transforms import complex_magnitude, overlap_add, stft
 from wavegen.errors import ConfigError
 
 # The smallest sum of squared windows to divide by; usable framings stay far above it.
@@ -122,7 +122,7 @@ class InverseSTFT(nn.Module):
         """
         right_padding = self.n_fft - self.hop_length - self.left_padding
         padded = F.pad(samples, (self.left_padding, right_padding))
-        return torch.stft(padded, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True)
+        return stft(padded, self.window, self.hop_length)
 
     def initial_state(self, batch: int) -> InverseSTFTState:
         """State before the first frame: both tails are zeros, and ``left_padding`` samples are to be cut off."""
@@ -159,17 +159,12 @@ class InverseSTFT(nn.Module):
 
     def _overlap_add(self, spectrum: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Overlapped sums of the windowed frames ``[batch, n]`` and of the squared windows ``[1 or batch, n]``."""
-        frames = torch.fft.irfft(spectrum, n=self.n_fft, dim=1) * self.window[:, None]
-        squares = self.window.square()[:, None].expand(1, -1, frames.shape[-1])
+        frames = torch.fft.irfft(spectrum.mT, n=self.n_fft) * self.window
+        squares = self.window.square().expand(1, frames.shape[1], -1)
         if mask is not None:
-            frames = masked(frames, mask)
-            squares = masked(squares, mask)
-        return self._fold(frames), self._fold(squares)
-
-    def _fold(self, frames: Tensor) -> Tensor:
-        length = (frames.shape[-1] - 1) * self.hop_length + self.n_fft
-        folded = F.fold(frames, (1, length), kernel_size=(1, self.n_fft), stride=(1, self.hop_length))
-        return folded[:, 0, 0]
+            frames = masked(frames, mask.mT)
+            squares = masked(squares, mask.mT)
+        return overlap_add(frames, self.hop_length), overlap_add(squares, self.hop_length)
 
 
 def griffin_lim(

@@ -1,16 +1,20 @@
 """Samples to mel frames, and mel frames back to an STFT magnitude."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from wavegen.blocks import Context, InverseSTFT, complex_magnitude, griffin_lim_context, reflect_pad
+from wavegen.blocks import Context, InverseSTFT, complex_magnitude, griffin_lim_context, reflect_pad, stft
 from wavegen.errors import MelError
 from wavegen.mel.spec import MelSpec
 
 # Of the iterations, as in fast Griffin-Lim (Perraudin et al., 2013); 0.99 gives more PESQ and less predicted opinion.
 MOMENTUM = 0.5
-UPDATES_PER_ITERATION = 1
 SMALLEST_POWER = 1e-10  # of a bin, so that silence has a magnitude that can grow
+# Larger blocks have more zeros, smaller ones more calls.
+FILTERS_AT_ONCE, BINS_AT_ONCE = 25, 128
 
 
 class LogMel(nn.Module):
@@ -64,10 +68,8 @@ class LogMel(nn.Module):
         if not dtype == window.dtype == torch.float32:  # .double() or .half() on the module only rounds its buffers
             window, filters = (c.to(samples.device) for c in self._constants(dtype))
         with torch.autocast(samples.device.type, enabled=False):
-            stft = torch.stft(
-                samples.to(dtype), spec.n_fft, spec.hop_length, window=window, center=False, return_complex=True
-            )
-            return spec.from_linear(filters @ complex_magnitude(stft, spec.magnitude_eps))
+            magnitude = complex_magnitude(stft(samples.to(dtype), window, spec.hop_length), spec.magnitude_eps)
+            return spec.from_linear(filters @ magnitude)
 
 
 class MelInverse(nn.Module):
@@ -90,14 +92,18 @@ class MelInverse(nn.Module):
         filters = torch.tensor(spec.filterbank(), dtype=torch.float32, device="cpu")
         self.register_buffer("filters", filters, persistent=False)
         self.filters: Tensor
+        read = filters > 0
+        self._blocks = _blocks(read, FILTERS_AT_ONCE), _blocks(read.t(), BINS_AT_ONCE)
+        self.register_buffer("unread", (~read.any(0)).nonzero().flatten(), persistent=False)
+        self.unread: Tensor
         # The window's norm divides a normalised STFT, and so its mel.
         self.scale = float(spec.window().square().sum().sqrt()) if spec.stft_normalized else 1.0
 
     def forward(self, mel: Tensor) -> Tensor:
         """STFT magnitude of ``mel``, in the same precision, under autocast too; 0 where the filters read nothing."""
-        flat = mel.new_ones(len(mel), self.filters.shape[1], mel.shape[-1])
         with torch.autocast(mel.device.type, enabled=False):
-            return update_magnitude(flat, self.filters.to(mel.dtype), self.linear(mel), self.updates)
+            flat = mel.new_ones(len(mel), mel.shape[-1], self.filters.shape[1]).index_fill_(-1, self.unread, 0.0).mT
+            return self.filter_blocks(mel.dtype).update(flat, self.linear(mel), self.updates)
 
     def impose(self, mel: Tensor, magnitude: Tensor, *, updates: int = 3, blur_hz: float = 0.0) -> Tensor:
         """Change a sound's magnitude so that it has a given mel, and else as little as possible.
@@ -118,22 +124,20 @@ class MelInverse(nn.Module):
             linear = self.linear(mel)
             if blur_hz:
                 linear = self._blur(blur_hz).to(mel.dtype) @ linear
-            imposed = update_magnitude(magnitude, self.blurred_filters(mel.dtype, blur_hz), linear, updates)
-            return torch.where(self.covered, imposed, magnitude)
+            return self.filter_blocks(mel.dtype, blur_hz).update(magnitude, linear, updates)
 
     def linear(self, mel: Tensor) -> Tensor:
         """The product of the filters with a magnitude that has this mel, ``[batch, n_mels, frames]``."""
         return self.spec.to_linear(mel) * self.scale
 
-    @property
-    def covered(self) -> Tensor:
-        """``[n_fft // 2 + 1, 1]``, True for the bins that a filter reads."""
-        return self.filters.sum(0)[:, None] > 0
-
-    def blurred_filters(self, dtype: torch.dtype, blur_hz: float = 0.0) -> Tensor:
-        """The filters ``[n_mels, n_fft // 2 + 1]``, each the mean of those around it if ``blur_hz`` is not 0."""
-        filters = self.filters.to(dtype)
-        return self._blur(blur_hz).to(dtype) @ filters if blur_hz else filters
+    def filter_blocks(self, dtype: torch.dtype, blur_hz: float = 0.0) -> "FilterBlocks":
+        """The filters, each the mean of those around it if ``blur_hz`` is not 0, as blocks."""
+        filters, blocks = self.filters.to(dtype), self._blocks
+        if blur_hz:  # each reads all bins that any of them reads
+            filters, blocks = self._blur(blur_hz).to(dtype) @ filters, ([_WHOLE], [_WHOLE])
+        # A filter narrower than a bin is empty.
+        weights = filters / filters.sum(0).clamp(min=1e-12)
+        return FilterBlocks(filters, weights, self.unread, *blocks)
 
     def _blur(self, width_hz: float) -> Tensor:
         """Weights ``[n_mels, n_mels]`` of the mean over the filters around each, by the distance of their centres."""
@@ -144,23 +148,60 @@ class MelInverse(nn.Module):
         return weights / weights.sum(1, keepdim=True)
 
 
-def update_magnitude(magnitude: Tensor, filters: Tensor, linear: Tensor, updates: int) -> Tensor:
-    """Multiplicative updates of ``magnitude`` until ``filters @ magnitude`` is close to ``linear``.
+class FilterBlocks(NamedTuple):
+    """Products with a filterbank, block by block: a filter reads few bins, so most of its matrix is zeros.
 
-    Args:
-        magnitude: ``[batch, n_fft // 2 + 1, frames]``.
+    Attributes:
         filters: ``[n_mels, n_fft // 2 + 1]``.
-        linear: ``[batch, n_mels, frames]``.
-        updates: the number of updates.
-
-    Returns:
-        a magnitude of the same shape; 0 where the filters read nothing.
+        weights: share of each filter in the sum of those that read a bin, same shape.
+        unread: indices of the bins that no filter reads.
+        by_filter: which filters, and the range of all bins that they read, for each block.
+        by_bin: which bins, and the range of all filters that read them.
     """
-    # The sum over the filters is 0 for bins outside f_min … f_max, and a filter narrower than a bin is empty.
-    weights = filters.t() / filters.sum(0)[:, None].clamp(min=1e-12)
-    for _ in range(updates):
-        magnitude = magnitude * (weights @ (linear / (filters @ magnitude).clamp(min=1e-12)))
-    return magnitude
+
+    filters: Tensor
+    weights: Tensor
+    unread: Tensor
+    by_filter: Sequence[tuple[slice, slice]]
+    by_bin: Sequence[tuple[slice, slice]]
+
+    def read(self, magnitude: Tensor) -> Tensor:
+        """``filters @ magnitude``: ``[batch, n_fft // 2 + 1, frames]`` to ``[batch, n_mels, frames]``."""
+        parts = [magnitude.mT[..., bins] @ self.filters[rows, bins].t() for rows, bins in self.by_filter]
+        return torch.cat(parts, dim=-1).mT
+
+    def update(self, magnitude: Tensor, linear: Tensor, updates: int) -> Tensor:
+        """Multiplicative updates of ``magnitude`` until ``filters @ magnitude`` is close to ``linear``.
+
+        Args:
+            magnitude: ``[batch, n_fft // 2 + 1, frames]``.
+            linear: ``[batch, n_mels, frames]``.
+            updates: the number of updates.
+
+        Returns:
+            a magnitude of the same shape; unchanged where the filters read nothing.
+        """
+        for _ in range(updates):
+            magnitude = magnitude * self.gain(magnitude, linear)
+        return magnitude
+
+    def gain(self, magnitude: Tensor, linear: Tensor) -> Tensor:
+        """The factor of one update, ``[batch, n_fft // 2 + 1, frames]``; 1 where the filters read nothing."""
+        ratio = (linear / self.read(magnitude).clamp(min=1e-12)).mT
+        parts = [ratio[..., rows] @ self.weights[rows, bins] for bins, rows in self.by_bin]
+        return torch.cat(parts, dim=-1).index_fill_(-1, self.unread, 1.0).mT
+
+
+_WHOLE = slice(None), slice(None)
+
+
+def _blocks(read: Tensor, size: int) -> list[tuple[slice, slice]]:
+    """Rows of a matrix, ``size`` at a time, and the range of the columns in which any of them is True."""
+    blocks = []
+    for first in range(0, len(read), size):
+        columns = read[first : first + size].any(0).nonzero().flatten().tolist() or [0]
+        blocks.append((slice(first, first + size), slice(columns[0], columns[-1] + 1)))
+    return blocks
 
 
 class MelProjection(nn.Module):
@@ -237,18 +278,19 @@ class MelProjection(nn.Module):
         Returns:
             complex spectrum of the same shape.
         """
-        filters = self.inverse.blurred_filters(magnitude.dtype, self.blur_hz)
-        linear = filters @ magnitude
+        filters = self.inverse.filter_blocks(magnitude.dtype, self.blur_hz)
+        linear, unread = filters.read(magnitude), filters.unread
         previous: Tensor | None = None
         for _ in range(iterations):
             consistent = self.istft.analyse(self.istft(spectrum, mask))
             ahead = consistent
             if previous is not None:
-                ahead = consistent - MOMENTUM / (1 + MOMENTUM) * previous
+                ahead = torch.sub(consistent, previous, alpha=MOMENTUM / (1 + MOMENTUM))
             previous = consistent
             own = complex_magnitude(ahead, SMALLEST_POWER)
-            imposed = update_magnitude(own, filters, linear, UPDATES_PER_ITERATION)
-            spectrum = ahead * (torch.where(self.inverse.covered, imposed, magnitude) / own)
+            gain = filters.gain(own, linear)
+            kept = magnitude.index_select(1, unread) / own.index_select(1, unread)
+            spectrum = ahead * gain.index_copy(1, unread, kept)
         return spectrum
 
     def impose(self, spectrum: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:

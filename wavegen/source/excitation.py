@@ -51,17 +51,15 @@ def pulse_train(
     advance = f0 / sample_rate_hz
     before = (state.phase * _UNITS_PER_CYCLE).round().long()
     units = before[:, None] + torch.cumsum((advance.detach() * _UNITS_PER_CYCLE).round().long(), dim=1)
-    units = units & (_UNITS_PER_CYCLE - 1)
-    phase = units.double() / _UNITS_PER_CYCLE + (advance - advance.detach())
-    harmonics = ((highest_hz or 0.49 * sample_rate_hz) / f0).floor().clamp(min=1)
-    half = math.pi * phase
-    sine = half.sin()
-    at_pulse = sine.abs() < 1e-7  # there the quotient has the limit 2K + 1
-    kernel = torch.where(
-        at_pulse, 2 * harmonics + 1, ((2 * harmonics + 1) * half).sin() / torch.where(at_pulse, 1.0, sine)
-    )
-    pulses = (kernel - 1) / 2 * (2 / harmonics).sqrt()
-    last = phase[:, -1].detach() if phase.shape[1] else state.phase
+    units.bitwise_and_(_UNITS_PER_CYCLE - 1)
+    phase = units.double() / _UNITS_PER_CYCLE
+    last = phase[:, -1] if phase.shape[1] else state.phase
+    if advance.requires_grad:
+        phase = phase + (advance - advance.detach())
+    twice = ((highest_hz or 0.49 * sample_rate_hz) / f0).floor().clamp(min=1) * 2
+    half = math.pi * phase.clamp(3e-8, 1 - 3e-8)  # at a pulse, sin(φ/2) is 0; there the quotient is still 2K + 1
+    kernel = ((twice + 1) * half).sin() / half.sin()
+    pulses = (kernel - 1) * twice.rsqrt()
     return pulses.to(f0_hz.dtype), PulseState(last)
 
 

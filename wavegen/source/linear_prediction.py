@@ -134,14 +134,16 @@ def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         coefficients ``[batch, p, steps]`` and the power of the prediction error ``[batch, 1, steps]``.
     """
-    r = autocorrelation
+    r, mirrored = autocorrelation, autocorrelation.flip(1)
+    order = r.shape[1] - 1
     error = r[:, :1]
     coefficients = r[:, :0]
-    for i in range(r.shape[1] - 1):
-        predicted = (coefficients * r[:, 1 : i + 1].flip(1)).sum(1, keepdim=True)
+    for i in range(order):
+        predicted = (coefficients * mirrored[:, order - i : order]).sum(1, keepdim=True)
         reflection = (r[:, i + 1 : i + 2] - predicted) / error
-        coefficients = torch.cat((coefficients - reflection * coefficients.flip(1), reflection), dim=1)
-        error = error * (1 - reflection.square())
+        shorter = torch.addcmul(coefficients, reflection, coefficients.flip(1), value=-1)
+        coefficients = torch.cat((shorter, reflection), dim=1)
+        error = torch.addcmul(error, error, reflection.square(), value=-1)
     return coefficients, error
 
 

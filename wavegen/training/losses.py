@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavegen.blocks import complex_magnitude, reflect_pad
+from wavegen.blocks import complex_magnitude, reflect_pad, stft
 from wavegen.mel import LogMel, MelSpec
 
 
@@ -81,9 +81,8 @@ class MultiResolutionSTFTLoss(nn.Module):
     def _magnitude(self, samples: Tensor, n_fft: int, hop: int) -> Tensor:
         padded = reflect_pad(samples, (n_fft - hop) // 2)
         window = self.get_buffer(f"window_{n_fft}")
-        spectrum = torch.stft(padded, n_fft, hop, window=window, center=False, return_complex=True)
         # √(re² + im² + ε): without ε, the derivative at 0 and the log of silence are infinite.
-        return complex_magnitude(spectrum, 1e-9)
+        return complex_magnitude(stft(padded, window, hop), 1e-9)
 
 
 # Divisor of the feature maps of silence. Those of speech average a few hundredths when training starts.

@@ -276,13 +276,14 @@ class SpectralVocoder(SourcedWaveformVocoder):
         correction = _gain(gains.magnitude)
         largest = math.exp(self.largest_log_magnitude)
         magnitude = (imposed * correction).clamp(max=largest)
-        return magnitude, spectrum * torch.polar(correction, gains.phase)
+        turn = torch.complex(correction * gains.phase.cos(), correction * gains.phase.sin())  # torch.polar is slow
+        return magnitude, spectrum * turn
 
     def _correct(self, spoken: Spoken, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
         """The network: corrections ``[batch, 4 * bins, frames]`` of whole utterances or windows."""
         # A causal layer's output at t + look_ahead belongs to frame t, so drop the first look_ahead frames.
         x = masked(self._network_input(spoken), mask)
-        h = self.input(F.pad(x, (0, self.look_ahead)))[..., self.look_ahead :]
+        h = self.input(F.pad(x, (0, self.look_ahead)) if self.look_ahead else x)[..., self.look_ahead :]
         h, _ = self.stack(self._stack_input(h, speakers), None, mask)
         return self._heads(h)
 
