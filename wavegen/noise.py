@@ -19,7 +19,7 @@ def _shift_right(z: Tensor, bits: int) -> Tensor:
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _mix_(z: Tensor) -> Tensor:
+def _mix(z: Tensor) -> Tensor:
     """Change ``z`` by the output function of splitmix64, a bijection; the products of int64 are modulo 2^64."""
     z.bitwise_xor_(_shift_right(z, 30)).mul_(_MIX_1)
     z.bitwise_xor_(_shift_right(z, 27)).mul_(_MIX_2)
@@ -50,8 +50,8 @@ def uniform_noise(seed: Tensor, start: int, count: int, draws: int, device: torc
     seed = seed.to(device, torch.int64)
     draw = torch.arange(1, draws + 1, device=device)
     index = torch.arange(start + 1, start + count + 1, device=device)
-    stream = _mix_(_mix_(seed + _GOLDEN_GAMMA)[:, None] + draw * _GOLDEN_GAMMA)
-    bits = _mix_(stream[:, :, None] + index * _GOLDEN_GAMMA)
+    stream = _mix(_mix(seed + _GOLDEN_GAMMA)[:, None] + draw * _GOLDEN_GAMMA)
+    bits = _mix(stream[:, :, None] + index * _GOLDEN_GAMMA)
     # 23 bits, not 24: (k + 1/2) / 2^23 needs 24 significant bits, all that float32 has. With one more bit the upper
     # half of the numbers would be rounded, and the largest would become 1.0, whose normal quantile is infinite.
     return _shift_right(bits, 41).to(torch.float32).add_(0.5).mul_(2.0**-23)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.blocks import Context, InverseSTFT, complex_magnitude, griffin_lim_context, reflect_pad, stft
@@ -15,6 +16,7 @@ MOMENTUM = 0.5
 SMALLEST_POWER = 1e-10  # of a bin, so that silence has a magnitude that can grow
 # Larger blocks have more zeros, smaller ones more calls.
 FILTERS_AT_ONCE, BINS_AT_ONCE = 25, 128
+FEWEST_ROWS = 16
 
 
 class LogMel(nn.Module):
@@ -181,9 +183,14 @@ class FilterBlocks(NamedTuple):
         Returns:
             a magnitude of the same shape; unchanged where the filters read nothing.
         """
+        # Products are fastest with frames in rows, and those of few rows are rounded differently from those of many.
+        frames = magnitude.shape[-1]
+        missing = max(0, FEWEST_ROWS - frames)
+        magnitude, linear = (F.pad(x.mT, (0, 0, 0, missing), value=1.0).contiguous().mT for x in (magnitude, linear))
         for _ in range(updates):
-            magnitude = magnitude * self.gain(magnitude, linear)
-        return magnitude
+            gain = self.gain(magnitude, linear)
+            magnitude = magnitude * gain if torch.is_grad_enabled() else gain.mul_(magnitude)
+        return magnitude[..., :frames]
 
     def gain(self, magnitude: Tensor, linear: Tensor) -> Tensor:
         """The factor of one update, ``[batch, n_fft // 2 + 1, frames]``; 1 where the filters read nothing."""

@@ -132,12 +132,14 @@ def on_grid(log_magnitude: Tensor, sample_rate_hz: float) -> Tensor:
 
 def decode(logits: Tensor) -> Tensor:
     """Mean of the classes around the most probable one, in hertz, ``[batch, 1, frames]``."""
-    probability = logits.softmax(dim=1)
-    best = probability.argmax(dim=1, keepdim=True)
-    near = (best + torch.arange(-3, 4, device=logits.device)[:, None]).clamp(0, CLASSES - 1)
-    weights = probability.gather(1, near)
-    place = (weights * near).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
-    return LOWEST_HZ * torch.exp2(place / CLASSES_PER_OCTAVE)
+    probability = logits.mT.softmax(dim=-1)
+    best = probability.argmax(dim=-1, keepdim=True)
+    near = (best + torch.arange(-3, 4, device=logits.device)).clamp(0, CLASSES - 1)
+    weights = probability.gather(-1, near)
+    # Counted from the most probable class, the mean keeps the digits that its whole number would take.
+    beyond = (weights * (near - best)).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True)
+    octaves = best.to(logits.dtype) / CLASSES_PER_OCTAVE
+    return (LOWEST_HZ * octaves.exp2() * (beyond / CLASSES_PER_OCTAVE).exp2()).mT
 
 
 def soft_labels(f0_hz: Tensor, width: float = 1.5) -> Tensor:

@@ -164,10 +164,10 @@ class ShapedSource(nn.Module):
     ) -> tuple[Tensor, PulseState, Tensor]:
         """Both excitations ``[batch, 2, samples]`` of unit power together, the phase, and the pulses to keep."""
         dtype = pitch.f0_hz.dtype
-        gate = _on_fine_grid(torch.sigmoid((pitch.voicing - 0.5) * VOICING_STEEPNESS))
+        gate = _on_fine_grid(torch.sigmoid((pitch.voicing.double() - 0.5) * VOICING_STEEPNESS))
 
         # Between two frames F0 is interpolated where both are voiced; otherwise it is that of the voiced one.
-        log_f0 = _on_fine_grid(pitch.f0_hz.clamp(1.0, HIGHEST_F0_HZ).log())
+        log_f0 = _on_fine_grid(pitch.f0_hz.double().clamp(1.0, HIGHEST_F0_HZ).log())
         least = 1e-4
         frames = torch.cat(((gate + least) * log_f0, gate + least), dim=1)
         weighted, weight = self._at_samples(frames, start - self.reach, stop + self.reach, first_frame).unbind(1)
@@ -176,13 +176,13 @@ class ShapedSource(nn.Module):
         new_pulses, pulse = pulse_train(f0, self.sample_rate_hz, before.pulse)
 
         # The filters reach as far to both sides: the pulses run ahead, and noise is known at every position.
-        pulses = torch.cat((before.pulses.to(dtype), new_pulses), dim=1)
+        pulses = torch.cat((before.pulses.to(dtype), new_pulses.to(dtype)), dim=1)
         count = stop - start + 2 * self.reach
         noises = uniform_noise(before.seeds, start - self.reach, count, 2, pulses.device).to(dtype)
         noises = (noises - 0.5) * math.sqrt(12)
         low, high = self._filtered(pulses, self.low), self._filtered(noises[:, 0], self.high)
         own = slice(self.reach, self.reach + stop - start)
-        voiced = (weight[:, own] - least).clamp(0, 1)
+        voiced = (weight[:, own] - least).clamp(0, 1).to(dtype)
         pulsed = voiced.sqrt()
         periodic = pulsed * low
         aperiodic = pulsed * high + (1 - voiced).sqrt() * noises[:, 1, own]
@@ -223,8 +223,8 @@ class ShapedSource(nn.Module):
 
 
 def _on_fine_grid(x: Tensor) -> Tensor:
-    """``x`` in steps of 2^-20, so that rounding errors, which depend on chunks, do not add up in the phase."""
-    return x + ((x * 2**20).round() / 2**20 - x).detach()
+    """``x`` in steps of 2^-24, so that rounding errors, which depend on chunks, do not add up in the phase."""
+    return x + ((x * 2**24).round() / 2**24 - x).detach()
 
 
 def hold_last(x: Tensor, mask: Tensor | None) -> Tensor:
