@@ -154,12 +154,12 @@ def test_thousands_of_mutants_are_loaded_or_refused(vocoder: str) -> None:
 
     def damaged() -> Iterator:
         table = 8 + int.from_bytes(data[:8], "little")
-        for mutant in mutants(data, 1500, edge=table):
+        for mutant in mutants(data, 900, edge=table):
             path.write_bytes(mutant)
             yield load
 
     def forged() -> Iterator:
-        for header_of_mutant in forgeries(header, 500):
+        for header_of_mutant in forgeries(header, 400):
             save_checkpoint(path, tensors, header_of_mutant)
             yield load
 
@@ -170,7 +170,7 @@ def test_thousands_of_mutants_are_loaded_or_refused(vocoder: str) -> None:
         read = campaign.read
         campaign.run(forged())
     print(campaign)
-    assert campaign.files == 2000
+    assert campaign.files == 1300
     assert read < 100  # the checksum finds nearly every change
     assert campaign.longest_s < 5
     assert campaign.memory_mb < 200

@@ -140,7 +140,7 @@ def test_an_impossible_header_is_refused(text: str, messages: Messages) -> None:
             messages.check(refusal)
 
 
-@pytest.mark.parametrize("where", ["mel", "spec", "f0"])
+@pytest.mark.parametrize("where", ["mel", "spec"])
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(where: str, mel: np.ndarray, messages: Messages) -> None:
     """260 kB that would become 0.3 GB, and that promise more."""
     zeros = np.zeros(MAX_UNPACKED_BYTES // 4 + 100_000, dtype=np.float32)
@@ -161,9 +161,8 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(where: str, mel: np.ndarray
         with pytest.raises(MelError) as error:
             open_mel("bomb.npz")
         messages.check(error.value)
-        if where != "f0":  # load_mel does not read it
-            with pytest.raises(MelError):
-                load_mel("bomb.npz")
+        with pytest.raises(MelError):
+            load_mel("bomb.npz")
         assert tracemalloc.get_traced_memory()[1] < 8e6
     finally:
         tracemalloc.stop()
@@ -207,15 +206,15 @@ def test_thousands_of_mutants_are_read_or_refused(mel: np.ndarray) -> None:
             assert np.isfinite(file[:, 3:8]).all()
 
         def readers(name: str = name, data: bytes = data) -> Iterator:
-            for mutant in mutants(data, 1000):
+            for mutant in mutants(data, 600):
                 Path(name).write_bytes(mutant)
                 yield read_whole
                 yield read_slices
 
         campaign.run(readers())
     print(campaign)
-    assert campaign.files == 8000
-    assert 100 < campaign.read < 6000  # the mutants are neither all harmless nor all broken
+    assert campaign.files == 4800
+    assert 100 < campaign.read < 3600  # the mutants are neither all harmless nor all broken
     assert campaign.longest_s < 2
     assert campaign.memory_mb < 64
 

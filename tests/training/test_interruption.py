@@ -148,10 +148,8 @@ BREAKS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "cut recording": ("corpus", cut),
     "missing recording": ("corpus", Path.unlink),
     "unseekable recording": ("corpus", encode_without_seeking),
-    "a folder for a recording": ("corpus", lambda path: (path.unlink(), path.mkdir())),
     "missing mel": ("mels", Path.unlink),
     "cut mel": ("mels", cut),
-    "damaged mel": ("mels", lambda path: path.write_bytes(b"damaged")),
 }
 
 
@@ -225,4 +223,4 @@ def test_a_worker_that_is_killed_ends_the_training_in_one_line(
 @pytest.mark.slow
 def test_a_training_that_is_killed_at_random_moments_writes_the_same_bytes(tmp_path: Path) -> None:
     """With two readers and discriminators; ``python tests/kills.py`` kills it more often."""
-    print(kill_and_compare(tmp_path, kills=2, steps=20))
+    print(kill_and_compare(tmp_path, kills=2, steps=16))
