@@ -17,9 +17,9 @@ from support.commands import Refused
 from support.messages import Messages
 from support.vocoders import SPEC, tiny_mel, tiny_vocoder, write_model
 
+from wavegen import synthesis
 from wavegen.audio import WavStream
 from wavegen.checkpoint import load_state, load_vocoder, save_checkpoint, save_state
-from wavegen import synthesis
 from wavegen.commands import synth
 from wavegen.errors import AudioError, CheckpointError, OutputError
 from wavegen.mel import save_mel
