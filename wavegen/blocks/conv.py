@@ -152,7 +152,8 @@ def apply_weight_norm(module: AnyModule) -> AnyModule:
         if isinstance(layer, _NORMALISED) and not _has_weight_norm(layer):
             parametrizations.weight_norm(layer)
             # A vector of zeros has no direction, and 0 / 0 is NaN. Any direction will do, as its length is 0.
-            length, direction = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
+            parameters = dict(layer.named_parameters())
+            length, direction = (parameters[f"parametrizations.weight.original{index}"] for index in (0, 1))
             with torch.no_grad():
                 direction.copy_(torch.where(length == 0, 1.0, direction))
     return module

@@ -91,7 +91,7 @@ class Report:
     systems: Sequence[str]
     metrics: Mapping[str, MetricDescription]
     clips: Sequence[ReportClip]
-    summary: Mapping[str, Mapping[str, Mapping[str, float]]]
+    summary: Mapping[str, Mapping[str, Mapping[str, float | None]]]
     notes: Sequence[str] = ()
 
 

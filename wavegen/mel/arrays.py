@@ -148,7 +148,7 @@ def _read_numbers(file: IO[bytes], header: ArrayHeader, available: int) -> np.nd
     if header.nbytes > available:
         raise ValueError(f"it has {max(0, available)} of the {header.nbytes} bytes that its header promises")
     numbers = np.empty(header.nbytes, dtype=np.uint8)
-    memory = memoryview(numbers)
+    memory = numbers.data
     done = 0
     while done < header.nbytes:
         piece = file.read(min(_PIECE_BYTES, header.nbytes - done))
