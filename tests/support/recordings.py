@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from wavegen.audio import read_audio
+from wavegen.audio.resampling import resample
 from wavegen.evaluation.metrics.pitch import pitch_track
 from wavegen.mel import LogMel, MelSpec
-from wavegen.resampling import resample
 
 CLIPS = Path(__file__).parents[2] / "recipes" / "demo" / "audio" / "valid"
 WOMAN, MAN = "kathleen-arctic_a0196.flac", "flemishguy-nl_rhasspy_617_1602083248.flac"

@@ -11,9 +11,9 @@ import numpy as np
 import soundfile
 
 from wavegen.audio import audio_info, read_audio, to_int16
+from wavegen.audio.resampling import resample
 from wavegen.listening import thumbnails
 from wavegen.listening.loudness import matching_gains_db
-from wavegen.resampling import resample
 
 LOWEST_PEAK_DB = -60.0
 

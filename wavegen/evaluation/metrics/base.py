@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
+from wavegen.audio.resampling import resample
 from wavegen.listening.report import MetricDescription
 from wavegen.mel import MelSpec
-from wavegen.resampling import resample
 
 SILENCE_DBFS = -70.0
 """Root-mean-square level below which a recording counts as silence, in dB relative to full scale: as quiet as the gate

@@ -1,6 +1,6 @@
 """Read recordings as float samples within ±1, resample and write them. A damaged file is refused, never shortened.
 
-What a file holds, whatever its header says, is decided in ``wavegen.containers``.
+What a file holds, whatever its header says, is decided in ``wavegen.audio.containers``.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from wavegen.containers import REMEDY_DAMAGED, open_sound, refuse_joined_flac
+from wavegen.audio.containers import REMEDY_DAMAGED, open_sound, refuse_joined_flac
+from wavegen.audio.resampling import resample
 from wavegen.errors import AudioError, OutputError
 from wavegen.files import atomic_write, native_path
-from wavegen.resampling import resample
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64"}

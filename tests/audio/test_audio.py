@@ -24,8 +24,8 @@ from wavegen.audio import (
     to_int16,
     write_audio,
 )
+from wavegen.audio.mpeg import find_frames
 from wavegen.errors import AudioError, MissingAudioError, OutputError
-from wavegen.mpeg import find_frames
 
 RATE = 24000
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from support.messages import Messages
 
+from wavegen.audio.resampling import resample
 from wavegen.errors import AudioError
-from wavegen.resampling import resample
 
 
 def tone(hz: float, sample_rate_hz: int) -> np.ndarray:

@@ -18,9 +18,9 @@ from typing import BinaryIO, NamedTuple
 
 import soundfile
 
+from wavegen.audio.mpeg import find_frames
 from wavegen.errors import AudioError, MissingAudioError
 from wavegen.files import native_path
-from wavegen.mpeg import find_frames
 
 REMEDY_DAMAGED = "copy or download it again, or leave it out"
 _REMEDY_CONVERT = "convert it, for example with: ffmpeg -i FILE new.flac"
