@@ -106,7 +106,7 @@ class DilatedConv1d(nn.Conv1d):
             StreamingError: the layer looks ahead.
         """
         refuse_look_ahead(self)
-        seen = torch.cat((state, x), dim=-1)
+        seen = torch.cat((state.mT, x.mT), dim=1).mT if _steps_first(x) else torch.cat((state, x), dim=-1)
         # Sliced from the front: ``seen[..., -left:]`` would be everything if left is 0.
         return self._convolve(seen), seen[..., seen.shape[-1] - self.context.left :]
 

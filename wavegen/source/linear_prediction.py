@@ -109,7 +109,8 @@ class LinearPrediction(nn.Module):
         Returns:
             ``frames * sub_frames`` predictors, in the dtype of ``magnitude``; computed in float64.
         """
-        power = magnitude.double().square()
+        # Whole or in chunks, always in the same layout: a product of another one is rounded differently.
+        power = magnitude.to(torch.float64, memory_format=torch.contiguous_format).square()
         autocorrelation = self.cosines.double() @ power
         autocorrelation = interpolate_frames(autocorrelation, self.positions) * self.lag_window
         floor = torch.zeros_like(autocorrelation)
