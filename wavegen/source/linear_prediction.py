@@ -142,9 +142,8 @@ def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     for i in range(order):
         predicted = (coefficients * mirrored[:, order - i : order]).sum(1, keepdim=True)
         reflection = (r[:, i + 1 : i + 2] - predicted) / error
-        shorter = torch.addcmul(coefficients, reflection, coefficients.flip(1), value=-1)
-        coefficients = torch.cat((shorter, reflection), dim=1)
-        error = torch.addcmul(error, error, reflection.square(), value=-1)
+        coefficients = torch.cat((coefficients - reflection * coefficients.flip(1), reflection), dim=1)
+        error = error * (1 - reflection.square())
     return coefficients, error
 
 
