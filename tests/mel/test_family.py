@@ -99,7 +99,9 @@ def test_readers_stream_what_they_synthesise(padding: str) -> None:
         samples, state = reader.step(chunk, state)
         chunks.append(samples)
     chunks.append(reader.flush(state))
-    torch.testing.assert_close(torch.cat(chunks, dim=-1), reader.synthesize(mel), atol=1e-11, rtol=0)
+    whole = reader.synthesize(mel)
+    bound = 1e-10 * whole.abs().max().item()  # that of the law, for a vocoder with a source
+    torch.testing.assert_close(torch.cat(chunks, dim=-1), whole, atol=bound, rtol=0)
 
 
 def test_a_saved_state_continues_only_with_its_own_reader(tmp_path: Path, messages: Messages) -> None:
