@@ -209,6 +209,7 @@ def stream(
     seed: int = 0,
     chunk_frames: int | None = None,
     speaker: str | None = None,
+    live: bool = False,
 ) -> Iterator[np.ndarray]:
     """Synthesise chunk by chunk; the chunks together equal offline synthesis.
 
@@ -216,14 +217,15 @@ def stream(
         vocoder: prepared for synthesis, on its device.
         mel: ``[n_mels, frames]``; a file or memory map is read chunk by chunk.
         seed: seeds the noise.
-        chunk_frames: frames of the first chunk; later ones grow to what suits the vocoder, if that is more. By default
-            all have that length.
+        chunk_frames: frames per chunk; by default what suits the vocoder.
         speaker: a name in ``vocoder.speakers``; required if there are several.
+        live: whether a vocoder that steps natively begins with short chunks, which grow to ``chunk_frames``, so that
+            the sound begins soon.
 
     Yields:
         ``[samples]`` in the vocoder's own precision, in all ``frames * hop_length``.
     """
-    return (chunks[0] for chunks in _stream_batch(vocoder, [mel], seed, speaker, chunk_frames))
+    return (chunks[0] for chunks in _stream_batch(vocoder, [mel], seed, speaker, chunk_frames, live=live))
 
 
 def synthesize(vocoder: Vocoder, mel: Mel, *, seed: int = 0, speaker: str | None = None) -> np.ndarray:
@@ -239,6 +241,7 @@ def synthesize_into(
     seed: int = 0,
     chunk_frames: int | None = None,
     speaker: str | None = None,
+    live: bool = False,
     on_progress: Callable[[int], object] = lambda samples: None,
 ) -> Timing:
     """Hand the sound of a mel to each of ``sinks`` while it is synthesised; other arguments as in ``stream``.
@@ -246,7 +249,7 @@ def synthesize_into(
     ``on_progress`` is called after each chunk with its number of samples.
     """
     meter = _Meter(vocoder, on_progress)
-    for chunk in stream(vocoder, mel, seed=seed, chunk_frames=chunk_frames, speaker=speaker):
+    for chunk in stream(vocoder, mel, seed=seed, chunk_frames=chunk_frames, speaker=speaker, live=live):
         for sink in sinks:
             sink.write(chunk)
         meter.add(chunk)
@@ -357,7 +360,13 @@ def _synthesize_group(
 
 
 def _stream_batch(
-    vocoder: Vocoder, mels: Sequence[Mel], seed: int, speaker: str | None, chunk_frames: int | None = None
+    vocoder: Vocoder,
+    mels: Sequence[Mel],
+    seed: int,
+    speaker: str | None,
+    chunk_frames: int | None = None,
+    *,
+    live: bool = False,
 ) -> Iterator[list[np.ndarray]]:
     """Yield the sound of a batch of mels chunk by chunk, for each mel ``[samples]``: empty after its end."""
     batch = _Batch(vocoder, mels)
@@ -371,9 +380,10 @@ def _stream_batch(
         return
 
     # Otherwise chunk by chunk, in constant memory.
-    longest_chunk = NATIVE_CHUNK_FRAMES if vocoder.steps_natively else CHUNK_FRAMES
+    longest = chunk_frames or (NATIVE_CHUNK_FRAMES if vocoder.steps_natively else CHUNK_FRAMES)
+    first = LIVE_CHUNK_FRAMES if live and vocoder.steps_natively else longest
     state = vocoder.initial_state(len(mels), seed=seed, speaker=speaker)
-    for start, stop in _chunks(batch.longest, chunk_frames or longest_chunk, longest_chunk):
+    for start, stop in _chunks(batch.longest, min(first, longest), longest):
         f0 = batch.read_f0(start, stop)
         given = {} if f0 is None else {"f0": f0}
         samples, state = vocoder.step(batch.read(start, stop), state, **given)
@@ -382,12 +392,12 @@ def _stream_batch(
 
 
 def _chunks(frames: int, first: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Start and stop of chunks that grow from ``first`` to ``longest`` frames; all are ``first`` if that is more."""
+    """Start and stop of chunks that grow from ``first`` to ``longest`` frames."""
     start, length = 0, first
     while start < frames:
         stop = min(start + length, frames)
         yield start, stop
-        start, length = stop, max(length, min(math.ceil(LIVE_GROWTH * length), longest))
+        start, length = stop, min(math.ceil(LIVE_GROWTH * length), longest)
 
 
 def _streams_in_lock_step(vocoder: Vocoder) -> bool:

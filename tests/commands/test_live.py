@@ -101,7 +101,7 @@ def test_chunks_of_a_live_stream_grow_after_the_first_sound(monkeypatch: pytest.
     lengths: list[int] = []
     real = Vocoder.check_shape
     monkeypatch.setattr(Vocoder, "check_shape", lambda self, mel: (lengths.append(mel.shape[-1]), real(self, mel))[1])
-    live = np.concatenate(list(stream(vocoder, mel, chunk_frames=LIVE_CHUNK_FRAMES)))
+    live = np.concatenate(list(stream(vocoder, mel, live=True)))
     assert lengths[0] == LIVE_CHUNK_FRAMES
     assert all(b <= math.ceil(LIVE_GROWTH * a) for a, b in itertools.pairwise(lengths))  # never late below 0.8
     assert lengths == [2, 3, 4, 5, 7, 9, 12, 12, 12, 12, 2]

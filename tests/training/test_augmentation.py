@@ -9,7 +9,8 @@ from support.corpus import voice, write_corpus
 from support.vocoders import new_vocoder
 
 from wavegen.corpora.extraction import extract
-from wavegen.corpora.manifest import Clip, find_recordings
+from wavegen.corpora.folders import find_recordings
+from wavegen.corpora.manifest import Clip
 from wavegen.mel import LogMel, profile
 from wavegen.training.augmentation import (
     LARGEST_PEAK,

@@ -70,9 +70,9 @@ class _RealTransform(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # The transpose of rfft counts each bin once. irfft counts those that stand for two frequencies twice.
         weights = torch.full_like(gradient.real[0, 0], 0.5)
-        weights[0] = 1
+        weights[:1].fill_(1)
         if ctx.length % 2 == 0:
-            weights[-1] = 1
+            weights[-1:].fill_(1)
         return torch.fft.irfft(gradient * weights, n=ctx.length, norm="forward")
 
 

@@ -210,7 +210,7 @@ def _speak(
     """Synthesise one mel to standard output, the loudspeaker and a file, or to some of these."""
     from wavegen.audio import AudioWriter, WavStream
     from wavegen.playback import Player
-    from wavegen.synthesis import LIVE_CHUNK_FRAMES, Sink, synthesize_into
+    from wavegen.synthesis import Sink, synthesize_into
 
     rate = vocoder.mel.sample_rate_hz
     sinks = list[Sink]()
@@ -229,7 +229,7 @@ def _speak(
             mel,
             seed=arguments.seed,
             speaker=arguments.speaker,
-            chunk_frames=LIVE_CHUNK_FRAMES if vocoder.steps_natively else None,
+            live=True,
             on_progress=on_progress,
         )
     if player is not None and player.gaps:

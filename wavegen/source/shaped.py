@@ -107,7 +107,7 @@ class ShapedSource(nn.Module):
             pulse=initial_pulse_state(batch, self.low.device),
             pulses=self.low.new_zeros(batch, 0),
             memory=self.low.new_zeros(batch, 2, self.prediction.order),
-            samples_done=torch.tensor(0),
+            samples_done=torch.zeros((), dtype=torch.int64),
             seeds=seeds,
         )
 
@@ -156,7 +156,7 @@ class ShapedSource(nn.Module):
         rows = Predictor(*(part.repeat_interleave(2, dim=0) for part in predictor))
         past = before.memory.to(magnitude).flatten(0, 1)
         samples, memory = synthesise_from_error(excitation.flatten(0, 1), rows, past)
-        after = SourceState(pulse, pulses, memory.detach().unflatten(0, (-1, 2)), torch.tensor(stop), before.seeds)
+        after = SourceState(pulse, pulses, memory.detach().unflatten(0, (-1, 2)), torch.full((), stop), before.seeds)
         return samples.unflatten(0, (-1, 2)), after
 
     def _excitation(
