@@ -112,10 +112,11 @@ def test_values_are_compared_by_the_definition_of_the_recipe(name: str) -> None:
     write_audio("a.wav", samples, spec.sample_rate_hz)
     natural = LogMel(spec)(torch.from_numpy(read_audio("a.wav"))[None])[0].numpy()
     np.save("good.npy", natural)
-    ln = spec.to_linear(torch.from_numpy(natural)).log().numpy()
-    np.save("ln.npy", ln)
-    good, bad = (Recording(kind, Path("a.wav"), "train", Path(f"{kind}.npy")) for kind in ("good", "ln"))
-    assert list(extract([good, bad], Path("out"), spec, progress=False).left_out) == ["ln"]
+    linear = spec.to_linear(torch.from_numpy(natural))
+    np.save("ln.npy", linear.log().numpy())
+    np.save("quiet.npy", spec.from_linear(linear / 10).numpy())  # 20 dB, whatever the logarithm
+    recordings = [Recording(kind, Path("a.wav"), "train", Path(f"{kind}.npy")) for kind in ("good", "ln", "quiet")]
+    assert list(extract(recordings, Path("out"), spec, progress=False).left_out) == ["ln", "quiet"]
 
 
 def test_lengths_that_differ_a_little_are_cut_to_the_shared_frames() -> None:
