@@ -113,7 +113,7 @@ class Prepared(NamedTuple):
     Attributes:
         vocoder: the vocoder, as a reader of the mels' definition.
         engine: the description of its engine.
-        notes: what the user should know, a line each.
+        notes: lines for the user, such as which vocoder speaks instead.
     """
 
     vocoder: Vocoder

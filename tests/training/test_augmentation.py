@@ -21,6 +21,7 @@ from wavegen.training.augmentation import (
     dithered,
     draw_disturbance,
     resample,
+    smoothed,
     synthetic_sound,
 )
 from wavegen.training.config import AugmentationConfig, TrainingConfig
@@ -165,6 +166,15 @@ def test_a_vocoder_is_asked_for_the_changed_sound_in_training_and_for_the_record
     torch.testing.assert_close(task.mel, LogMel(MEL)(task.audio))
     vocoder.eval()
     assert objective.task(batch, 0)[1] is batch
+
+
+def test_smoothing_disturbs_the_mel_and_leaves_the_sound_to_generate(clips: list[Clip]) -> None:
+    config = TrainingConfig(steps=1, augmentation=AugmentationConfig(smoothing=ALWAYS, mel_noise=0.0))
+    batch = Segments(clips, MEL, frames=64, seed=0)[0, 0]
+    objective = ReconstructionObjective(new_vocoder("spectral", MEL, channels=4, layers=1).train(), config)
+    _, task = objective.task(batch, 0)
+    torch.testing.assert_close(task.mel, smoothed(LogMel(MEL)(task.audio)))
+    assert not torch.allclose(task.mel, LogMel(MEL)(task.audio), atol=0.1)
 
 
 def test_a_vocoder_of_any_mel_is_asked_for_resampled_sound(clips: list[Clip]) -> None:

@@ -413,7 +413,7 @@ def test_a_recipe_needs_both_the_names_and_their_channels(messages: Messages) ->
             load_recipe(path, [override])
 
 
-def test_names_that_are_no_list_are_a_damaged_file(messages: Messages) -> None:
+def test_names_that_are_not_a_list_are_a_damaged_file(messages: Messages) -> None:
     path = write_model(Path("model.safetensors"))
     tensors, header = load_checkpoint(path)
     save_checkpoint(path, tensors, {key: value for key, value in header.items() if key != "format"} | {"speakers": 3})

@@ -102,7 +102,7 @@ def extract(
     full scale are clipped. A recording that cannot be used is left out with its reason and does not stop the others.
 
     Args:
-        recordings: from ``find_recordings``, ``read_recordings`` or ``split_recordings``.
+        recordings: the recordings, as ``find_recordings``, ``read_recordings`` or ``split_recordings`` lists them.
         out: the folder for ``manifest.tsv``, ``mels/`` and, for recordings that are not mono at the definition's sample
             rate in a file whose parts can be read alone, ``audio/``; and ``f0/`` for pitch labels.
         spec: the mel definition.

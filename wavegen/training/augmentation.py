@@ -43,11 +43,16 @@ def draw_disturbance(config: AugmentationConfig, step: int) -> Disturbance:
 def disturbed(mel: Tensor, spec: MelSpec, disturbance: Disturbance, seeds: Tensor) -> Tensor:
     """Disturb a mel ``[batch, n_mels, frames]`` of definition ``spec``; ``seeds`` ``[batch]`` seed the noise."""
     if disturbance.smooths:
-        mel = F.avg_pool1d(F.pad(mel, (1, 1), mode="replicate"), 3, 1)
+        mel = smoothed(mel)
     if disturbance.noise:
         noise = normal_noise(seeds, 0, mel.shape[-1], mel.shape[1], mel.device)
         mel = spec.from_linear(spec.to_linear(mel) * (1 + MEL_NOISE * noise))
     return mel
+
+
+def smoothed(mel: Tensor) -> Tensor:
+    """Average a mel ``[batch, n_mels, frames]`` over three frames, as a TTS does in effect."""
+    return F.avg_pool1d(F.pad(mel, (1, 1), mode="replicate"), 3, 1)
 
 
 def dithered(samples: Tensor, seeds: Tensor) -> Tensor:

@@ -64,8 +64,7 @@ class AdversarialConfig(Config):
 class AugmentationConfig(Config):
     """Random changes of the training segments, so that a vocoder serves recordings and mels unlike those of its corpus.
 
-    Both what the vocoder hears in the mel and what it must say are changed, except by ``smoothing`` and ``mel_noise``,
-    which disturb the mel alone.
+    The mels and the sound to generate both change. Only ``smoothing`` and ``mel_noise`` disturb the mels alone.
 
     Attributes:
         levels_db: range of the gain of each segment; a segment is never amplified beyond full scale.

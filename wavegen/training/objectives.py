@@ -138,10 +138,11 @@ class ReconstructionObjective(Objective):
         return self._definition(step), self._disturbance(step)
 
     def task(self, batch: Batch, step: int) -> tuple[Vocoder, Batch]:
-        """What the vocoder has to do in a step: the reader of the mels' definition, mels, and the sound to generate.
+        """Return the vocoder that reads the step's mel definition, and the batch with these mels and their sound.
 
-        They are those of the batch, except in training: a vocoder that reads a family of mel definitions gets a
-        definition and a sample rate drawn for the step, and with augmentation, the mels are those of the changed sound.
+        In validation, both are returned unchanged. In training, a vocoder that reads a family of mel definitions gets a
+        definition and a sample rate drawn for the step, and with augmentation the mels are computed from the changed
+        sound.
         """
         definition, disturbance = self._definition(step), self._disturbance(step)
         if definition is None:

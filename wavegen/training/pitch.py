@@ -13,6 +13,7 @@ from wavegen.errors import MelError
 from wavegen.mel import PROFILES, LogMel, MelFamily, MelInverse, MelSpec
 from wavegen.noise import normal_noise, uniform_noise
 from wavegen.source.pitch import CLASSES, CLASSES_PER_OCTAVE, LOWEST_HZ, Pitch, cents, soft_labels
+from wavegen.training.augmentation import smoothed
 
 HIGHEST_HZ = LOWEST_HZ * 2 ** (CLASSES / CLASSES_PER_OCTAVE)
 GROSS_CENTS = 200.0
@@ -117,7 +118,7 @@ def training_spectrum(audio: Tensor, condition: Condition, seeds: Tensor) -> Ten
     noise = normal_noise(seeds, 1, audio.shape[-1], 1, audio.device)[:, 0]
     mel = log_mel(level * audio + noise_level * noise)
     if condition.smooths:
-        mel = F.avg_pool1d(F.pad(mel, (1, 1), mode="replicate"), 3, 1)
+        mel = smoothed(mel)
     return inverse(mel)
 
 

@@ -233,7 +233,7 @@ class Panel(NamedTuple):
         weights: float32 or int16 array.
         first: element at which row 0 begins.
         stride: elements from row to row.
-        scales: for int16, the element at which the columns' scales begin, as float32.
+        scales: element at which the float32 scales of the columns begin; used for int16 only.
     """
 
     weights: Any
