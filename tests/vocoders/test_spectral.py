@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from support.corpus import voice
 from support.recordings import WOMAN, log_mel_distance, mel_of, recording
 from support.vocoders import new_vocoder
 from torch import Tensor
 
-from wavegen.mel import profile
+from wavegen.mel import LogMel, profile
 from wavegen.source import PitchNetwork
 from wavegen.vocoders.spectral import Corrections, SpectralVocoder
 
@@ -139,3 +140,13 @@ def test_its_latency_is_the_one_that_the_design_states() -> None:
             assert vocoder.latency_samples == (5 + 3 * iterations) * hop
             assert vocoder.streaming_overhead(10) == (10 + 8 + 6 * iterations) / 10
         assert small(**options, look_ahead=2).latency_samples == (7 + 3 * iterations) * hop
+
+
+def test_the_iterations_keep_the_magnitude_that_the_network_adds() -> None:
+    vocoder = new_vocoder("spectral", profile("bigvgan-24k"), channels=4, layers=1, synthesis_iterations=6).eval()
+    mel = LogMel(vocoder.mel)(torch.from_numpy(voice(0.5)).float()[None])
+    plain = vocoder.synthesize(mel)
+    with torch.no_grad():
+        Corrections(*vocoder.corrections.bias.chunk(4)).magnitude.add_(0.5)
+    louder = vocoder.synthesize(mel)
+    assert (louder.std() / plain.std()).log().item() == pytest.approx(0.5, abs=0.02)
