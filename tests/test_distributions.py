@@ -13,10 +13,12 @@ from torch import Tensor
 
 from wavegen.distributions import (
     LEVELS_16_BIT,
+    Cells,
     Gaussian,
     LogisticMixture,
     MuLaw,
     OutputDistribution,
+    mu_law_cells,
     mu_law_decode,
     mu_law_encode,
     output_distribution,
@@ -106,6 +108,62 @@ def test_silence_has_one_class() -> None:
     assert mu_law_decode(mu_law_encode(silence)).abs().max() < 1e-4
     assert mu_law_encode(silence, 255).tolist() == [127, 127]
     assert mu_law_decode(torch.tensor(127), 255) == 0
+
+
+# --- cells ---
+
+
+@pytest.mark.parametrize("limit", [1.0, 32.0])
+@pytest.mark.parametrize("kind", [MuLaw, LogisticMixture, Gaussian])
+def test_the_masses_of_all_mu_law_classes_sum_to_one(kind: type[OutputDistribution], limit: float) -> None:
+    """For samples, and for errors of predictions whose scale is far smaller and larger than a class."""
+    distribution = kind(limit=limit)
+    x = mu_law_decode(torch.arange(256), dtype=torch.float64)[None]
+    for scale in (1e-5, 1e-3, 1.0) if limit > 1 else (1.0,):
+        mean = 0.1 if limit > 1 else 0.0
+        column = (
+            random_parameters(distribution, batch=1, time=1) if limit == 1 else distribution.standard()[None, :, None]
+        )
+        cells = mu_law_cells(x).relative_to(torch.tensor(mean), torch.tensor(scale))
+        mass = distribution.log_mass(column.double().expand(1, -1, 256), cells).exp()
+        assert float(mass.sum()) == pytest.approx(1, abs=1e-9)
+
+
+def test_a_mass_equals_scipys_difference_of_the_distribution_function() -> None:
+    """Wide and narrow cells, in the middle and in both tails, where a plain difference would cancel in float32."""
+    centre = torch.tensor([[-30.0, -3.0, -0.2, 0.0, 0.5, 4.0, 30.0]], dtype=torch.float64)
+    for half_width in (1e-4, 0.04, 0.5, 3.0):
+        half = torch.full_like(centre, half_width)
+        nowhere = torch.zeros_like(centre, dtype=torch.bool)
+        edges = (centre - half).numpy(), (centre + half).numpy()
+        low, high = (np.where(centre.numpy() > 0, -edge, edge) for edge in edges)
+        low, high = np.minimum(low, high), np.maximum(low, high)
+        for distribution, scipys in ((Gaussian(), scipy.stats.norm), (LogisticMixture(1), scipy.stats.logistic)):
+            expected = scipys.logcdf(high) + np.log1p(-np.exp(scipys.logcdf(low) - scipys.logcdf(high)))
+            for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-3)):
+                parameters = torch.zeros(1, distribution.channels, 7, dtype=dtype)
+                mass = distribution.log_mass(parameters, Cells(centre, half, nowhere, nowhere))
+                np.testing.assert_allclose(mass.double().numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", [MuLaw, LogisticMixture, Gaussian])
+def test_the_standard_parameters_have_mean_0_and_standard_deviation_1(kind: type[OutputDistribution]) -> None:
+    distribution = kind(limit=32.0)
+    noise = uniform_noise(torch.tensor([1]), 0, 200_000, distribution.draws)
+    samples = distribution.sample(distribution.standard()[None, :, None].expand(1, -1, 200_000), noise)
+    assert abs(float(samples.mean())) < 0.02
+    assert float(samples.std()) == pytest.approx(1, abs=0.03)
+
+
+@every_distribution
+def test_each_sample_can_have_its_own_temperature(distribution: OutputDistribution) -> None:
+    parameters = random_parameters(distribution, batch=1, time=3)
+    noise = torch.rand(1, distribution.draws, 3, generator=torch.Generator().manual_seed(3))
+    temperatures = (0.0, 0.5, 1.0)
+    together = distribution.sample(parameters, noise, temperature=torch.tensor([temperatures]))
+    for i, temperature in enumerate(temperatures):
+        alone = distribution.sample(parameters, noise, temperature=temperature)
+        assert torch.equal(together[:, i], alone[:, i])
 
 
 # --- every distribution ---

@@ -10,7 +10,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from wavegen.errors import ConfigError
 from wavegen.noise import normal_quantile
 
 LEVELS_16_BIT = 65536
+NARROW = -0.1  # log-ratio of a Gaussian's CDF at both ends of a cell, above which their difference would cancel
 
 
 # ---- mu-law -----------------------------------------------------------------------------------------------
@@ -66,6 +67,46 @@ def mu_law_decode(index: Tensor, classes: int = 256, *, dtype: torch.dtype = tor
     return x.clamp(-1, 1).to(dtype)
 
 
+# ---- cells --------------------------------------------------------------------------------------------------
+
+
+class Cells(NamedTuple):
+    """Intervals of values: those that a level or class stands for.
+
+    Attributes:
+        centre: middle of each interval, ``[batch, time]``.
+        half_width: half of its width, a shape that broadcasts to that of ``centre``.
+        lowest: bool like ``centre``, True where the interval also includes everything below it.
+        highest: the same for everything above it.
+    """
+
+    centre: Tensor
+    half_width: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    def relative_to(self, mean: Tensor, scale: Tensor) -> "Cells":
+        """The intervals of ``(x - mean) / scale``."""
+        return self._replace(centre=(self.centre - mean) / scale, half_width=self.half_width / scale)
+
+
+def pcm_cells(x: Tensor, levels: int = LEVELS_16_BIT) -> Cells:
+    """The values that round to the same PCM level as ``x``, a waveform ``[batch, time]``."""
+    level = (x * (levels / 2)).round().clamp(-levels / 2, levels / 2 - 1)  # +1.0 is clipped to the last level
+    half = 1 / levels
+    return Cells(level * (2 * half), x.new_full((), half), level == -levels / 2, level == levels / 2 - 1)
+
+
+def mu_law_cells(x: Tensor, classes: int = 256) -> Cells:
+    """The values in the same mu-law class as ``x``, a waveform ``[batch, time]``."""
+    index = mu_law_encode(x, classes)
+    mu = classes - 1
+    companded = (2 * index.double() - mu)[..., None].sub(index.new_tensor((1, -1))) / mu
+    edges = companded.sign() * torch.expm1(companded.abs() * math.log1p(mu)) / mu
+    low, high = edges.to(_full_precision(x).dtype).unbind(-1)
+    return Cells((low + high) / 2, (high - low) / 2, index == 0, index == mu)
+
+
 # ---- distributions ----------------------------------------------------------------------------------------
 
 
@@ -77,12 +118,14 @@ class OutputDistribution(ABC):
         channels: output channels of the network: the distribution's parameters.
         input_channels: channels of the waveform as the network reads it; see ``embed``.
         draws: uniform numbers that one sample needs.
+        limit: drawn values lie in ``-limit…limit``.
     """
 
     name: ClassVar[str]
     channels: int
     input_channels: int = 1
     draws: int
+    limit: float = 1.0
 
     def embed(self, x: Tensor) -> Tensor:
         """Convert a waveform ``[batch, time]`` in -1..1 to the network's input ``[batch, input_channels, time]``."""
@@ -107,27 +150,63 @@ class OutputDistribution(ABC):
         parameters = _full_precision(parameters)
         return self._log_prob(parameters, x.to(parameters.dtype))
 
-    def sample(self, parameters: Tensor, noise: Tensor, *, temperature: float = 1.0) -> Tensor:
+    def log_mass(self, parameters: Tensor, cells: Cells) -> Tensor:
+        """Log-probability that a sample lies in a cell, in nats; it compares distributions of any kind.
+
+        Args:
+            parameters: as in ``log_prob``.
+            cells: cells ``[batch, time]``.
+
+        Returns:
+            ``[batch, time]``, differentiable with respect to ``parameters``.
+        """
+        shape = cells.centre.shape
+        self._check_shape("parameters", parameters, (shape[0], self.channels, shape[-1]))
+        parameters = _full_precision(parameters)
+        dtype = parameters.dtype
+        cells = cells._replace(centre=cells.centre.to(dtype), half_width=cells.half_width.to(dtype))
+        return self._log_mass(parameters, cells)
+
+    def log_likelihood(self, parameters: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        """Log-probability of samples whose normalised error ``(x - mean) / scale`` the parameters describe.
+
+        Args:
+            parameters: as in ``log_prob``.
+            x: waveform ``[batch, time]`` in -1..1.
+            mean, scale: prediction of ``x`` and scale of its error, ``[batch, time]``.
+
+        Returns:
+            ``[batch, time]``, that of the 16-bit level of each sample; with mean 0 and scale 1, ``log_prob`` of ``x``.
+        """
+        return self.log_mass(parameters, pcm_cells(x).relative_to(mean, scale))
+
+    @abstractmethod
+    def standard(self) -> Tensor:
+        """Parameters ``[channels]`` of a distribution with mean 0 and standard deviation 1, or close to it."""
+
+    def sample(self, parameters: Tensor, noise: Tensor, *, temperature: float | Tensor = 1.0) -> Tensor:
         """Draw waveform samples, as a deterministic function of the arguments.
 
         Args:
             parameters: ``[batch, channels, time]``.
             noise: uniform numbers in (0, 1), ``[batch, draws, time]``; see ``uniform_noise``.
-            temperature: 1 samples the distribution, less sharpens it, and 0 gives its mode for any noise.
+            temperature: 1 samples the distribution, less sharpens it, and 0 gives its mode for any noise; a number, or
+                one for each sample, in a shape that broadcasts to ``[batch, time]``.
 
         Returns:
-            ``[batch, time]`` in -1..1, float64 if ``parameters`` is float64, else float32.
+            ``[batch, time]`` in ``-limit…limit``, float64 if ``parameters`` is float64, else float32.
 
         Raises:
             ConfigError: ``temperature`` is negative.
             ValueError: a shape is wrong.
         """
-        if temperature < 0:
-            raise ConfigError(f"{temperature} is negative", where="temperature", remedy="use 0 to 1")
+        temperature = torch.as_tensor(temperature, dtype=parameters.dtype, device=parameters.device)
+        if (temperature < 0).any():
+            raise ConfigError(f"{float(temperature.min())} is negative", where="temperature", remedy="use 0 to 1")
         batch, _, time = parameters.shape
         self._check_shape("parameters", parameters, (batch, self.channels, time))
         self._check_shape("noise", noise, (batch, self.draws, time))
-        return self._sample(_full_precision(parameters), noise, temperature).clamp(-1, 1)
+        return self._sample(_full_precision(parameters), noise, temperature).clamp(-self.limit, self.limit)
 
     def _check_shape(self, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         # Without this check, broadcasting would turn a mistake into plausible numbers.
@@ -139,7 +218,11 @@ class OutputDistribution(ABC):
         """Implement ``log_prob``; both arguments have the same precision, float32 or float64."""
 
     @abstractmethod
-    def _sample(self, parameters: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    def _log_mass(self, parameters: Tensor, cells: Cells) -> Tensor:
+        """Implement ``log_mass``; all arguments have the same precision, float32 or float64."""
+
+    @abstractmethod
+    def _sample(self, parameters: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
         """Implement ``sample`` without clipping; the arguments are checked."""
 
 
@@ -151,6 +234,7 @@ class MuLaw(OutputDistribution):
 
     Args:
         classes: number of mu-law classes, at least 2.
+        limit: the classes cover ``-limit…limit``.
 
     Raises:
         ConfigError: fewer than 2 classes.
@@ -159,23 +243,59 @@ class MuLaw(OutputDistribution):
     name = "mu-law"
     draws = 1
 
-    def __init__(self, classes: int = 256) -> None:
+    def __init__(self, classes: int = 256, *, limit: float = 1.0) -> None:
         if classes < 2:
             raise ConfigError(f"{classes} is too few", where="classes", remedy="use at least 2")
         self.classes = self.channels = self.input_channels = classes
+        self.limit = limit
+
+    def standard(self) -> Tensor:
+        """The share of a normal distribution in each class."""
+        values = mu_law_decode(torch.arange(self.classes), self.classes, dtype=torch.float64) * self.limit
+        middles = (values[1:] + values[:-1]) / 2
+        edges = torch.cat((values.new_full((1,), -math.inf), middles, values.new_full((1,), math.inf)))
+        return torch.special.ndtr(edges).diff().clamp(min=1e-8).log().float()
+
+    def log_likelihood(self, parameters: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        """As in ``OutputDistribution``, of the class of each error."""
+        return self.log_prob(parameters, (x - mean) / scale)
 
     def embed(self, x: Tensor) -> Tensor:
         """Convert a waveform ``[batch, time]`` in -1..1 to one-hot ``[batch, classes, time]`` of the same dtype."""
-        index = mu_law_encode(x, self.classes).unsqueeze(1)
+        index = mu_law_encode(x / self.limit, self.classes).unsqueeze(1)
         # Not F.one_hot: its result is int64 with channels last, which would take several times the memory.
         return x.new_zeros(x.shape[0], self.classes, x.shape[1]).scatter_(1, index, 1.0)
 
     def _log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
-        return -F.cross_entropy(parameters, mu_law_encode(x, self.classes), reduction="none")
+        return -F.cross_entropy(parameters, mu_law_encode(x / self.limit, self.classes), reduction="none")
 
-    def _sample(self, parameters: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        index = parameters.argmax(1) if temperature == 0 else _inverse_cdf(parameters / temperature, noise[:, 0])
-        return mu_law_decode(index, self.classes, dtype=parameters.dtype)
+    def _log_mass(self, parameters: Tensor, cells: Cells) -> Tensor:
+        # On the companded axis class k covers k…k + 1, and its probability is spread evenly.
+        def place(x: Tensor) -> Tensor:
+            x = (x.double() / self.limit).clamp(-1, 1)
+            mu = self.classes - 1
+            return ((x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu) + 1) / 2 * mu + 0.5).clamp(0, self.classes)
+
+        low = torch.where(cells.lowest, 0, place(cells.centre - cells.half_width))
+        high = torch.where(cells.highest, self.classes, place(cells.centre + cells.half_width))
+        log_p = parameters.double().log_softmax(1)
+        cumulative = F.pad(log_p.exp().cumsum(1), (0, 0, 1, 0))
+        first, last = (edge.floor().long().clamp(max=self.classes - 1)[:, None] for edge in (low, high))
+
+        # Within one class the logarithm stays accurate however small the cell is.
+        inside = log_p.gather(1, first)[:, 0] + (high - low).clamp(min=1e-12).log()
+        below = [
+            cumulative.gather(1, index)[:, 0] + log_p.gather(1, index)[:, 0].exp() * (edge - index[:, 0])
+            for index, edge in ((first, low), (last, high))
+        ]
+        across = (below[1] - below[0]).clamp(min=1e-30).log()
+        return torch.where(first[:, 0] == last[:, 0], inside, across).to(parameters.dtype)
+
+    def _sample(self, parameters: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
+        cold, temperature = temperature == 0, torch.where(temperature == 0, 1, temperature)
+        drawn = _inverse_cdf(parameters / _over_channels(temperature), noise[:, 0])
+        index = torch.where(cold, parameters.argmax(1), drawn)
+        return mu_law_decode(index, self.classes, dtype=parameters.dtype) * self.limit
 
 
 class LogisticMixture(OutputDistribution):
@@ -194,6 +314,7 @@ class LogisticMixture(OutputDistribution):
         components: number of logistics.
         levels: number of quantisation levels, even; 65536 for 16-bit audio.
         log_scale_min: log scales below this are clamped, and then get no gradient.
+        limit: drawn values are clipped to ``-limit…limit``.
 
     Raises:
         ConfigError: no components, or a number of levels that is odd or not positive.
@@ -202,7 +323,9 @@ class LogisticMixture(OutputDistribution):
     name = "logistic-mixture"
     draws = 2
 
-    def __init__(self, components: int = 10, *, levels: int = LEVELS_16_BIT, log_scale_min: float = -7.0) -> None:
+    def __init__(
+        self, components: int = 10, *, levels: int = LEVELS_16_BIT, log_scale_min: float = -7.0, limit: float = 1.0
+    ) -> None:
         if components < 1:
             raise ConfigError(f"{components} is too few", where="components", remedy="use at least 1")
         if levels < 2 or levels % 2:
@@ -211,16 +334,26 @@ class LogisticMixture(OutputDistribution):
         self.levels = levels
         self.log_scale_min = log_scale_min
         self.channels = 3 * components
+        self.limit = limit
+
+    def standard(self) -> Tensor:
+        """Logistics of standard deviation 1, slightly apart, so that they can part."""
+        means = torch.linspace(-0.3, 0.3, self.components)
+        return torch.cat(
+            (torch.zeros(self.components), means, torch.full_like(means, math.log(math.sqrt(3) / math.pi)))
+        )
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, means, log_scales = parameters.chunk(3, dim=1)
         return logits, means, log_scales.clamp(min=self.log_scale_min)
 
     def _log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        return self._log_mass(parameters, pcm_cells(x, self.levels))
+
+    def _log_mass(self, parameters: Tensor, cells: Cells) -> Tensor:
         logits, means, log_scales = self._split(parameters)
-        level = _nearest_level(x, self.levels).unsqueeze(1)
-        half = 1 / self.levels  # half the width of a level
-        distance = level * (2 * half) - means
+        centre, half, lowest, highest = (part.unsqueeze(1) if part.dim() else part for part in cells)
+        distance = centre - means
         upper = (distance + half) * torch.exp(-log_scales)
         lower = (distance - half) * torch.exp(-log_scales)
 
@@ -229,25 +362,24 @@ class LogisticMixture(OutputDistribution):
         #     σ(upper) · σ(−lower) · (1 − e^−δ),
         # whose logarithm is accurate everywhere, so tiny masses need no fallback density.
         # ln(1 − e^−δ) is computed as ln δ + ln((1 − e^−δ)/δ), so that δ may underflow; the ratio is then 1.
-        log_delta = math.log(2 * half) - log_scales
+        log_delta = torch.log(2 * half) - log_scales
         delta = log_delta.exp().clamp(min=1e-30)
         log_ratio = torch.log(-torch.expm1(-delta) / delta)
         below_upper = F.logsigmoid(upper)
         above_lower = F.logsigmoid(-lower)
         inside = below_upper + above_lower + log_delta + log_ratio
-        log_mass = _with_tails(level, self.levels, below_upper, inside, above_lower)
+        log_mass = torch.where(lowest, below_upper, torch.where(highest, above_lower, inside))
         return torch.logsumexp(logits.log_softmax(1) + log_mass, 1)
 
-    def _sample(self, parameters: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    def _sample(self, parameters: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
         logits, means, log_scales = self._split(parameters)
-        if temperature == 0:
-            return means.gather(1, (logits - log_scales).argmax(1, keepdim=True)).squeeze(1)
-        weights = logits / temperature + log_scales * (1 - 1 / temperature)
-        index = _inverse_cdf(weights, noise[:, 0]).unsqueeze(1)
+        sharpness = _over_channels(1 / torch.where(temperature == 0, 1, temperature))
+        drawn = _inverse_cdf(logits * sharpness + log_scales * (1 - sharpness), noise[:, 0])
+        index = torch.where(temperature == 0, (logits - log_scales).argmax(1), drawn).unsqueeze(1)
         mean = means.gather(1, index).squeeze(1)
         log_scale = log_scales.gather(1, index).squeeze(1)
         quantile = torch.logit(noise[:, 1].to(parameters.dtype))
-        return mean + temperature * log_scale.exp() * quantile
+        return torch.where(temperature == 0, mean, mean + temperature * log_scale.exp() * quantile)
 
 
 class Gaussian(OutputDistribution):
@@ -258,6 +390,7 @@ class Gaussian(OutputDistribution):
 
     Args:
         log_scale_min: log standard deviations below this are clamped, and then get no gradient.
+        limit: drawn values are clipped to ``-limit…limit``.
 
     Raises:
         ConfigError: ``log_scale_min`` is below ln(3 / 65536), which is finer than 16-bit audio: one and a half levels.
@@ -267,7 +400,7 @@ class Gaussian(OutputDistribution):
     channels = 2
     draws = 1
 
-    def __init__(self, *, log_scale_min: float = -9.0) -> None:
+    def __init__(self, *, log_scale_min: float = -9.0, limit: float = 1.0) -> None:
         if log_scale_min < math.log(3 / LEVELS_16_BIT):
             raise ConfigError(
                 f"{log_scale_min} is finer than 16-bit audio",
@@ -275,36 +408,49 @@ class Gaussian(OutputDistribution):
                 remedy="use -9.9 or more",
             )
         self.log_scale_min = log_scale_min
+        self.limit = limit
+
+    def standard(self) -> Tensor:
+        """Mean 0 and standard deviation 1."""
+        return torch.zeros(2)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_scale = parameters.unbind(1)
         return mean, log_scale.clamp(min=self.log_scale_min)
 
     def _log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
-        mean, log_scale = self._split(parameters)
-        level = _nearest_level(x, LEVELS_16_BIT)
-        half = 1 / LEVELS_16_BIT
-        distance = level * (2 * half) - mean
+        return self._log_mass(parameters, pcm_cells(x))
 
-        # A difference of two normal CDFs cancels for wide scales, so the density is integrated over the level with
-        # three Gauss-Legendre nodes, which has only positive terms. A level is at most 2/3 of a standard deviation
-        # wide (1/4 at the default minimum); the sum over all levels is then 1 within 1e-6 (1e-8).
+    def _log_mass(self, parameters: Tensor, cells: Cells) -> Tensor:
+        mean, log_scale = self._split(parameters)
+        half, sharpness = cells.half_width, torch.exp(-log_scale)
+        distance = cells.centre - mean
+        lower, upper = (distance - half) * sharpness, (distance + half) * sharpness
+        below_upper = _log_normal_cdf(upper)
+        above_lower = _log_normal_cdf(-lower)
+
+        # A wide cell is the difference of two CDFs, taken in the tail on whose side the cell lies.
+        flipped = distance > 0
+        log_near = torch.where(flipped, above_lower, below_upper)
+        log_ratio = _log_normal_cdf(torch.where(flipped, -upper, lower)) - log_near
+        wide = log_near + torch.log1p(-log_ratio.clamp(max=NARROW).exp())
+
+        # For a narrow one that difference cancels. The density is integrated with three Gauss-Legendre nodes, which has
+        # only positive terms.
         def log_density(offset: float) -> Tensor:
-            return -0.5 * ((distance + offset * half) * torch.exp(-log_scale)).square()
+            return -0.5 * ((distance + offset * half) * sharpness).square()
 
         node = math.sqrt(3 / 5)
         terms = torch.stack((log_density(-node), log_density(0), log_density(node)))
         weights = terms.new_tensor((5 / 18, 8 / 18, 5 / 18)).log().view(3, 1, 1)
-        inside = torch.logsumexp(terms + weights, 0) + math.log(2 * half / math.sqrt(2 * math.pi)) - log_scale
-        below_upper = _log_normal_cdf((distance + half) * torch.exp(-log_scale))
-        above_lower = _log_normal_cdf((half - distance) * torch.exp(-log_scale))
-        return _with_tails(level, LEVELS_16_BIT, below_upper, inside, above_lower)
+        narrow = torch.logsumexp(terms + weights, 0) + torch.log(2 * half / math.sqrt(2 * math.pi)) - log_scale
+        inside = torch.where(log_ratio > NARROW, narrow, wide)
+        return torch.where(cells.lowest, below_upper, torch.where(cells.highest, above_lower, inside))
 
-    def _sample(self, parameters: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    def _sample(self, parameters: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
         mean, log_scale = self._split(parameters)
-        if temperature == 0:
-            return mean
-        return mean + temperature * log_scale.exp() * normal_quantile(noise[:, 0], parameters.dtype)
+        drawn = mean + temperature * log_scale.exp() * normal_quantile(noise[:, 0], parameters.dtype)
+        return torch.where(temperature == 0, mean, drawn)
 
 
 def output_distribution(name: str, **options: Any) -> OutputDistribution:
@@ -333,19 +479,13 @@ def _alternatives(names: Iterable[str]) -> str:
     return " or ".join(f"{name!r}" for name in names)
 
 
+def _over_channels(x: Tensor) -> Tensor:
+    """``x``, which broadcasts to ``[batch, time]``, in a shape that broadcasts to ``[batch, channels, time]``."""
+    return x.unsqueeze(-2) if x.dim() > 1 else x
+
+
 def _full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _nearest_level(x: Tensor, levels: int) -> Tensor:
-    """PCM level of each sample, −levels/2..levels/2 − 1, in the dtype of ``x``; +1.0 is clipped to the last level."""
-    return (x * (levels / 2)).round().clamp(-levels / 2, levels / 2 - 1)
-
-
-def _with_tails(level: Tensor, levels: int, first: Tensor, inside: Tensor, last: Tensor) -> Tensor:
-    """``first`` where ``level`` is the lowest of ``levels``, ``last`` where it is the highest, else ``inside``."""
-    inside = torch.where(level == levels / 2 - 1, last, inside)
-    return torch.where(level == -levels / 2, first, inside)
 
 
 def _log_normal_cdf(x: Tensor) -> Tensor:
