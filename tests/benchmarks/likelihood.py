@@ -15,7 +15,7 @@ from wavegen.audio import read_audio
 from wavegen.checkpoint import load_vocoder
 from wavegen.corpora.extraction import MANIFEST
 from wavegen.corpora.manifest import Clip, read_manifest
-from wavegen.engines import FrameCondition, make_engine
+from wavegen.engines import make_engine
 from wavegen.mel import open_mel
 from wavegen.vocoders.wavenet import WaveNet
 
@@ -47,12 +47,13 @@ def main() -> None:
         audio = torch.from_numpy(read_audio(clip.audio))[None, : mel.shape[-1] * model.mel.hop_length]
         mel = mel[..., : audio.shape[-1] // model.mel.hop_length]
         audio = audio[:, : mel.shape[-1] * model.mel.hop_length]
-        nats[NETWORK] -= float(model.log_prob(audio, mel).double().sum())
-        h = torch.relu(model.frame_conv(model.normalised(mel)))
-        condition = FrameCondition.wrap(model.upsample(h))
+        nats[NETWORK] -= float(model.log_likelihood(audio, mel).of_class.double().sum())
+        spoken = model.running_stage.spoken(mel, None)
+        condition, prediction = model.engine_inputs(spoken, 0, mel.shape[-1])
         for key, engine in engines.items():
-            logits, _ = engine.predict(F.pad(audio, (1, 0))[:, :-1], condition, engine.initial_state(1))
-            nats[key] -= float(model.distribution.log_prob(logits, audio).double().sum())
+            before = F.pad(audio, (1, 0))[:, :-1]
+            parameters, _ = engine.predict(before, condition, engine.initial_state(1), prediction=prediction)
+            nats[key] -= float(model.log_likelihood_of(parameters, audio, prediction).of_class.double().sum())
         samples += audio.shape[-1]
     print(f"{samples} samples of {min(len(clips), arguments.clips)} clips")
     for key, total in nats.items():

@@ -6,12 +6,14 @@ from support.engines import (
     CONDITION_CHANNELS,
     LOGIT_BOUND,
     NETWORKS,
+    PREDICTED,
     agreeing_samples,
     check_lock_step,
     check_logits,
     generate,
     inputs,
     network,
+    prediction,
     reference_logits,
 )
 from support.messages import Messages
@@ -25,14 +27,16 @@ def test_logits_equal_the_references_over_2000_samples(name: str) -> None:
     check_logits(name, reference_logits(name))
 
 
-@pytest.mark.parametrize("name", ["deep", "three-taps", "gaussian"])
+@pytest.mark.parametrize("name", ["deep", "three-taps", "gaussian", *PREDICTED])
 def test_the_same_seed_gives_the_references_samples(name: str) -> None:
-    """Over 1,500 samples of two items, in all of these shapes; in general until a draw falls between two roundings."""
+    """Over 1,504 samples of two items, in all of these shapes; in general until a draw falls between two roundings."""
     model = network(name)
-    _, condition, noise = inputs(model, 2, 1500)
-    expected = generate(ReferenceEngine(model), condition, noise)
+    _, condition, noise = inputs(model, 2, 1504)
+    known = prediction(model, 2, 1504)
+    expected = generate(ReferenceEngine(model), condition, noise, predicted=known)
     assert expected.std() > 0.01
-    assert agreeing_samples(generate(make_engine(model, "numba"), condition, noise), expected) == 1500
+    samples = generate(make_engine(model, "numba"), condition, noise, predicted=known)
+    assert agreeing_samples(samples, expected) == 1504
 
 
 @pytest.mark.parametrize("name", ["deep", "three-taps", "gaussian"])
@@ -56,6 +60,39 @@ def test_chunks_of_any_length_equal_the_whole_exactly(name: str, precision: str)
     whole = generate(engine, condition, noise)
     for sizes in ([1, 2, 3, 0, 5, 600, 89], [8] * 87 + [4], [512, 188]):
         assert torch.equal(generate(engine, condition, noise, sizes), whole)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int16"])
+@pytest.mark.parametrize("name", PREDICTED)
+def test_chunks_of_whole_frames_equal_the_whole_exactly(name: str, precision: str) -> None:
+    model = network(name)
+    engine = make_engine(model, "numba", precision)
+    _, condition, noise = inputs(model, 2, 720)
+    known = prediction(model, 2, 720)
+    whole = generate(engine, condition, noise, predicted=known)
+    for sizes in ([8, 16, 696], [8] * 90, [504, 216]):
+        assert torch.equal(generate(engine, condition, noise, sizes, predicted=known), whole)
+
+
+@torch.no_grad()
+def test_what_the_linear_prediction_expects_comes_out_where_the_network_adds_nothing() -> None:
+    """With errors of 0, a recursion by hand gives the same samples; it starts from a given sample."""
+    model = network("predicted")
+    assert model.output.bias is not None
+    model.output.weight.zero_()
+    model.output.bias.zero_()
+    _, condition, noise = inputs(model, 1, 80)
+    known = prediction(model, 1, 80)
+    assert known is not None
+    expected = [0.4]
+    for n in range(80):
+        coefficients = known.coefficients[0, :, n // 2].tolist()
+        expected.append(sum(a * x for a, x in zip(coefficients, reversed(expected), strict=False)))
+    for engine in (ReferenceEngine(model), make_engine(model, "numba")):
+        samples, _ = engine.generate(
+            torch.tensor([0.4]), condition, noise, engine.initial_state(1), prediction=known, temperature=0.0
+        )
+        torch.testing.assert_close(samples[0], torch.tensor(expected[1:]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int16"])
@@ -126,6 +163,8 @@ def test_arguments_that_do_not_fit_are_refused(messages: Messages) -> None:
         engine.predict(given[:, :9], condition, state)
     with messages.refused(ValueError):
         engine.predict(given, condition[:, :4], state)
+    with messages.refused(ValueError):
+        engine.predict(given, condition, state, prediction=prediction(network("predicted"), 1, 16))
     for other in (ReferenceEngine(model), make_engine(network("deep"), "numba")):
         with messages.refused(StreamingError):
             engine.predict(given, condition, other.initial_state(1))

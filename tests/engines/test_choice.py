@@ -42,8 +42,8 @@ def test_the_contract_notices_numba_samples_that_come_late(monkeypatch: pytest.M
 def test_the_contract_notices_numba_logits_that_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     predict = NumbaEngine.predict
 
-    def off(*arguments: object) -> object:
-        logits, state = predict(*arguments)  # type: ignore[arg-type]
+    def off(*arguments: object, **options: object) -> object:
+        logits, state = predict(*arguments, **options)  # type: ignore[arg-type]
         return 1.05 * logits, state
 
     monkeypatch.setattr(NumbaEngine, "predict", off)

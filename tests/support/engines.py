@@ -5,14 +5,17 @@ import sys
 from functools import cache
 from os import environ
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from support.mels import TINIEST as MEL
 from support.vocoders import new_vocoder
-from wavegen.engines import Engine, ReferenceEngine, make_engine
+from wavegen.engines import Engine, Prediction, ReferenceEngine, make_engine
+from wavegen.source import Pitch
 from wavegen.vocoders import VOCODERS, VocoderConfig, build_vocoder
+from wavegen.vocoders._spoken import Spoken
 from wavegen.vocoders.wavenet import WaveNet
 
 CONDITION_CHANNELS = 5
@@ -21,32 +24,57 @@ LOGIT_BOUND, INT16_LOGIT_BOUND = 1e-3, 3e-2  # for logits of about 5
 SAMPLE_BOUND = 1e-3  # relative to the largest sample
 CHOICES = [(name, engine) for name, vocoder in VOCODERS.items() for engine in vocoder.engines if engine != "torch"]
 
-# name: (output, residual, skip, hidden, cycles, depth, kernel). Channels that are not a multiple of any vector, panels
-# of every width, dilations shorter and longer than a block of samples.
+
+class Shape(NamedTuple):
+    """The shape of a network."""
+
+    output: str
+    residual: int
+    skip: int
+    hidden: int
+    cycles: int
+    depth: int
+    kernel: int
+    order: int = 0
+    reads_pitch: bool = False
+
+
+# Channels that are not a multiple of any vector, panels of every width, dilations shorter and longer than a block of
+# samples; linear prediction with every distribution, and pitch without it.
 NETWORKS = {
-    "wide": ("mu-law", 70, 100, 40, 1, 3, 2),
-    "deep": ("mu-law", 20, 17, 33, 2, 9, 2),
-    "no-past": ("mu-law", 8, 16, 16, 1, 2, 1),
-    "three-taps": ("logistic-mixture", 9, 33, 20, 2, 5, 3),
-    "one-block": ("gaussian", 16, 8, 8, 1, 1, 2),
-    "gaussian": ("gaussian", 33, 40, 24, 1, 6, 2),
+    "wide": Shape("mu-law", 70, 100, 40, 1, 3, 2),
+    "deep": Shape("mu-law", 20, 17, 33, 2, 9, 2),
+    "no-past": Shape("mu-law", 8, 16, 16, 1, 2, 1),
+    "three-taps": Shape("logistic-mixture", 9, 33, 20, 2, 5, 3),
+    "one-block": Shape("gaussian", 16, 8, 8, 1, 1, 2),
+    "gaussian": Shape("gaussian", 33, 40, 24, 1, 6, 2),
+    "predicted": Shape("logistic-mixture", 20, 17, 33, 2, 5, 2, order=8, reads_pitch=True),
+    "predicted-classes": Shape("mu-law", 9, 16, 16, 1, 4, 3, order=8),
+    "pitch-alone": Shape("mu-law", 12, 16, 16, 1, 4, 2, reads_pitch=True),
 }
+PLAIN = [name for name, shape in NETWORKS.items() if not shape.order and not shape.reads_pitch]
+PREDICTED = [name for name in NETWORKS if name not in PLAIN]
 
 
 def network(name: str) -> WaveNet:
     """A WaveNet with random weights whose samples depend on the past; not prepared for synthesis."""
-    output, residual, skip, hidden, cycles, depth, kernel = NETWORKS[name]
-    torch.manual_seed(0)
+    shape = NETWORKS[name]
+    output = shape.output
     model = new_vocoder(
-        "wavenet", MEL, output=output, residual_channels=residual, skip_channels=skip, hidden_channels=hidden,
-        condition_channels=CONDITION_CHANNELS, cycles=cycles, depth=depth, kernel_size=kernel,
+        "wavenet", MEL, output=output, residual_channels=shape.residual, skip_channels=shape.skip,
+        hidden_channels=shape.hidden, condition_channels=CONDITION_CHANNELS, cycles=shape.cycles, depth=shape.depth,
+        kernel_size=shape.kernel, prediction_order=shape.order, reads_pitch=shape.reads_pitch,
+        look_ahead=int(shape.order > 0),
     )  # fmt: skip
     assert isinstance(model, WaveNet)
+    torch.manual_seed(0)
     for parameter_name, parameter in model.named_parameters():
+        if parameter_name.startswith("stage."):  # no engine runs the pitch network
+            continue
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
         # A louder last layer makes distributions neither flat nor certain.
         nn.init.normal_(parameter, std=(3 if parameter_name == "output.weight" else 1) * fan_in**-0.5)
-    if output != "mu-law":
+    if output != "mu-law" and not shape.order:
         # A wide component would be clipped, which forgets the past; a narrow one makes rounding matter.
         with torch.no_grad():
             assert model.output.bias is not None
@@ -63,12 +91,48 @@ def inputs(model: WaveNet, batch: int, samples: int, *, seed: int = 1) -> tuple[
     return given, condition, torch.rand(batch, model.distribution.draws, samples, generator=generator)
 
 
-def generate(engine: Engine, condition: Tensor, noise: Tensor, sizes: list[int] | None = None) -> Tensor:
+def prediction(model: WaveNet, batch: int, samples: int, *, seed: int = 2) -> Prediction | None:
+    """Predictions of samples, whole frames of them; None for a network without linear prediction and pitch."""
+    if not model.prediction_order and not model.reads_pitch:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(channels: int) -> Tensor:
+        return torch.rand(batch, channels, samples // MEL.hop_length, generator=generator)
+
+    level = 0.5 * float(MEL.window().square().sum().sqrt())  # of noise with a standard deviation of 0.5
+    pitch = Pitch(f0_hz=50 + 500 * random(1), voicing=random(1))
+    spoken = Spoken(random(MEL.n_mels), level * (0.2 + random(MEL.n_fft // 2 + 1)), pitch)
+    softness = 0.5 + 0.5 * random(1)[:, 0]
+    return model.prediction(spoken)._replace(temperature=softness)
+
+
+def pieces(whole: Prediction | None, sizes: list[int]) -> list[Prediction | None]:
+    """The predictions of consecutive pieces of whole frames."""
+    if whole is None:
+        return [None] * len(sizes)
+    samples, parts = sum(sizes), []
+    for part in whole:
+        rate = samples // part.shape[-1]
+        parts.append(part.split([size // rate for size in sizes], dim=-1))
+    return [Prediction(*fields) for fields in zip(*parts, strict=True)]
+
+
+def generate(
+    engine: Engine,
+    condition: Tensor,
+    noise: Tensor,
+    sizes: list[int] | None = None,
+    *,
+    predicted: Prediction | None = None,
+) -> Tensor:
     """Samples from silence on, in one call or in chunks of the given sizes."""
     sizes = sizes or [noise.shape[2]]
     previous, state, chunks = torch.zeros(len(noise)), engine.initial_state(len(noise)), []
-    for c, u in zip(condition.split(sizes, dim=2), noise.split(sizes, dim=2), strict=True):
-        samples, state = engine.generate(previous, c, u, state)
+    for c, u, known in zip(
+        condition.split(sizes, dim=2), noise.split(sizes, dim=2), pieces(predicted, sizes), strict=True
+    ):
+        samples, state = engine.generate(previous, c, u, state, prediction=known)
         chunks.append(samples)
         previous = samples[:, -1] if samples.shape[1] else previous
     return torch.cat(chunks, dim=1)
@@ -85,7 +149,8 @@ def reference_logits(name: str) -> Tensor:
     model = network(name)
     given, condition, _ = inputs(model, 1, 2000)
     reference = ReferenceEngine(model)
-    return reference.predict(given, condition, reference.initial_state(1))[0]
+    known = prediction(model, 1, 2000)
+    return reference.predict(given, condition, reference.initial_state(1), prediction=known)[0]
 
 
 def check_logits(name: str, expected: Tensor) -> None:
@@ -95,7 +160,8 @@ def check_logits(name: str, expected: Tensor) -> None:
     assert expected.std() > 0.1
     for precision, bound in (("float32", LOGIT_BOUND), ("int16", INT16_LOGIT_BOUND)):
         engine = make_engine(model, "numba", precision)
-        predicted, _ = engine.predict(given, condition, engine.initial_state(1))
+        known = prediction(model, 1, 2000)
+        predicted, _ = engine.predict(given, condition, engine.initial_state(1), prediction=known)
         assert predicted.shape == expected.shape
         assert (predicted - expected).abs().max() < bound, (name, precision)
 
@@ -104,15 +170,22 @@ def check_lock_step(name: str, precision: str) -> None:
     """Items in lock step equal the same items alone, bit for bit, however many remain beside groups of 8 or 4."""
     model = network(name)
     engine = make_engine(model, "numba", precision)
-    _, condition, noise = inputs(model, 15, 60)
-    alone = [
-        engine.generate(torch.zeros(1), condition[i : i + 1], noise[i : i + 1], engine.initial_state(1))
-        for i in range(15)
-    ]
+    _, condition, noise = inputs(model, 15, 64)
+    known = prediction(model, 15, 64)
+
+    def of(items: slice) -> Prediction | None:
+        return None if known is None else Prediction(*(part[items] for part in known))
+
+    alone = []
+    for i in range(15):
+        one = slice(i, i + 1)
+        arguments = (torch.zeros(1), condition[one], noise[one], engine.initial_state(1))
+        alone.append(engine.generate(*arguments, prediction=of(one)))
     for batch in (1, 2, 5, 8, 15):
         together, (_, *memories) = engine.generate(
-            torch.zeros(batch), condition[:batch], noise[:batch], engine.initial_state(batch)
-        )
+            torch.zeros(batch), condition[:batch], noise[:batch], engine.initial_state(batch),
+            prediction=of(slice(batch)),
+        )  # fmt: skip
         for i, (samples, (_, *expected)) in enumerate(alone[:batch]):
             assert torch.equal(together[i], samples[0])
             for memory, memory_alone in zip(memories, expected, strict=True):
@@ -143,12 +216,13 @@ def check_equals_reference(config: VocoderConfig, engine: str) -> None:
 
 
 def _parameter_difference(vocoder: WaveNet) -> float:
-    """The largest difference between the engine's and torch's predictions of 300 samples, teacher-forced."""
+    """The largest difference between the engine's and torch's predictions of 304 samples, teacher-forced."""
     engines = (ReferenceEngine(vocoder), vocoder.engine())
     generator = torch.Generator().manual_seed(0)
-    given = torch.rand(2, 300, generator=generator) * 2 - 1
-    condition = torch.randn(2, vocoder.frame_conv.out_channels, 300, generator=generator)
-    expected, predicted = (e.predict(given, condition, e.initial_state(2))[0] for e in engines)
+    given = torch.rand(2, 304, generator=generator) * 2 - 1
+    condition = torch.randn(2, vocoder.frame_conv.out_channels, 304, generator=generator)
+    known = prediction(vocoder, 2, 304)
+    expected, predicted = (e.predict(given, condition, e.initial_state(2), prediction=known)[0] for e in engines)
     return float((predicted - expected).abs().max())
 
 

@@ -1,5 +1,6 @@
 """Objectives: the losses of a batch, what is not counted, and which network learns from which loss."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,6 @@ from wavegen.training.objectives import (
     LikelihoodObjective,
     ReconstructionObjective,
     build_objective,
-    past_samples,
     shortest_segment,
 )
 from wavegen.training.state import TrainingState
@@ -69,8 +69,8 @@ def test_samples_without_their_past_are_not_counted() -> None:
     vocoder = new_vocoder("wavenet", MEL, cycles=1, depth=6, residual_channels=4)
     objective = LikelihoodObjective(vocoder)
     batch = random_batch([12], [40])
-    log_prob = vocoder.log_prob(batch.audio, batch.mel)
-    first = past_samples(vocoder)
+    log_prob = vocoder.log_likelihood(batch.audio, batch.mel).trained
+    first = vocoder.warm_up_samples
     assert first >= vocoder.receptive_field_samples
     expected = -log_prob[:, first:].sum() / batch.audio.numel()
     torch.testing.assert_close(objective(batch)["loss"], expected)
@@ -81,9 +81,24 @@ def test_samples_without_their_past_are_not_counted() -> None:
 def test_the_likelihood_of_padding_is_not_counted() -> None:
     vocoder = new_vocoder("wavenet", MEL, cycles=1, depth=3, residual_channels=4)
     batch = random_batch([12, 5], [0, 0])
-    log_prob = vocoder.log_prob(batch.audio, batch.mel * (torch.arange(12) < batch.lengths[:, None])[:, None])
+    mel = batch.mel * (torch.arange(12) < batch.lengths[:, None])[:, None]
+    log_prob = vocoder.log_likelihood(batch.audio, mel).trained
     expected = -(log_prob[0].sum() + log_prob[1, : 5 * 256].sum()) / batch.audio.numel()
     torch.testing.assert_close(LikelihoodObjective(vocoder)(batch)["loss"], expected)
+
+
+@torch.no_grad()
+def test_bits_per_sample_are_those_of_mu_law_classes_for_every_distribution() -> None:
+    """Uniform over all classes is 8 bits; a mixture that fits the samples needs fewer than its 16-bit loss."""
+    vocoder = new_vocoder("wavenet", MEL, cycles=1, depth=3, residual_channels=4)
+    vocoder.output.weight.zero_()
+    vocoder.output.bias.zero_()
+    losses = LikelihoodObjective(vocoder)(random_batch([12], [0]))
+    assert float(losses["bits_per_sample"]) == pytest.approx(8.0)
+    assert float(losses["loss"]) == pytest.approx(8 * math.log(2))
+    mixture = new_vocoder("wavenet", MEL, output="logistic-mixture", cycles=1, depth=3, residual_channels=4)
+    losses = LikelihoodObjective(mixture)(random_batch([12], [0]))
+    assert float(losses["bits_per_sample"]) < float(losses["loss"]) / math.log(2) - 4
 
 
 def test_reconstruction_of_the_recording_itself_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def define(base: type = WaveformVocoder, **changes: Any) -> type:
 
 def test_a_complete_definition_is_accepted() -> None:
     assert issubclass(define(), Vocoder)
-    assert issubclass(define(AutoregressiveVocoder, log_prob=GOOD["forward"]), Vocoder)
+    assert issubclass(define(AutoregressiveVocoder, log_likelihood=GOOD["forward"]), Vocoder)
 
 
 @pytest.mark.parametrize("part", ["Config", "context", "generate", "forward"])

@@ -21,7 +21,7 @@ from wavegen.training.config import TrainingConfig
 from wavegen.training.objectives import shortest_segment
 from wavegen.vocoders import Vocoder
 from wavegen.vocoders._frames import cut
-from wavegen.vocoders._source import Features
+from wavegen.vocoders._spoken import Features
 from wavegen.vocoders.parallel import ParallelWaveNet
 
 HOP, BINS = SPEC.hop_length, SPEC.n_mels
@@ -79,7 +79,7 @@ def correction(model: ParallelWaveNet, features: Features, engine: str = "torch"
 def streamed_correction(model: ParallelWaveNet, features: Features, pieces: list[int], engine: str) -> Tensor:
     """The same by a causal network, some frames at a time."""
     model.use_engine(engine)
-    _, state = model.initial_network_state(cut(features, 0, 0))
+    _, state = model.initial_network_state(cut(features, 0, 0), torch.zeros(len(features.spoken.mel)))
     corrections, start = [], 0
     for frames in pieces:
         piece, state = model.step_network(cut(features, start, start + frames), state, None, ended=False)

@@ -44,7 +44,7 @@ def loss_of(vocoder: Vocoder, speakers: list[int] | None) -> torch.Tensor:
     mel = mel_of().expand(2, -1, -1)
     who = None if speakers is None else torch.tensor(speakers)
     if isinstance(vocoder, AutoregressiveVocoder):
-        return vocoder.log_prob(torch.zeros(2, 12 * SPEC.hop_length), mel, speakers=who).sum()
+        return vocoder.log_likelihood(torch.zeros(2, 12 * SPEC.hop_length), mel, speakers=who).trained.sum()
     return vocoder(mel, speakers=who).square().sum()
 
 

@@ -1,14 +1,24 @@
 """WaveNet beyond the laws: generation step by step equals the teacher-forced network."""
 
+import math
+
 import pytest
 import torch
 from support.mels import TINIEST as MEL
+from support.messages import Messages
 from support.vocoders import new_vocoder
 from torch import nn
 
+from wavegen.errors import ConfigError
+from wavegen.mel import LogMel, MelSpec, profile
+from wavegen.noise import uniform_noise
+from wavegen.vocoders._prediction import errors_of
 from wavegen.vocoders.wavenet import WaveNet
 
+SPEECH_MEL = profile("bigvgan-24k")
+
 OUTPUTS = ("mu-law", "logistic-mixture", "gaussian")
+PREDICTED = {"prediction_order": 8, "look_ahead": 1, "reads_pitch": True}
 
 
 def small(output: str, *, kernel_size: int = 2, dtype: torch.dtype = torch.float64, **options: object) -> WaveNet:
@@ -17,8 +27,8 @@ def small(output: str, *, kernel_size: int = 2, dtype: torch.dtype = torch.float
         "wavenet", MEL, output=output, residual_channels=8, skip_channels=16, hidden_channels=16, condition_channels=8,
         cycles=2, depth=4, kernel_size=kernel_size, **options,
     )  # fmt: skip
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)
+    for name, parameter in model.named_parameters():
+        nn.init.normal_(parameter, std=0.05 if name.startswith("stage.") else 0.3)
     return model.to(dtype).eval()
 
 
@@ -43,8 +53,6 @@ def test_the_reference_engine_predicts_what_teacher_forcing_predicts(output: str
 @torch.no_grad()
 def test_what_is_generated_is_what_the_network_predicts_for_it(output: str) -> None:
     """Feed the generated samples back through the parallel network: the same draws come out of its predictions."""
-    from wavegen.noise import uniform_noise
-
     model = small(output)
     mel = torch.randn(2, MEL.n_mels, 12, dtype=torch.float64)
     samples = model.synthesize(mel, seed=(3, 4))
@@ -70,7 +78,8 @@ def test_seeds_and_temperature() -> None:
     first, second = model.synthesize(mel, seed=1), model.synthesize(mel, seed=2)
     assert not torch.equal(first, second)
     assert torch.equal(first, model.synthesize(mel, seed=1))
-    cold = [model.step(mel, model.initial_state(1, seed=s), temperature=0)[0] for s in (1, 2)]
+    model.temperature = 0.0
+    cold = [model.synthesize(mel, seed=seed) for seed in (1, 2)]
     assert torch.equal(*cold)
 
 
@@ -107,7 +116,120 @@ def test_log_likelihood_is_negative_and_finite_at_the_extremes() -> None:
     for output in OUTPUTS:
         model = small(output, dtype=torch.float32)
         samples = torch.tensor([[1.0, -1.0, 0.0, 1.0] * 12])
-        log_prob = model.log_prob(samples, torch.randn(1, MEL.n_mels, 6))
+        log_prob = model.log_likelihood(samples, torch.randn(1, MEL.n_mels, 6)).trained
         assert log_prob.isfinite().all()
         log_prob.sum().backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+# ---- linear prediction -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@torch.no_grad()
+def test_with_prediction_too_the_network_predicts_what_was_drawn(output: str) -> None:
+    """The errors of the generated samples are the draws from the network's own predictions for them."""
+    model = small(output, **PREDICTED)
+    mel = torch.randn(2, MEL.n_mels, 12, dtype=torch.float64) - 6
+    samples = model.synthesize(mel, seed=(3, 4))
+    noise = uniform_noise(torch.tensor([3, 4]), 0, samples.shape[1], model.distribution.draws)
+    drawn = model.distribution.sample(model(samples, mel), noise)
+    errors = errors_of(samples, model.prediction(model.stage.spoken(mel, None)))
+    unclipped = samples.abs() < 1
+    assert unclipped.double().mean() > 0.5
+    torch.testing.assert_close(errors[unclipped], drawn[unclipped], rtol=1e-7, atol=1e-7)
+
+
+@torch.no_grad()
+def test_before_training_the_error_is_noise_of_standard_deviation_1() -> None:
+    model = new_vocoder("wavenet", SPEECH_MEL, output="gaussian", cycles=1, depth=2, residual_channels=4, **PREDICTED)
+    parameters = model(torch.rand(1, 10 * 256) - 0.5, torch.randn(1, SPEECH_MEL.n_mels, 10) - 5)
+    assert torch.equal(parameters, torch.zeros_like(parameters))
+
+
+@torch.no_grad()
+def test_gain_in_is_gain_out() -> None:
+    """Above the floor, a mel that is louder by some gain gives the samples that are louder by that gain."""
+    model = small("gaussian", **PREDICTED)
+    mel = torch.randn(1, MEL.n_mels, 12, dtype=torch.float64) * 0.3 - 7
+    quiet = model.synthesize(mel, seed=1)
+    loud = model.synthesize(mel + math.log(2), seed=1)
+    assert float(loud.abs().max()) < 1  # not clipped
+    torch.testing.assert_close(loud, 2 * quiet, rtol=1e-2, atol=1e-2 * float(loud.std()))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        MEL.replace(f_min_hz=300),
+        MEL.replace(f_max_hz=2000),
+        MEL.replace(floor=1e-2),
+        MEL.replace(center=True, n_fft=40, win_length=20, hop_length=6),
+    ],
+    ids=["no-low-frequencies", "no-high-frequencies", "high-floor", "short-window"],
+)
+@torch.no_grad()
+def test_mels_that_say_little_still_predict(spec: MelSpec) -> None:
+    """Silence, noise and single bands of any definition give stable filters: finite samples within full scale."""
+    torch.manual_seed(0)
+    model = new_vocoder("wavenet", spec, output="gaussian", residual_channels=4, cycles=1, depth=3, **PREDICTED).eval()
+    silence = spec.from_linear(torch.zeros(1, spec.n_mels, 30))
+    band = silence.clone()
+    band[:, spec.n_mels // 2] = spec.from_linear(torch.tensor(1.0))
+    for mel in (silence, band, spec.from_linear(torch.rand(1, spec.n_mels, 30))):
+        samples = model.synthesize(mel, seed=1)
+        assert samples.isfinite().all()
+        assert samples.abs().max() <= 1
+    if spec.floor == MEL.floor:
+        assert model.synthesize(silence).abs().max() < 0.2
+
+
+@torch.no_grad()
+def test_samples_do_not_depend_on_how_the_utterance_was_cut_bit_for_bit() -> None:
+    model = new_vocoder(
+        "wavenet", SPEECH_MEL, output="logistic-mixture", cycles=1, depth=4, residual_channels=8, **PREDICTED
+    )
+    nn.init.normal_(model.output.weight, std=0.1)
+    model.prepared_for_synthesis()
+    mel = torch.randn(2, SPEECH_MEL.n_mels, 24) - 5
+    whole = model.synthesize(mel, seed=1)
+    for sizes in ([1] * 24, [3, 21], [10, 1, 13]):
+        state, pieces = model.initial_state(2, seed=1), []
+        for piece in mel.split(sizes, dim=-1):
+            samples, state = model.step(piece, state)
+            pieces.append(samples)
+        assert torch.equal(torch.cat([*pieces, model.flush(state)], dim=1), whole)
+    assert torch.equal(model.synthesize(mel[1:], seed=1), whole[1:])
+
+
+@torch.no_grad()
+def test_voiced_frames_have_a_temperature_of_their_own() -> None:
+    model = small("gaussian", **PREDICTED)
+    mel = torch.randn(1, MEL.n_mels, 12, dtype=torch.float64) - 2
+    f0 = torch.tensor([[0.0] * 6 + [150.0] * 6])
+    usual = model.synthesize(mel, f0=f0)
+    model.voiced_temperature = 0.5
+    changed = model.synthesize(mel, f0=f0)
+    hop = MEL.hop_length
+    assert torch.equal(changed[:, : 6 * hop], usual[:, : 6 * hop])
+    assert not torch.equal(changed[:, 6 * hop :], usual[:, 6 * hop :])
+
+
+@torch.no_grad()
+def test_imposing_the_mel_brings_that_of_the_sound_closer() -> None:
+    model = new_vocoder(
+        "wavenet", SPEECH_MEL, output="gaussian", cycles=1, depth=2, impose_mel=True, **PREDICTED
+    ).eval()
+    generator = torch.Generator().manual_seed(0)
+    mel = LogMel(SPEECH_MEL)(torch.randn(1, 40 * 256, generator=generator) * 0.1)[..., :40]
+    distances = []
+    for imposed in (False, True):
+        model.set_synthesis_options(impose=imposed)
+        sound = model.synthesize(mel)
+        distances.append(float((LogMel(SPEECH_MEL)(sound)[..., :40] - mel)[..., 4:-4].abs().mean()))
+    assert distances[1] < 0.7 * distances[0]
+
+
+def test_prediction_needs_look_ahead(messages: Messages) -> None:
+    with messages.refused(ConfigError):
+        new_vocoder("wavenet", SPEECH_MEL, prediction_order=32)

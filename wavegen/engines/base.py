@@ -2,18 +2,26 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from wavegen.blocks import DilatedConv1d, DilatedStack
-from wavegen.distributions import OutputDistribution
+from wavegen.distributions import MuLaw, OutputDistribution
 
 EngineState = tuple[Any, ...]  # a NamedTuple of tensors; each engine defines its own
 
 
 class Network(Protocol):
-    """The layers of a WaveNet that run once per sample."""
+    """The layers of a WaveNet that run once per sample.
+
+    Attributes:
+        prediction_order: coefficients of the linear predictor, whose error the network models; 0 for the samples
+            themselves.
+        reads_pitch: whether the network also reads the values around one pitch period back.
+        longest_period: the longest such period in samples.
+    """
 
     distribution: OutputDistribution
     input: DilatedConv1d
@@ -21,6 +29,49 @@ class Network(Protocol):
     hidden: DilatedConv1d
     output: DilatedConv1d
     skip_scale: float
+    prediction_order: int
+    reads_pitch: bool
+    longest_period: int
+
+
+PITCH_TAPS = (-1, 0, 1)
+"""Distances, from one pitch period back, of the values that a network reads."""
+LARGEST_INPUT = 8.0
+"""A network reads larger prediction errors, in standard deviations, as this one."""
+
+
+def reads_classes(network: Network) -> bool:
+    """Whether the network reads its past as one-hot classes, not as numbers."""
+    return isinstance(network.distribution, MuLaw) and not network.prediction_order and not network.reads_pitch
+
+
+class Prediction(NamedTuple):
+    """What is known of samples before the network runs: a linear prediction, and their pitch.
+
+    The network models ``u = (x - x̂) / scale``, the prediction error of the samples ``x``, where ``x̂[n]`` is the sum of
+    ``coefficients[k] · x[n - 1 - k]``.
+
+    Attributes:
+        coefficients: ``[batch, order, sub-frames]``.
+        scale: ``[batch, 1, sub-frames]``.
+        period: int64 ``[batch, frames]``, the pitch period in samples; 0 where the frame is not voiced.
+        temperature: ``[batch, frames]``, a factor of the temperature of sampling.
+    """
+
+    coefficients: Tensor
+    scale: Tensor
+    period: Tensor
+    temperature: Tensor
+
+    @classmethod
+    def none(cls, batch: int, like: Tensor) -> "Prediction":
+        """No prediction, with one frame for all samples: the network models the samples themselves."""
+        return cls(
+            coefficients=like.new_zeros(batch, 0, 1),
+            scale=like.new_ones(batch, 1, 1),
+            period=torch.zeros(batch, 1, dtype=torch.int64, device=like.device),
+            temperature=like.new_ones(batch, 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,6 +129,7 @@ class Engine(ABC):
         noise: Tensor,
         state: EngineState,
         *,
+        prediction: Prediction | None = None,
         temperature: float = 1.0,
     ) -> tuple[Tensor, EngineState]:
         """Generate the next samples.
@@ -87,6 +139,7 @@ class Engine(ABC):
             condition: ``[batch, condition_channels, samples]``, or the same at frame rate.
             noise: uniform numbers ``[batch, draws, samples]``; with equal noise, all engines make the same draws.
             state: the state that ``initial_state`` or the previous call returned; it is left unchanged.
+            prediction: linear prediction and pitch of the samples; None for a network without them.
             temperature: 1 samples from the model, lower values sharpen its distribution, 0 takes the mode.
 
         Returns:
@@ -95,7 +148,12 @@ class Engine(ABC):
 
     @abstractmethod
     def predict(
-        self, previous: Tensor, condition: Tensor | FrameCondition, state: EngineState
+        self,
+        previous: Tensor,
+        condition: Tensor | FrameCondition,
+        state: EngineState,
+        *,
+        prediction: Prediction | None = None,
     ) -> tuple[Tensor, EngineState]:
         """Predict the distributions of samples from given previous samples (teacher forcing).
 
@@ -103,7 +161,9 @@ class Engine(ABC):
             previous: ``[batch, samples]``, the sample before each predicted one.
             condition: as in ``generate``.
             state: as in ``generate``.
+            prediction: as in ``generate``.
 
         Returns:
-            parameters of the output distribution, ``[batch, channels, samples]``, and the next state.
+            parameters of the distribution of the samples or, with a prediction, of its errors,
+            ``[batch, channels, samples]``, and the next state.
         """

@@ -112,12 +112,25 @@ class LinearPrediction(nn.Module):
         # Whole or in chunks, always in the same layout: a product of another one is rounded differently.
         power = magnitude.to(torch.float64, memory_format=torch.contiguous_format).square()
         autocorrelation = self.cosines.double() @ power
+        if magnitude.dtype == torch.float32:
+            autocorrelation = rounded(autocorrelation)
         autocorrelation = interpolate_frames(autocorrelation, self.positions) * self.lag_window
         floor = torch.zeros_like(autocorrelation)
         floor[:, 0] = autocorrelation[:, 0] * self.noise_floor + 1e-9
         coefficients, error = levinson(autocorrelation + floor)
         scale = (error.clamp(min=1e-12) / self.window_energy).sqrt().clamp(min=SMALLEST_SCALE)
         return Predictor(coefficients.to(magnitude.dtype), scale.to(magnitude.dtype))
+
+
+def rounded(x: Tensor, digits: int = 36) -> Tensor:
+    """Round float64 to ``digits`` binary digits.
+
+    A product of matrices is rounded differently when there are more or fewer columns, such as the frames of a chunk.
+    The equations of a predictor multiply that difference by up to 1e5. Without its last digits the product is the same
+    for any chunks, nearly always, and so are the predictors.
+    """
+    mantissa, exponent = torch.frexp(x)
+    return torch.ldexp((mantissa * 2**digits).round() * 2.0**-digits, exponent)
 
 
 def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,16 +148,18 @@ def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         coefficients ``[batch, p, steps]`` and the power of the prediction error ``[batch, 1, steps]``.
     """
-    r, mirrored = autocorrelation, autocorrelation.flip(1)
-    order = r.shape[1] - 1
-    error = r[:, :1]
-    coefficients = r[:, :0]
+    # With the coefficients in rows, their sums are rounded alike for any number of steps.
+    r = autocorrelation.mT.contiguous()
+    mirrored = r.flip(-1)
+    order = r.shape[-1] - 1
+    error = r[..., :1]
+    coefficients = r[..., :0]
     for i in range(order):
-        predicted = (coefficients * mirrored[:, order - i : order]).sum(1, keepdim=True)
-        reflection = (r[:, i + 1 : i + 2] - predicted) / error
-        coefficients = torch.cat((coefficients - reflection * coefficients.flip(1), reflection), dim=1)
+        predicted = (coefficients * mirrored[..., order - i : order]).sum(-1, keepdim=True)
+        reflection = (r[..., i + 1 : i + 2] - predicted) / error
+        coefficients = torch.cat((coefficients - reflection * coefficients.flip(-1), reflection), dim=-1)
         error = error * (1 - reflection.square())
-    return coefficients, error
+    return coefficients.mT, error.mT
 
 
 def sub_frame_positions(hop_length: int, sub_frames: int, centre: float) -> tuple[float, ...]:

@@ -90,19 +90,20 @@ class LikelihoodObjective(Objective):
     vocoder: AutoregressiveVocoder
 
     def forward(self, batch: Batch, *, step: int = 0) -> Losses:
-        """``loss`` in nats, and ``bits_per_sample``."""
+        """``loss`` in nats, and ``bits_per_sample`` of 256 mu-law classes, on one scale for all distributions."""
         hop = self.vocoder.mel.hop_length
         mask = frame_mask(batch.lengths, batch.mel.shape[-1])
         assert mask is not None
-        log_prob = self.vocoder.log_prob(batch.audio, masked(batch.mel, mask), mask, speakers=batch.speakers)
-        uncounted = torch.where(batch.starts > 0, past_samples(self.vocoder), 0)
+        mel = masked(batch.mel, mask)
+        likelihood = self.vocoder.log_likelihood(batch.audio, mel, mask, speakers=batch.speakers)
+        uncounted = torch.where(batch.starts > 0, self.vocoder.warm_up_samples, 0)
         position = torch.arange(batch.audio.shape[-1], device=batch.audio.device)
         counted = (position >= uncounted[:, None]) & sample_mask(mask, hop)[:, 0]
-        nats = torch.where(counted, -log_prob, 0.0).sum()
+        nats, class_nats = (torch.where(counted, -part, 0.0).sum() for part in likelihood)
         # Divide by the batch's size, not by the count: the mean over processes is then the loss of one process.
         return {
             "loss": nats / batch.audio.numel(),
-            "bits_per_sample": nats.detach() / counted.sum().clamp(min=1) / math.log(2),
+            "bits_per_sample": class_nats.detach() / counted.sum().clamp(min=1) / math.log(2),
         }
 
 
@@ -322,22 +323,17 @@ def build_objective(
     return AdversarialObjective(reconstruction, discriminators, config.adversarial)
 
 
-def past_samples(vocoder: Vocoder) -> int:
-    """Number of samples before a sample that its distribution depends on, directly or through mel frames."""
-    return max(vocoder.receptive_field_samples, vocoder.context.left * vocoder.mel.hop_length)
-
-
 def shortest_segment(vocoder: Vocoder, config: TrainingConfig) -> int:
     """Frames of the shortest segment that a vocoder can be trained on.
 
-    Likelihood needs more than the past samples, which are not counted. Pitch needs enough samples for each of the mel
+    Likelihood needs more samples than those that it does not count. Pitch needs enough samples for each of the mel
     definitions of its training. Reconstruction needs enough samples for its
     longest transform to mirror at the edges and for the discriminators; also the vocoder's context, unless the vocoder
     normalises over channels.
     """
     mel = vocoder.mel
     if isinstance(vocoder, AutoregressiveVocoder):
-        samples = past_samples(vocoder) + 1
+        samples = vocoder.warm_up_samples + 1
     elif isinstance(vocoder, PitchVocoder):
         samples = shortest_training_segment(mel)
     else:

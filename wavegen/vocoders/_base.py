@@ -407,26 +407,40 @@ class WaveformVocoder(Vocoder, ABC):
         """
 
 
+class Likelihood(NamedTuple):
+    """Log-likelihoods of samples in nats, each given all samples before it; ``[batch, samples]``.
+
+    Attributes:
+        trained: what training maximises, in the vocoder's own distribution.
+        of_class: that of the sample's class among 256 mu-law classes, which compares vocoders of any distribution.
+    """
+
+    trained: Tensor
+    of_class: Tensor
+
+
 class AutoregressiveVocoder(Vocoder, ABC):
     """A vocoder that draws one sample after another and is trained on their likelihood."""
 
     speaks_untrained = False  # untrained, it is slow noise
 
     @abstractmethod
-    def log_prob(
+    def log_likelihood(
         self, samples: Tensor, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None
-    ) -> Tensor:
-        """Log-likelihood in nats of each sample, given all samples before it.
+    ) -> Likelihood:
+        """Log-likelihood of each sample, given all samples before it.
 
         Args:
             samples: waveform ``[batch, frames * hop_length]`` in -1…1.
             mel: ``[batch, n_mels, frames]``.
             mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
             speakers: int64 ``[batch]``, indices of ``self.speakers``; None for a vocoder without speakers.
-
-        Returns:
-            ``[batch, frames * hop_length]``.
         """
+
+    @property
+    def warm_up_samples(self) -> int:
+        """Samples at the start of a segment that lack the past samples or frames that their distributions read."""
+        return max(self.receptive_field_samples, self.context.left * self.mel.hop_length)
 
     @property
     def jobs_at_once(self) -> int:

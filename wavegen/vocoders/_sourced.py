@@ -1,4 +1,4 @@
-"""Vocoders that begin with the source stage and end with the mel imposed on their sound, whole or streamed."""
+"""Vocoders that begin with what the mel says and end with the mel imposed on their sound, whole or streamed."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -14,7 +14,8 @@ from wavegen.mel import MelProjection, MelSpec
 from wavegen.source import PitchNetwork
 from wavegen.vocoders._base import State, Vocoder, WaveformVocoder, content_seeds, inference
 from wavegen.vocoders._frames import count, cut, joined
-from wavegen.vocoders._source import Features, SourceStage, StageState
+from wavegen.vocoders._source import SourceStage
+from wavegen.vocoders._spoken import Features, SpokenStage
 
 # The narrow filters of a mel resolve harmonics. A mean over this width does not, up to an F0 of about 350 Hz.
 HARMONICS_BLUR_HZ = 150.0
@@ -32,7 +33,7 @@ class SourcedState(NamedTuple):
         speakers: int64 ``[batch]``; None for a vocoder without speakers.
     """
 
-    stage: StageState
+    stage: Any
     features: Features
     first_frame: Tensor
     frames_done: Tensor
@@ -41,16 +42,16 @@ class SourcedState(NamedTuple):
 
 
 class SourcedVocoder(Vocoder, ABC):
-    """Base of the vocoders with a source stage: source, then ``render``.
+    """Base of the vocoders that begin with a stage, a shaped source for most: stage, then ``render``.
 
-    In a stream the source stage runs ahead and carries its state. The windowed rest is computed again for the context
+    In a stream the stage runs ahead and carries its state. The windowed rest is computed again for the context
     of every chunk.
 
     Args:
         mel: the mel definition.
 
     Attributes:
-        stage: the source stage.
+        stage: computes what the mel says of each frame.
         projection: imposes the mel.
         refinement_iterations: Griffin-Lim iterations of training and synthesis.
         synthesis_iterations: further iterations of synthesis.
@@ -66,12 +67,20 @@ class SourcedVocoder(Vocoder, ABC):
 
     def __init__(self, mel: MelSpec) -> None:
         super().__init__(mel)
-        self.stage = SourceStage(mel, PitchNetwork.shipped())
+        self.stage = self._new_stage(mel, PitchNetwork.shipped())
         self.projection = MelProjection(mel)
+
+    def _new_stage(self, mel: MelSpec, network: PitchNetwork) -> SpokenStage:
+        return SourceStage(mel, network)
+
+    @property
+    def running_stage(self) -> SpokenStage:
+        """The stage as synthesis uses it."""
+        return self.stage
 
     @property
     def pitch(self) -> PitchNetwork:
-        """The pitch network of the source stage."""
+        """The pitch network of the stage."""
         return self.stage.network
 
     @property
@@ -108,6 +117,11 @@ class SourcedVocoder(Vocoder, ABC):
             ``[batch, frames * hop_length]``.
         """
 
+    def source_frames_read(self, first_sample: int, last_sample: int) -> Context:
+        """As ``SourceStage.frames_read``."""
+        assert isinstance(self.stage, SourceStage)
+        return self.stage.frames_read(first_sample, last_sample)
+
     def reading(self, mel: MelSpec) -> Self:
         """This vocoder as a reader of another definition, unchecked; it shares all weights."""
         if mel == self.mel:
@@ -121,7 +135,7 @@ class SourcedVocoder(Vocoder, ABC):
         other.projection.blur_hz = self.projection.blur_hz
         return other
 
-    def initial_network_state(self, features: Features) -> tuple[Features, Any]:
+    def initial_network_state(self, features: Features, seeds: Tensor) -> tuple[Features, Any]:
         """Add what a natively streaming network computes to no ``features``, and return its state before the first."""
         raise NotImplementedError  # streams_natively is False
 
@@ -141,12 +155,12 @@ class SourcedVocoder(Vocoder, ABC):
     @property
     def context(self) -> Context:
         """Mel frames read around a frame, given the state of the source before it."""
-        return self.stage.frames_read(*self.projection.samples_read(self.iterations))
+        return self.source_frames_read(*self.projection.samples_read(self.iterations))
 
     @property
     def latency_samples(self) -> int:
-        """How far streamed output lags: the look-ahead of the source and of the windowed rest, in whole frames."""
-        return (self.stage.shaped.context.right + self.render_context.right) * self.mel.hop_length
+        """How far streamed output lags: the look-ahead of the stage and of the windowed rest, in whole frames."""
+        return (self.stage.look_ahead + self.render_context.right) * self.mel.hop_length
 
     def streaming_overhead(self, frames: int) -> float:
         """As in ``Vocoder``, of the windowed rest; the source stage computes nothing twice."""
@@ -162,20 +176,22 @@ class SourcedVocoder(Vocoder, ABC):
         f0: Tensor | None = None,
     ) -> Tensor:
         """Synthesis with all iterations; the source begins with the first given frame, whatever its index."""
-        return self.render(self.stage(mel, mask, seeds, f0), mask, speakers, self.iterations)
+        return self.render(self.running_stage(mel, mask, seeds, f0), mask, speakers, self.iterations)
 
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
     ) -> State:
         """State before the first frame; arguments and errors as in ``synthesize``."""
         like = next(self.parameters())
-        stage = self.stage.initial_state(self._seeds(seed, like.new_zeros(batch)))
-        features = Features(stage.frames, like.new_zeros(batch, 2 * self.mel.hop_length, 0))
+        seeds = self._seeds(seed, like.new_zeros(batch))
+        features = self.running_stage.no_features(batch)
         network = None
         if self.streams_natively:
-            features, network = self.initial_network_state(features)
+            features, network = self.initial_network_state(features, seeds)
         speakers = self.speaker_condition.indices(speaker, batch)
-        return SourcedState(stage, features, torch.tensor(0), torch.tensor(0), network, speakers)
+        return SourcedState(
+            self.running_stage.initial_state(seeds), features, torch.tensor(0), torch.tensor(0), network, speakers
+        )
 
     @inference
     def step(self, mel: Tensor, state: Any, f0: Tensor | None = None) -> tuple[Tensor, State]:
@@ -187,13 +203,13 @@ class SourcedVocoder(Vocoder, ABC):
     @inference
     def flush(self, state: Any) -> Tensor:
         """The samples that waited for look-ahead when the utterance ended."""
-        mel = state.stage.frames.mel
+        mel = state.features.spoken.mel.to(next(self.parameters()))
         return self._advance(mel[..., :0], state, None, ended=True)[0]
 
     def _advance(
         self, mel: Tensor, state: SourcedState, f0: Tensor | None, *, ended: bool
     ) -> tuple[Tensor, SourcedState]:
-        new, stage = self.stage.step(mel, state.stage, f0, ended=ended)
+        new, stage = self.running_stage.step(mel, state.stage, f0, ended=ended)
         network = state.network
         if self.streams_natively:
             new, network = self.step_network(new, network, state.speakers, ended=ended)

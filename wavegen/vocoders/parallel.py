@@ -28,9 +28,10 @@ from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.vocoders._base import VocoderConfig
 from wavegen.vocoders._frames import count
-from wavegen.vocoders._source import PITCH_CHANNELS, SOURCES, Features, Spoken, pitch_channels
+from wavegen.vocoders._source import SOURCES
 from wavegen.vocoders._sourced import SourcedWaveformVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
+from wavegen.vocoders._spoken import PITCH_CHANNELS, Features, Spoken, pitch_channels
 
 SOURCE_GAIN = 10.0  # speech has a level of about a tenth
 
@@ -217,7 +218,7 @@ class ParallelWaveNet(SourcedWaveformVocoder):
     def context(self) -> Context:
         """Mel frames read around a frame, by the source and by the network, given the state of the source before it."""
         first, last = self.projection.samples_read(self.iterations)
-        source = self.stage.frames_read(first - self.stack.context.left, last + self.stack.context.right)
+        source = self.source_frames_read(first - self.stack.context.left, last + self.stack.context.right)
         condition = self.pitch.context + self.frames_conditioned(first, last)
         return Context(max(source.left, condition.left), max(source.right, condition.right))
 
@@ -232,25 +233,25 @@ class ParallelWaveNet(SourcedWaveformVocoder):
         self._engines.choose(name, precision)
         return self._engines.engine(self).description
 
-    def initial_network_state(self, features: Features) -> tuple[Features, Any]:
+    def initial_network_state(self, features: Features, seeds: Tensor) -> tuple[Features, Any]:
         """As in ``SourcedVocoder``."""
-        batch = len(features.sources)
+        batch = len(features.spoken.mel)
         frame_state = self.frame_conv.initial_state(batch)
         state = NetworkState(
             frame_conv=frame_state,
             frames=frame_state.new_zeros(batch, self.frame_conv.out_channels, self.upsample.context.left),
             stack=self.stack.initial_state(batch),
         )
-        corrections = features.sources.new_zeros(batch, self.mel.hop_length, 0)
+        corrections = features.spoken.magnitude.new_zeros(batch, self.mel.hop_length, 0)
         return features._replace(corrections=corrections), state
 
     def step_network(
         self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
     ) -> tuple[Features, Any]:
         """As in ``SourcedVocoder``."""
-        batch, hop = len(features.sources), self.mel.hop_length
+        batch, hop = len(features.spoken.mel), self.mel.hop_length
         if count(features) == 0:
-            return features._replace(corrections=features.sources.new_zeros(batch, hop, 0)), state
+            return features._replace(corrections=features.spoken.magnitude.new_zeros(batch, hop, 0)), state
         h, frame_state = self.frame_conv.step(self._condition_input(features.spoken), state.frame_conv)
         h = self.speaker_condition(h, speakers)
         # Frames are kept instead of the upsampler's own state: a causal one takes zeros for what precedes the first.
@@ -266,7 +267,7 @@ class ParallelWaveNet(SourcedWaveformVocoder):
             correction = self._correct(features, mask, speakers)
         else:
             correction = features.corrections.transpose(1, 2).flatten(1)
-        samples = features.source_samples().sum(1) + correction.to(features.sources.dtype)
+        samples = features.source_samples().sum(1) + correction.to(features.spoken.magnitude.dtype)
         real = sample_mask(mask, self.mel.hop_length)
         samples = masked(samples, None if real is None else real[:, 0])
         return self.projection(samples, features.spoken.mel, mask, iterations=iterations)

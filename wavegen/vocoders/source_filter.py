@@ -11,9 +11,9 @@ from wavegen.config import KeepsWeights
 from wavegen.mel import MelSpec
 from wavegen.source import PitchNetwork
 from wavegen.vocoders._base import PitchVocoder, VocoderConfig
-from wavegen.vocoders._source import Features
 from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders._speakers import SpeakerCondition, refuse_speakers
+from wavegen.vocoders._spoken import Features
 
 
 class SourceFilterConfig(VocoderConfig):

@@ -23,9 +23,9 @@ from wavegen.errors import ConfigError
 from wavegen.mel import MelFamily, MelSpec
 from wavegen.vocoders._base import Vocoder, VocoderConfig
 from wavegen.vocoders._frames import cut, joined
-from wavegen.vocoders._source import PITCH_CHANNELS, Features, Spoken, pitch_channels
 from wavegen.vocoders._sourced import SourcedWaveformVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
+from wavegen.vocoders._spoken import PITCH_CHANNELS, Features, Spoken, pitch_channels
 
 LARGEST_CORRECTION = 6.0  # nepers
 SMALLEST_MAGNITUDE = 1e-3  # the network sees smaller ones as silence; a full-scale sine has about n_fft / 4
@@ -216,7 +216,7 @@ class SpectralVocoder(SourcedWaveformVocoder):
     @property
     def context(self) -> Context:
         """Mel frames read around a frame, by the source and by the network, given the state of the source before it."""
-        source = self.stage.frames_read(*self.projection.samples_read(self.iterations))
+        source = self.source_frames_read(*self.projection.samples_read(self.iterations))
         network = self.pitch.context + self.network_context + self.corrected_context
         return Context(max(source.left, network.left), max(source.right, network.right))
 
@@ -226,10 +226,10 @@ class SpectralVocoder(SourcedWaveformVocoder):
         ahead = self.look_ahead if self.streams_natively else 0
         return super().latency_samples + ahead * self.mel.hop_length
 
-    def initial_network_state(self, features: Features) -> tuple[Features, Any]:
+    def initial_network_state(self, features: Features, seeds: Tensor) -> tuple[Features, Any]:
         """As in ``SourcedVocoder``."""
-        batch = len(features.sources)
-        corrections = features.sources.new_zeros(batch, self.corrections.out_channels, 0)
+        batch = len(features.spoken.mel)
+        corrections = features.spoken.magnitude.new_zeros(batch, self.corrections.out_channels, 0)
         state = NetworkState(
             waiting=features,
             early=torch.tensor(self.look_ahead),
@@ -264,7 +264,7 @@ class SpectralVocoder(SourcedWaveformVocoder):
 
     def _spectrum(self, features: Features, corrections: Tensor) -> tuple[Tensor, Tensor]:
         """Magnitude and complex spectrum, ``[batch, bins, frames]`` each, in the precision of the sources."""
-        dtype = features.sources.dtype
+        dtype = features.spoken.magnitude.dtype
         gains = Corrections(*corrections.to(dtype).chunk(len(Corrections._fields), dim=1))
         sources = features.source_samples()
         spectra = self.projection.istft.analyse(sources.flatten(0, 1)).unflatten(0, (-1, 2))

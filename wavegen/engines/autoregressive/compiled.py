@@ -16,11 +16,12 @@ from numba import njit
 from torch import Tensor
 
 from wavegen.distributions import Gaussian, MuLaw, mu_law_decode, mu_law_encode
+from wavegen.engines import base
 from wavegen.engines.autoregressive import drawing, packing, products, sample_loop, simd
-from wavegen.engines.base import Engine, EngineState, FrameCondition, Network
+from wavegen.engines.base import Engine, EngineState, FrameCondition, Network, Prediction
 from wavegen.errors import ConfigError, StreamingError
 
-COMPILED = (simd, products, packing, drawing, sample_loop)
+COMPILED = (base, simd, products, packing, drawing, sample_loop)
 """The modules whose functions and constants are compiled into the loop; its cache is keyed by their source."""
 
 
@@ -30,12 +31,16 @@ class NumbaState(NamedTuple):
     Attributes:
         samples_done: int64 ``[1]``.
         history, rings, ahead: the arrays of ``sample_loop.Memory``, with a row per item.
+        waveform, errors, expected: likewise, the first two without room for the next samples.
     """
 
     samples_done: Tensor
     history: Tensor
     rings: Tensor
     ahead: Tensor
+    waveform: Tensor
+    errors: Tensor
+    expected: Tensor
 
 
 class NumbaEngine(Engine):
@@ -66,7 +71,18 @@ class NumbaEngine(Engine):
         self._condition_channels = packing.condition_channels(network)
         # No samples, which compiles the loop.
         condition = FrameCondition.wrap(torch.zeros(1, self._condition_channels, 0))
-        self._run(torch.zeros(1, 1), condition, torch.zeros(1, 2, 0, dtype=torch.float64), self.initial_state(1))
+        self._run(
+            torch.zeros(1, 1),
+            condition,
+            torch.zeros(1, 2, 0, dtype=torch.float64),
+            self.initial_state(1),
+            self._no_prediction(),
+        )
+
+    def _no_prediction(self) -> Prediction:
+        """That of no samples."""
+        none = torch.zeros(1, self._model.order, 1)
+        return Prediction.none(1, none)._replace(coefficients=none)
 
     def initial_state(self, batch: int) -> NumbaState:
         """Return the state before the first sample: zeros."""
@@ -74,9 +90,12 @@ class NumbaEngine(Engine):
         blocks, ring_steps = len(model.layers.now), int(model.layers.ring_steps.sum())
         return NumbaState(
             samples_done=torch.zeros(1, dtype=torch.int64),
-            history=torch.zeros(batch, int(model.lags.max()) + 1),
+            history=torch.zeros(batch, (int(model.lags.max()) + 1) * model.reads),
             rings=torch.zeros(batch, ring_steps * model.channels),
             ahead=torch.zeros(batch, blocks * packing.MAX_BLOCK_STEPS * 2 * model.gates),
+            waveform=torch.zeros(batch, model.order),
+            errors=torch.zeros(batch, model.errors_kept),
+            expected=torch.tensor((0.0, 1.0), dtype=torch.float64).repeat(batch, 1),
         )
 
     @torch.no_grad()
@@ -87,6 +106,7 @@ class NumbaEngine(Engine):
         noise: Tensor,
         state: EngineState,
         *,
+        prediction: Prediction | None = None,
         temperature: float = 1.0,
     ) -> tuple[Tensor, NumbaState]:
         """Generate the next samples; see ``Engine.generate``."""
@@ -96,19 +116,27 @@ class NumbaEngine(Engine):
         expected = (len(previous), self.distribution.draws, condition.samples)
         if noise.shape != expected:
             raise ValueError(f"noise has shape {tuple(noise.shape)}, expected {expected}")
-        drawn, _, state = self._run(previous[:, None], condition, self._loop_noise(noise), state, temperature)
+        prediction = prediction or Prediction.none(len(previous), previous)
+        prediction = prediction._replace(temperature=temperature * prediction.temperature)
+        drawn, _, state = self._run(previous[:, None], condition, self._loop_noise(noise), state, prediction)
         return self._waveform(drawn), state
 
     @torch.no_grad()
     def predict(
-        self, previous: Tensor, condition: Tensor | FrameCondition, state: EngineState
+        self,
+        previous: Tensor,
+        condition: Tensor | FrameCondition,
+        state: EngineState,
+        *,
+        prediction: Prediction | None = None,
     ) -> tuple[Tensor, NumbaState]:
         """Predict samples from given ones; see ``Engine.predict``."""
         condition = FrameCondition.wrap(condition)
         if previous.shape[1] != condition.samples:
             raise ValueError(f"{previous.shape[1]} previous samples, but a condition for {condition.samples}")
         noise = torch.full((len(previous), 2, condition.samples), 0.5, dtype=torch.float64)
-        _, parameters, state = self._run(previous, condition, noise, state, keep_parameters=True)
+        prediction = prediction or Prediction.none(len(previous), previous)
+        _, parameters, state = self._run(previous, condition, noise, state, prediction, keep_parameters=True)
         return parameters[..., : self.distribution.channels].transpose(1, 2), state
 
     def _run(
@@ -117,27 +145,45 @@ class NumbaEngine(Engine):
         condition: FrameCondition,
         noise: Tensor,
         state: EngineState,
-        temperature: float = 1.0,
+        prediction: Prediction,
         *,
         keep_parameters: bool = False,
     ) -> tuple[Tensor, Tensor, NumbaState]:
         """Run the loop for all items; return the drawn values ``[batch, samples]``, parameters, and the next state."""
-        state = self._checked(given, condition, state)
+        state = self._checked(given, condition, state, prediction)
         batch, samples, model = len(given), condition.samples, self._model
         padding = (0, model.condition - self._condition_channels)
         frames = F.pad(condition.frames.transpose(1, 2), padding).contiguous().numpy()
         weights = condition.weights.contiguous().numpy()
         given_values, noise_values = self._loop_values(given).numpy(), noise.contiguous().numpy()
+        coefficients = prediction.coefficients.transpose(1, 2).float().contiguous().numpy()
+        scale = prediction.scale[:, 0].float().numpy()
+        within = prediction.period.long().clamp(2, max(2, model.errors_kept - 1))
+        period = torch.where(prediction.period > 0, within, 0).numpy()
+        softness = prediction.temperature.double().numpy()
         results = []
         for items in _groups(batch):
-            memory = sample_loop.Memory(*(part[items].numpy() for part in state[1:]))  # indexing by a list copies
+            past = NumbaState(state.samples_done, *(part[items] for part in state[1:]))  # indexing by a list copies
+            memory = sample_loop.Memory(
+                history=past.history.numpy(),
+                rings=past.rings.numpy(),
+                ahead=past.ahead.numpy(),
+                waveform=F.pad(past.waveform, (0, samples)).numpy(),
+                errors=F.pad(past.errors, (0, samples)).numpy(),
+                expected=past.expected.numpy(),
+            )
             inputs = sample_loop.Inputs(
                 start=int(state.samples_done),
                 frames=frames[items],
                 frame_weights=weights,
                 noise=noise_values[items],
-                temperature=float(temperature),
                 given=given_values[items],
+                coefficients=coefficients[items],
+                scale=scale[items],
+                period=period[items],
+                temperature=softness[items],
+                sub_frame=max(1, samples // scale.shape[1]),
+                frame=max(1, samples // period.shape[1]),
             )
             outputs = sample_loop.Outputs(
                 samples=np.zeros((len(items), samples), dtype=np.float32),
@@ -146,13 +192,16 @@ class NumbaEngine(Engine):
             _run_loop(
                 self._precision, model, memory, sample_loop.workspace(model, len(weights), len(items)), inputs, outputs
             )
+            memory = memory._replace(waveform=memory.waveform[:, samples:], errors=memory.errors[:, samples:])
             results.append((*outputs, *memory))
         drawn, parameters, *memories = (
             torch.from_numpy(np.concatenate(parts)[:batch]) for parts in zip(*results, strict=True)
         )
         return drawn, parameters, NumbaState(state.samples_done + samples, *memories)
 
-    def _checked(self, given: Tensor, condition: FrameCondition, state: EngineState) -> NumbaState:
+    def _checked(
+        self, given: Tensor, condition: FrameCondition, state: EngineState, prediction: Prediction
+    ) -> NumbaState:
         """Refuse arguments with which the loop would read or write outside its arrays: it checks nothing itself."""
         expected = [part.shape for part in self.initial_state(len(given))]
         if not isinstance(state, NumbaState) or [part.shape for part in state] != expected:
@@ -164,18 +213,33 @@ class NumbaEngine(Engine):
         if condition.frames.shape[:2] != (len(given), self._condition_channels):
             expected_shape = f"[{len(given)}, {self._condition_channels}, …]"
             raise ValueError(f"the condition has shape {list(condition.frames.shape)}, expected {expected_shape}")
+        coefficients, scale, period, temperature = (list(part.shape) for part in prediction)
+        expected_order = [len(given), self._model.order]
+        if (
+            coefficients[:2] != expected_order
+            or scale != [len(given), 1, coefficients[2]]
+            or period != temperature
+            or condition.samples % scale[2]
+            or condition.samples % period[1]
+        ):
+            raise ValueError(
+                f"the prediction has shapes {coefficients}, {scale}, {period} and {temperature}, expected "
+                f"{[*expected_order, '…']}, of parts that divide {condition.samples} samples"
+            )
         return state
 
     def _loop_values(self, waveform: Tensor) -> Tensor:
         """Convert samples to the loop's: float32 classes if the network takes one-hot input, otherwise values."""
-        if isinstance(self.distribution, MuLaw):
+        if self._model.reads_classes:
+            assert isinstance(self.distribution, MuLaw)
             classes = self.distribution.classes
             waveform = mu_law_encode(waveform, classes).clamp(0, classes - 1)  # NaN has no class; it becomes the first
         return waveform.float().contiguous()
 
     def _waveform(self, values: Tensor) -> Tensor:
         """The inverse of ``_loop_values``."""
-        if isinstance(self.distribution, MuLaw):
+        if self._model.reads_classes:
+            assert isinstance(self.distribution, MuLaw)
             return mu_law_decode(values.long(), self.distribution.classes)
         return values
 

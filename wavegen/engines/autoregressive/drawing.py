@@ -18,13 +18,18 @@ _LARGEST_UNIFORM = 1 - 2.0**-24
 
 @njit
 def draw(model: Model, work: Any, item: int, noise: Any, n: int, temperature: float) -> Any:
-    """Draw an item's class or value from its output and noise; ``work`` is a ``sample_loop.Workspace``."""
+    """Draw an item's value, or its class if the network reads classes; ``work`` is a ``sample_loop.Workspace``."""
     output = work.output[item * model.outputs : (item + 1) * model.outputs]
     if model.distribution == MU_LAW:
-        return np.float32(_draw_class(work, output, model.classes, noise[0, n], temperature))
+        drawn = _draw_class(work, output, model.classes, noise[0, n], temperature)
+        return np.float32(drawn) if model.reads_classes else model.levels[drawn]
     if model.distribution == GAUSSIAN:
-        return _draw_value(output[0], output[1], noise[0, n], temperature, model.log_scale_min)
-    return _draw_from_mixture(work, output, model.classes, noise[0, n], noise[1, n], temperature, model.log_scale_min)
+        value = _value_at(output[0], output[1], noise[0, n], temperature, model.log_scale_min)
+    else:
+        value = _draw_from_mixture(
+            work, output, model.classes, noise[0, n], noise[1, n], temperature, model.log_scale_min
+        )
+    return np.float32(min(max(value, -model.limit), model.limit))
 
 
 @njit(forceinline=True)
@@ -102,11 +107,10 @@ def _draw_from_mixture(
                 break
     quantile = math.log(level) - math.log1p(-level)
     mean, log_scale = output[components + best], output[2 * components + best]
-    return _draw_value(mean, log_scale, quantile, temperature, log_scale_min)
+    return _value_at(mean, log_scale, quantile, temperature, log_scale_min)
 
 
 @njit(forceinline=True)
-def _draw_value(mean: Any, log_scale: Any, quantile: float, temperature: float, log_scale_min: float) -> Any:
-    """Return the value at a standard quantile of a distribution with location and scale, limited to -1…1."""
-    value = mean + temperature * math.exp(max(float(log_scale), log_scale_min)) * quantile
-    return np.float32(min(max(value, -1.0), 1.0))
+def _value_at(mean: Any, log_scale: Any, quantile: float, temperature: float, log_scale_min: float) -> Any:
+    """Return the value at a standard quantile of a distribution with location and scale."""
+    return mean + temperature * math.exp(max(float(log_scale), log_scale_min)) * quantile

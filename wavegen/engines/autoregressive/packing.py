@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from wavegen.blocks import DilatedConv1d, GatedResidualBlock
-from wavegen.distributions import Gaussian, LogisticMixture, MuLaw
-from wavegen.engines.base import Network
+from wavegen.distributions import Gaussian, LogisticMixture, MuLaw, mu_law_decode
+from wavegen.engines.base import Network, reads_classes
 from wavegen.errors import ConfigError
 
 Precision = Literal["float32", "int16"]
@@ -54,9 +55,9 @@ class Layers(NamedTuple):
 class Model(NamedTuple):
     """The weights and sizes that the sample loop reads; numba accepts it as it is.
 
-    Sizes are padded. ``tables`` are float32 ``[lags, rows, channels + 2 · gates]``: the contribution of the sample
-    ``lags[i]`` steps back to the first block's input and, through it, to its gates. There is a row per class or, if
-    samples are numbers, two rows: the factor and a constant.
+    Sizes are padded. ``tables`` are float32 ``[lags, rows, channels + 2 · gates]``: the contribution of what the
+    network read ``lags[i]`` steps back to the first block's input and, through it, to its gates. There is a row per
+    class or, if it reads numbers, a factor for each and a constant.
     """
 
     channels: int
@@ -81,6 +82,12 @@ class Model(NamedTuple):
     distribution: int
     classes: int  # or the components of a mixture
     log_scale_min: float
+    limit: float  # drawn values lie in -limit…limit
+    levels: np.ndarray  # float32, the value of each mu-law class; empty for other distributions
+    reads_classes: bool
+    reads: int  # numbers that the network reads for a sample, or 1 class
+    order: int  # of the linear prediction
+    errors_kept: int  # past errors that pitch taps may read
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,8 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
         block_steps=np.array([_block_steps(d) for d in dilations]),
     )
     # What the first block reads: tables of past samples, and biases.
-    lags, tables = _tables(_Conv.from_layer(network.input), convs[0], dilations[0], network.distribution)
+    one_hot = reads_classes(network)
+    lags, tables = _tables(_Conv.from_layer(network.input), convs[0], dilations[0], one_hot=one_hot)
 
     def front(values: np.ndarray) -> np.ndarray:
         """Pad the three parts of ``[…, input | filters | gates]``."""
@@ -176,6 +184,10 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
     output_bias = np.full(outputs_p, NO_CLASS)
     output_bias[: len(output.bias)] = output.bias
     kind, classes, log_scale_min = _sampling(network.distribution)
+    levels = np.zeros(0, dtype=np.float32)
+    if isinstance(network.distribution, MuLaw):
+        values = mu_law_decode(torch.arange(classes), classes, dtype=torch.float64) * network.distribution.limit
+        levels = _float32(values.numpy())
     return Model(
         channels=channels_p,
         gates=gates_p,
@@ -199,6 +211,12 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
         distribution=kind,
         classes=classes,
         log_scale_min=log_scale_min,
+        limit=float(network.distribution.limit),
+        levels=levels,
+        reads_classes=one_hot,
+        reads=1 if one_hot else network.input.in_channels,
+        order=network.prediction_order,
+        errors_kept=network.longest_period + 1 if network.reads_pitch else 1,
     )
 
 
@@ -240,14 +258,14 @@ def _block_steps(dilation: int) -> int:
     return next(steps for steps in (MAX_BLOCK_STEPS, 4, 2, 1) if dilation % steps == 0)
 
 
-def _tables(inputs: _Conv, first: _Conv, dilation: int, distribution: Any) -> tuple[list[int], np.ndarray]:
-    """Compute what each past sample adds to the first block's input h and to its gates.
+def _tables(inputs: _Conv, first: _Conv, dilation: int, *, one_hot: bool) -> tuple[list[int], np.ndarray]:
+    """Compute what each past input adds to the first block's input h and to its gates.
 
     With E the input's taps, counted back from the newest, b its bias and W the first block's::
 
         h(n) = b + sum_i E_i · x(n − i)                 gates(n) = sum_j W_j · h(n − j·d) + …
 
-    so a sample adds E_i to h at lag i, and W_j E_i to the gates at lag i + j·d. h(n − j·d) also adds its bias W_j b,
+    so an input adds E_i to h at lag i, and W_j E_i to the gates at lag i + j·d. h(n − j·d) also adds its bias W_j b,
     unless it precedes the start and is zero. Then there is no sample n − j·d either, so the bias belongs to the table
     of that lag. For j = 0 there always is one, so W_0 b is part of the model's ``input_bias``.
 
@@ -256,11 +274,10 @@ def _tables(inputs: _Conv, first: _Conv, dilation: int, distribution: Any) -> tu
     """
     embeddings, mixes = inputs.taps[::-1], first.taps[::-1]
     lags = sorted({i + j * dilation for i in range(len(embeddings)) for j in range(len(mixes))} | {0})
-    one_hot = isinstance(distribution, MuLaw)
-    channels, gates = embeddings.shape[1], mixes.shape[1]
-    tables = np.zeros((len(lags), embeddings.shape[2] if one_hot else 2, channels + gates))
-    linear = tables if one_hot else tables[:, :1]
-    constant = tables if one_hot else tables[:, 1:]
+    channels, gates, read = embeddings.shape[1], mixes.shape[1], embeddings.shape[2]
+    tables = np.zeros((len(lags), read if one_hot else read + 1, channels + gates))
+    linear = tables[:, :read]
+    constant = tables if one_hot else tables[:, read:]
     for i, embedding in enumerate(embeddings):
         linear[lags.index(i), :, :channels] += embedding.T
         for j, mix in enumerate(mixes):

@@ -14,7 +14,7 @@ Five changes make it fast; all of them are exact up to rounding:
 
 - A tap d samples back reads values that are already known for the next d samples. So the past taps of up to 8 samples
   are one matrix product, which reads each weight once instead of 8 times.
-- The first block's input is a sum of a few table rows, and so are its gates.
+- The first block's input is a sum of a few table rows, and so are its gates. (Numbers multiply rows.)
 - Behind a ReLU about half of the values are zero; the weights that would multiply them are not read.
 - The condition's product is computed at frame rate (see ``FrameCondition``).
 - Several items run in lock step, sample by sample, so that their matrix products read each weight once. Each item's
@@ -30,7 +30,7 @@ import numpy as np
 from numba import njit
 
 from wavegen.engines.autoregressive.drawing import SUM_GROUP, draw
-from wavegen.engines.autoregressive.packing import MAX_BLOCK_STEPS, MU_LAW, Model
+from wavegen.engines.autoregressive.packing import MAX_BLOCK_STEPS, Model
 from wavegen.engines.autoregressive.products import (
     Matrix,
     multiply_add,
@@ -47,16 +47,21 @@ from wavegen.engines.autoregressive.simd import (
     store,
     tanh_times_sigmoid,
 )
+from wavegen.engines.base import LARGEST_INPUT, PITCH_TAPS
 
-_ZERO = np.float32(0)
+_ZERO, _ONE = np.float32(0), np.float32(1)
+_LARGEST_INPUT = np.float32(LARGEST_INPUT)
 
 
 class Memory(NamedTuple):
-    """The state as float32 arrays with a row per item; the loop changes it in place."""
+    """The state as arrays with a row per item, float32 unless stated otherwise; the loop changes it in place."""
 
-    history: np.ndarray  # classes or values of the last samples, newest first
+    history: np.ndarray  # what the network has read, classes or groups of numbers, newest first
     rings: np.ndarray  # [items, steps of all blocks · channels], inputs that past taps will read
     ahead: np.ndarray  # [items, blocks · MAX_BLOCK_STEPS · 2 · gates], sums of past taps for this block of samples
+    waveform: np.ndarray  # [items, order + samples], the past of the first sample, then room for these
+    errors: np.ndarray  # [items, errors kept + samples], likewise
+    expected: np.ndarray  # float64 [items, 2], prediction and scale of the sample before
 
 
 class Workspace(NamedTuple):
@@ -82,17 +87,26 @@ class Inputs(NamedTuple):
         frames: float32 ``[items, frames + frames read - 1, condition channels]``, padded.
         frame_weights: float32 ``[frames read, hop]``.
         noise: float64 ``[items, draws, samples]``: uniform numbers or, for a Gaussian, standard normal ones.
-        temperature: 1 samples from the model, 0 takes its mode.
         given: float32 classes or values ``[items, 1 or samples]``: the sample before the first, or before each one
             (teacher forcing).
+        coefficients: float32 ``[items, sub-frames, order]``, of the linear prediction.
+        scale: float32 ``[items, sub-frames]``, of its error.
+        period: int64 ``[items, frames]``, pitch periods in samples, 0 where not voiced.
+        temperature: float64 ``[items, frames]``: 1 samples from the model, 0 takes its mode.
+        sub_frame, frame: samples of a sub-frame and of a frame of these four.
     """
 
     start: int
     frames: np.ndarray
     frame_weights: np.ndarray
     noise: np.ndarray
-    temperature: float
     given: np.ndarray
+    coefficients: np.ndarray
+    scale: np.ndarray
+    period: np.ndarray
+    temperature: np.ndarray
+    sub_frame: int
+    frame: int
 
 
 class Outputs(NamedTuple):
@@ -148,7 +162,10 @@ def sample_loop(model: Model, memory: Memory, work: Workspace, inputs: Inputs, o
             if n % hop == 0:
                 _project_frames(model, work, inputs.frames, item, n // hop, frames_read)
             previous = given[item, n if teacher_forced else 0] if teacher_forced or n == 0 else samples[item, n - 1]
-            _push(memory.history[item], previous)
+            if model.reads_classes:
+                _push(memory.history[item], previous)
+            else:
+                _predict_linearly(model, memory, inputs, item, n, previous)
             _enter_first_block(model, memory, work, item, inputs.start + n)
             for i in range(0, model.skips, LANES):
                 store(work.skips, item * model.skips + i, load(model.skip_bias, i))
@@ -181,7 +198,11 @@ def sample_loop(model: Model, memory: Memory, work: Workspace, inputs: Inputs, o
             if parameters.shape[1] > 0:
                 for i in range(model.outputs):
                     parameters[item, n, i] = work.output[item * model.outputs + i]
-            samples[item, n] = draw(model, work, item, inputs.noise[item], n, inputs.temperature)
+            drawn = draw(model, work, item, inputs.noise[item], n, inputs.temperature[item, n // inputs.frame])
+            if not model.reads_classes:
+                value = memory.expected[item, 0] + memory.expected[item, 1] * drawn
+                drawn = np.float32(min(max(value, -1.0), 1.0))
+            samples[item, n] = drawn
 
 
 @njit(forceinline=True)
@@ -218,6 +239,34 @@ def _push(history: Any, sample: Any) -> None:
     history[0] = sample
 
 
+@njit
+def _predict_linearly(model: Model, memory: Memory, inputs: Inputs, item: int, n: int, previous: Any) -> None:
+    """Predict sample ``n``, and let the network read the error of the sample before and those one period back."""
+    # The sample before is known by now.
+    expected = memory.expected[item]
+    error = np.float32((previous - expected[0]) / expected[1])
+    errors, kept = memory.errors[item], model.errors_kept
+    errors[n + kept - 1] = error  # that of sample n - k is at n - k + kept
+
+    mean, sub_frame = 0.0, n // inputs.sub_frame
+    if model.order > 0:
+        waveform, coefficients = memory.waveform[item], inputs.coefficients[item, sub_frame]
+        waveform[n + model.order - 1] = previous
+        for k in range(model.order):
+            mean += float(coefficients[k]) * float(waveform[n + model.order - 1 - k])
+    expected[0], expected[1] = mean, inputs.scale[item, sub_frame]
+
+    history, reads = memory.history[item], model.reads
+    for i in range(len(history) - 1, reads - 1, -1):
+        history[i] = history[i - reads]
+    history[0] = min(max(error, -_LARGEST_INPUT), _LARGEST_INPUT)
+    if reads > 1:
+        period = inputs.period[item, n // inputs.frame]
+        for tap in range(reads - 1):
+            value = errors[n + kept - period + PITCH_TAPS[tap]] if period > 0 else _ZERO
+            history[1 + tap] = min(max(value, -_LARGEST_INPUT), _LARGEST_INPUT)
+
+
 @njit(forceinline=True)
 def _enter_first_block(model: Model, memory: Memory, work: Workspace, item: int, now: int) -> None:
     """Sum up the first block's input and gates from the tables of past samples; see ``packing._tables``."""
@@ -231,22 +280,25 @@ def _enter_first_block(model: Model, memory: Memory, work: Workspace, item: int,
         lag = model.lags[index]
         if lag > now:  # nothing precedes the first sample, not even silence
             continue
-        table, sample = index * model.rows * width, memory.history[item, lag]
-        if model.distribution == MU_LAW:
-            row = table + int(sample) * width
-            for i in range(0, channels, LANES):
-                store(work.h, h + i, load(work.h, h + i) + load(model.tables, row + i))
-            for i in range(0, 2 * model.gates, LANES):
-                store(work.gate, gate + i, load(work.gate, gate + i) + load(model.tables, row + channels + i))
-        else:
-            factor, constant = table, table + width
-            for i in range(0, channels, LANES):
-                step = load(model.tables, factor + i) * splat(sample) + load(model.tables, constant + i)
-                store(work.h, h + i, load(work.h, h + i) + step)
-            factor, constant = factor + channels, constant + channels
-            for i in range(0, 2 * model.gates, LANES):
-                step = load(model.tables, factor + i) * splat(sample) + load(model.tables, constant + i)
-                store(work.gate, gate + i, load(work.gate, gate + i) + step)
+        table = index * model.rows * width
+        if model.reads_classes:
+            row = table + int(memory.history[item, lag]) * width
+            _add_row(model, work, h, gate, row, _ONE)
+            continue
+        for number in range(model.reads):
+            value = memory.history[item, lag * model.reads + number]
+            _add_row(model, work, h, gate, table + number * width, value)
+        _add_row(model, work, h, gate, table + model.reads * width, _ONE)
+
+
+@njit(forceinline=True)
+def _add_row(model: Model, work: Workspace, h: int, gate: int, row: int, factor: Any) -> None:
+    """Add a row of the tables to the first block's input and gates."""
+    for i in range(0, model.channels, LANES):
+        store(work.h, h + i, load(work.h, h + i) + load(model.tables, row + i) * splat(factor))
+    row += model.channels
+    for i in range(0, 2 * model.gates, LANES):
+        store(work.gate, gate + i, load(work.gate, gate + i) + load(model.tables, row + i) * splat(factor))
 
 
 @njit(forceinline=True)

@@ -1,0 +1,186 @@
+"""What a mel says of each frame without any sound: a magnitude spectrum, and pitch; whole or streamed."""
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wavegen.mel import MelInverse, MelSpec
+from wavegen.source import Pitch, PitchNetwork, hold_last
+from wavegen.vocoders._frames import joined
+
+PITCH_CHANNELS = 2
+
+
+class Spoken(NamedTuple):
+    """What a mel says of each frame without any sound: all ``[batch, channels, frames]``.
+
+    Attributes:
+        mel: the mel.
+        magnitude: a magnitude spectrum that has this mel.
+        pitch: fundamental frequency and voicing.
+    """
+
+    mel: Tensor
+    magnitude: Tensor
+    pitch: Pitch
+
+
+class Features(NamedTuple):
+    """What a vocoder's stages have found for each frame.
+
+    Attributes:
+        spoken: mel, magnitude and pitch.
+        sources: samples of the periodic and of the aperiodic source, ``[batch, 2 * hop_length, frames]``; None without
+            a shaped source.
+        corrections: what a natively streaming network has computed from the rest; else None.
+    """
+
+    spoken: Spoken
+    sources: Tensor | None = None
+    corrections: Tensor | None = None
+
+    def source_samples(self) -> Tensor:
+        """The two sources as samples, ``[batch, 2, frames * hop_length]``."""
+        assert self.sources is not None
+        batch, channels, frames = self.sources.shape
+        return self.sources.view(batch, 2, channels // 2, frames).transpose(2, 3).flatten(2)
+
+
+class SpokenState(NamedTuple):
+    """State of a ``SpokenStage``'s stream.
+
+    Attributes:
+        network: state of the pitch network.
+        frames: no frames, of the right shapes.
+    """
+
+    network: Any
+    frames: Spoken
+
+
+class SpokenStage(nn.Module):
+    """Mel to magnitude and pitch::
+
+        mel ─ inverse filters ─┬─ pitch network ─ F0, voicing
+                               └─ magnitude
+
+    It computes in the precision of its pitch network.
+
+    Args:
+        mel: the mel definition.
+        network: the pitch network; its weights are shared by the readers of other definitions.
+
+    Attributes:
+        pitch_shift: semitones by which F0 is raised.
+    """
+
+    def __init__(self, mel: MelSpec, network: PitchNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.pitch_shift = 0.0
+        self._read(mel)
+
+    def for_mel(self, mel: MelSpec) -> "SpokenStage":
+        """This stage as a reader of another definition; it shares the pitch network."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other._read(mel)
+        like = next(self.parameters())
+        for name, part in other.named_children():
+            if name != "network":
+                part.to(like)
+        return other
+
+    def _read(self, mel: MelSpec) -> None:
+        self.mel = mel
+        self.mel_inverse = MelInverse(mel)
+
+    @property
+    def look_ahead(self) -> int:
+        """Frames that a frame's features wait for in a stream."""
+        return 0
+
+    def spoken(self, mel: Tensor, mask: Tensor | None, f0: Tensor | None = None) -> Spoken:
+        """Magnitude and pitch of whole utterances; after an item's end its last frame holds.
+
+        Args:
+            mel: ``[batch, n_mels, frames]``; zeros where the mask is False.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+            f0: fundamental frequency at the centre of each frame in Hz, ``[batch, frames]``, 0 where not voiced and NaN
+                where the pitch network is to find it, as it does everywhere by default.
+        """
+        mel = mel.to(self._dtype)
+        magnitude = self.mel_inverse(hold_last(mel, mask))
+        found = self.network.pitch(magnitude, self.mel.sample_rate_hz, mask)
+        pitch = self._shifted(with_given(found, f0))
+        return Spoken(mel, magnitude, Pitch(*(hold_last(part, mask) for part in pitch)))
+
+    def next_spoken(self, mel: Tensor, network: Any, f0: Tensor | None = None) -> tuple[Spoken, Any]:
+        """Magnitude and pitch of the next frames of a stream, and the next state of the pitch network."""
+        mel = mel.to(self._dtype)
+        magnitude = self.mel_inverse(mel)
+        pitch, network = self.network.step(magnitude, self.mel.sample_rate_hz, network)
+        return Spoken(mel, magnitude, self._shifted(with_given(pitch, f0))), network
+
+    def forward(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, f0: Tensor | None = None) -> Features:
+        """The features of whole utterances.
+
+        Args:
+            mel, mask, f0: as in ``spoken``.
+            seeds: int64 ``[batch]``, seeds of any noise.
+        """
+        return Features(self.spoken(mel, mask, f0))
+
+    def initial_state(self, seeds: Tensor) -> Any:
+        """State before the first frame; ``seeds`` is int64 ``[batch]``."""
+        return SpokenState(self.network.initial_state(len(seeds)), self._no_frames(len(seeds)))
+
+    def no_features(self, batch: int) -> Features:
+        """The features of no frames."""
+        return Features(self._no_frames(batch))
+
+    def step(self, mel: Tensor, state: Any, f0: Tensor | None = None, *, ended: bool = False) -> tuple[Features, Any]:
+        """Take the next frames and compute those that are ready.
+
+        Args:
+            mel: ``[batch, n_mels, frames]``.
+            state: the state that ``initial_state`` or the previous ``step`` returned; it is left unchanged.
+            f0: as in ``spoken``, of these frames.
+            ended: whether no frames follow, so that those that wait for the next one are computed too.
+        """
+        spoken, network = self.next_spoken(mel, state.network, f0)
+        return Features(joined(state.frames, spoken)), state._replace(network=network)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
+
+    def _no_frames(self, batch: int) -> Spoken:
+        like = next(self.network.parameters())
+        none = like.new_zeros(batch, 1, 0)
+        return Spoken(
+            like.new_zeros(batch, self.mel.n_mels, 0),
+            like.new_zeros(batch, self.mel.n_fft // 2 + 1, 0),
+            Pitch(none, none),
+        )
+
+    def _shifted(self, pitch: Pitch) -> Pitch:
+        return pitch._replace(f0_hz=pitch.f0_hz * 2 ** (self.pitch_shift / 12)) if self.pitch_shift else pitch
+
+
+def with_given(pitch: Pitch, f0: Tensor | None) -> Pitch:
+    """``pitch`` with the F0 that a caller gives, ``[batch, frames]``: 0 where not voiced, NaN to keep the found one."""
+    if f0 is None:
+        return pitch
+    f0 = f0[:, None]
+    return Pitch(
+        torch.where(f0 > 0, f0, pitch.f0_hz), torch.where(f0.isnan(), pitch.voicing, (f0 > 0).to(pitch.voicing))
+    )
+
+
+def pitch_channels(pitch: Pitch) -> Tensor:
+    """Pitch as input of a network, ``[batch, 2, frames]``: F0 in octaves around 150 Hz, where voiced, and voicing."""
+    octaves = (pitch.f0_hz / 150).log2() * pitch.voicing
+    return torch.cat((octaves, 2 * pitch.voicing - 1), dim=1)
