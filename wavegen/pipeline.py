@@ -27,6 +27,7 @@ from wavegen.corpora.marker import has_same_content
 from wavegen.errors import CheckpointError, ConfigError, DataError
 from wavegen.evaluation.samples import Synthesizer, write_samples
 from wavegen.evaluation.summary import short_table
+from wavegen.evaluation.systems import without_imposing
 from wavegen.files import atomic_write, lock_folder, require_folder
 from wavegen.recipe import Recipe, build, load_recipe, save_recipe
 from wavegen.synthesis import synthesize
@@ -34,6 +35,7 @@ from wavegen.training import distributed
 from wavegen.training.loop import train
 from wavegen.training.run_folder import RunFolder
 from wavegen.training.validation import clips_for
+from wavegen.vocoders import Vocoder
 
 Notify = Callable[[str], None]
 
@@ -280,11 +282,13 @@ def _write_samples(
     vocoder = load_vocoder(model)
     device = vocoder.preferred_device(device)
     vocoder = vocoder.to(device)
+    raw = without_imposing(vocoder)
     scored = write_samples(
         chosen,
-        lambda mel, speaker: synthesize(vocoder, mel, speaker=speaker or None),
+        _synthesizer(vocoder),
         vocoder.mel,
         folder,
+        raw=None if raw is None else _synthesizer(raw),
         untrained=_untrained(recipe, vocoder.speakers, device),
         baseline_iterations=recipe.samples.baseline_iterations,
         title=f"{out.absolute().name}: validation clips",
@@ -309,7 +313,10 @@ def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) ->
             vocoder = load_vocoder(recipe.init)
         except CheckpointError:  # it was deleted since
             return None
-    vocoder = vocoder.prepared_for_synthesis().to(device)
+    return _synthesizer(vocoder.prepared_for_synthesis().to(device))
+
+
+def _synthesizer(vocoder: Vocoder) -> Synthesizer:
     return lambda mel, speaker: synthesize(vocoder, mel, speaker=speaker or None)
 
 

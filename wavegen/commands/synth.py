@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         "--iterations",
         type=at_least(0),
         metavar="N",
-        help="Griffin-Lim iterations added to a spectral or source-filter vocoder; more sound better and take longer "
+        help="Griffin-Lim iterations after the mel is imposed; more sound better and take longer "
         "(default: as in its recipe)",
     )
     parser.add_argument(
@@ -81,6 +81,11 @@ def main(argv: list[str] | None = None) -> int:
         type=float,
         metavar="SEMITONES",
         help="raise the pitch of a vocoder with a source; negative numbers lower it (default: the mel's own pitch)",
+    )
+    parser.add_argument(
+        "--impose",
+        action=argparse.BooleanOptionalAction,
+        help="whether to impose the mel on what a WaveNet has drawn (default: as in its recipe)",
     )
     parser.add_argument("--batch", type=at_least(1), help="files synthesised together (default: as suits the model)")
     parser.add_argument("--jobs", type=at_least(1), help="threads that work on files (default: as suits the model)")
@@ -158,6 +163,7 @@ def _synth(arguments: argparse.Namespace) -> int:
                 "temperature": arguments.temperature,
                 "iterations": arguments.iterations,
                 "pitch": arguments.pitch,
+                "impose": arguments.impose,
             },
             substitutes=model == DEFAULT_VOICE,
         )

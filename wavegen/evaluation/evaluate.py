@@ -30,6 +30,7 @@ from wavegen.evaluation.systems import (
     speakers_of,
     vocoders_by_profile,
     with_iterations,
+    with_raw,
 )
 from wavegen.files import results_folder
 from wavegen.mel import PROFILES, MelSpec, profile
@@ -177,10 +178,10 @@ def _plan(request: EvaluationRequest, out: Path) -> _Plan:
     names = system_names([*request.outputs, *runs], taken=[REFERENCE, *baselines])
     folders = dict(zip(names, request.outputs, strict=False))
     models = dict(zip(names[len(request.outputs) :], vocoders, strict=True))
-    readers = {
-        name: with_iterations(vocoders_by_profile(name, vocoder, request.model_profiles, folders), request.iterations)
-        for name, vocoder in models.items()
-    }
+    readers = {}
+    for name, vocoder in models.items():
+        by_profile = vocoders_by_profile(name, vocoder, request.model_profiles, folders)
+        readers[name] = with_raw(with_iterations(by_profile, request.iterations))
     pairing = pair_by_name(request.references, folders, keep_all=bool(models or baselines), only=request.only)
 
     # Choose the mel definition. Its sample rate is that of the evaluation; files of other rates are resampled.

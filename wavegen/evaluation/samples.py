@@ -19,6 +19,7 @@ from wavegen.progress import bar_options
 
 # The systems that are scored.
 VOCODER = "vocoder"
+RAW = "vocoder-raw"
 UNTRAINED = "untrained"
 SOURCE_FILTER = "source-filter"
 GRIFFIN_LIM = "Griffin-Lim"
@@ -33,6 +34,7 @@ def write_samples(
     spec: MelSpec,
     out: Path,
     *,
+    raw: Synthesizer | None = None,
     untrained: Synthesizer | None = None,
     baseline_iterations: int = 32,
     title: str = "samples",
@@ -40,15 +42,16 @@ def write_samples(
 ) -> list[ScoredClip]:
     """Synthesise, draw and score some clips.
 
-    Writes ``NAME.wav``, ``NAME.reference.wav``, ``NAME.source-filter.wav``, ``NAME.griffin-lim.wav``, ``NAME.png``
-    and, with ``untrained``, ``NAME.untrained.wav`` for each clip, where ``NAME`` may contain folders. Writes
-    ``scores.csv`` and the page ``index.html`` for all of them.
+    Writes ``NAME.wav``, ``NAME.reference.wav``, ``NAME.source-filter.wav``, ``NAME.griffin-lim.wav`` and ``NAME.png``
+    for each clip, where ``NAME`` may contain folders; with ``raw`` and ``untrained`` also ``NAME.vocoder-raw.wav`` and
+    ``NAME.untrained.wav``. Writes ``scores.csv`` and the page ``index.html`` for all of them.
 
     Args:
         clips: the clips; their mel files are what the vocoder speaks.
         synthesizer: the trained vocoder.
         spec: the mel definition that the mel files must have.
         out: folder for the results.
+        raw: the trained vocoder without the mel imposed on its sound.
         untrained: the vocoder before training, which shows what training has added.
         baseline_iterations: iterations of Griffin-Lim.
         title: title of the page.
@@ -59,9 +62,8 @@ def write_samples(
         AudioError: a recording cannot be read, or generated samples are NaN or infinite.
         OutputError: a result cannot be written.
     """
-    synthesizers = {VOCODER: synthesizer}
-    if untrained is not None:
-        synthesizers[UNTRAINED] = untrained
+    others = {RAW: raw, UNTRAINED: untrained}
+    synthesizers = {VOCODER: synthesizer} | {name: other for name, other in others.items() if other is not None}
     synthesizers[SOURCE_FILTER] = lambda mel, speaker: source_filter_baseline(mel, spec)
     synthesizers[GRIFFIN_LIM] = lambda mel, speaker: griffin_lim_baseline(mel, spec, baseline_iterations)
 

@@ -76,6 +76,25 @@ def with_iterations(systems: Mapping[str, Vocoder], iterations: Sequence[int]) -
     return several
 
 
+def with_raw(systems: Mapping[str, Vocoder]) -> dict[str, Vocoder]:
+    """The systems and, for each whose mel is imposed at choice, its sound without that as ``SYSTEM-raw``."""
+    both = dict(systems)
+    for name, vocoder in systems.items():
+        if (other := without_imposing(vocoder)) is not None:
+            both[f"{name}-raw"] = other
+    return both
+
+
+def without_imposing(vocoder: Vocoder) -> Vocoder | None:
+    """The vocoder without the mel imposed on its sound, with the same weights; None if it has no such choice."""
+    attribute = vocoder.synthesis_options.get("impose")
+    if attribute is None or not getattr(vocoder, attribute):
+        return None
+    other = copy.copy(vocoder)
+    other.set_synthesis_options(impose=False)
+    return other
+
+
 def speakers_of(references: Mapping[str, Path], vocoder: Vocoder, speaker: str | None) -> dict[str, str | None]:
     """The speaker's name that a vocoder gets for each recording; None if it needs none.
 
