@@ -11,7 +11,7 @@ from wavegen.engines.parallel import ParallelNetwork, PlainTorch, TiledEngine
 from wavegen.engines.reference import ReferenceEngine
 from wavegen.errors import ConfigError
 
-AUTOREGRESSIVE_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32", "int16")}
+AUTOREGRESSIVE_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32", "int16", "int8")}
 """Engines of a WaveNet, each with the precisions that its weights can have."""
 PARALLEL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "tiled": ("float32",)}
 """Engines of a parallel WaveNet; both compute in the model's own precision."""

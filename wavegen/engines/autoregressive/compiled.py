@@ -17,11 +17,11 @@ from torch import Tensor
 
 from wavegen.distributions import Gaussian, MuLaw, mu_law_decode, mu_law_encode
 from wavegen.engines import base
-from wavegen.engines.autoregressive import drawing, packing, products, sample_loop, simd
+from wavegen.engines.autoregressive import drawing, int8, packing, products, sample_loop, simd
 from wavegen.engines.base import Engine, EngineState, FrameCondition, Network, Prediction
 from wavegen.errors import ConfigError, StreamingError
 
-COMPILED = (base, simd, products, packing, drawing, sample_loop)
+COMPILED = (base, simd, int8, products, packing, drawing, sample_loop)
 """The modules whose functions and constants are compiled into the loop; its cache is keyed by their source."""
 
 
@@ -44,11 +44,13 @@ class NumbaState(NamedTuple):
 
 
 class NumbaEngine(Engine):
-    """Generates on one processor core, in float32 or with int16 weights, which are faster if they exceed the cache.
+    """Generates on one processor core.
 
     Args:
         network: a float32 WaveNet on the CPU; its weights are copied.
-        precision: precision of the weights; all arithmetic is float32.
+        precision: precision of the weights. With int16, arithmetic is float32; it is faster than float32 if the weights
+            exceed the cache. With int8, the vectors that they multiply are int8 too; it needs a processor that multiplies
+            bytes, and is replaced by int16 on others, which ``description`` says.
 
     Raises:
         ConfigError: this engine cannot run the network.
@@ -65,9 +67,13 @@ class NumbaEngine(Engine):
             )
         self.distribution = network.distribution
         self.description = f"numba {precision}, vectors of {simd.LANES}"
+        if precision == "int8" and not int8.AVAILABLE:
+            precision = "int16"
+            self.description = f"numba int16, vectors of {simd.LANES}, because this processor has no products of bytes"
         self.items_at_once = simd.LOCK_STEP
         self._precision = precision
         self._model = packing.pack(network, precision, simd.LANES)
+        self._operand = torch.uint8 if precision == "int8" else torch.float32  # what products read
         self._condition_channels = packing.condition_channels(network)
         # No samples, which compiles the loop.
         condition = FrameCondition.wrap(torch.zeros(1, self._condition_channels, 0))
@@ -91,7 +97,7 @@ class NumbaEngine(Engine):
         return NumbaState(
             samples_done=torch.zeros(1, dtype=torch.int64),
             history=torch.zeros(batch, (int(model.lags.max()) + 1) * model.reads),
-            rings=torch.zeros(batch, ring_steps * model.channels),
+            rings=torch.zeros(batch, ring_steps * (model.channels + model.tail), dtype=self._operand),
             ahead=torch.zeros(batch, blocks * packing.MAX_BLOCK_STEPS * 2 * model.gates),
             waveform=torch.zeros(batch, model.order),
             errors=torch.zeros(batch, model.errors_kept),
@@ -203,8 +209,8 @@ class NumbaEngine(Engine):
         self, given: Tensor, condition: FrameCondition, state: EngineState, prediction: Prediction
     ) -> NumbaState:
         """Refuse arguments with which the loop would read or write outside its arrays: it checks nothing itself."""
-        expected = [part.shape for part in self.initial_state(len(given))]
-        if not isinstance(state, NumbaState) or [part.shape for part in state] != expected:
+        expected = [(part.shape, part.dtype) for part in self.initial_state(len(given))]
+        if not isinstance(state, NumbaState) or [(part.shape, part.dtype) for part in state] != expected:
             raise StreamingError(
                 "the state belongs to another engine, model, batch size or kind of processor",
                 where="numba engine",

@@ -8,8 +8,9 @@ A packed matrix is a sequence of *panels* of 8, 4 or 2 vectors of outputs, the w
     inputs 0, 1, 2 …    each: the weights of the panel's outputs, side by side
 
 so that the inner loop of a matrix product reads memory in order. In int16, each output has a scale. The scales, in
-float32, precede the panels, and vectors lie in pairs, lane by lane. Channels are padded with zeros, which stay zeros
-throughout.
+float32, precede the panels, and vectors lie in pairs, lane by lane. In int8 (see the module ``int8``), each vector of
+outputs has its scales and then the numbers that its sums start from; in a panel, four inputs of an output lie side by
+side. Channels are padded with zeros, which stay zeros throughout.
 """
 
 import contextlib
@@ -25,12 +26,21 @@ from wavegen.distributions import Gaussian, LogisticMixture, MuLaw, mu_law_decod
 from wavegen.engines.base import Network, reads_classes
 from wavegen.errors import ConfigError
 
-Precision = Literal["float32", "int16"]
+Precision = Literal["float32", "int16", "int8"]
 MAX_BLOCK_STEPS = 8
 MU_LAW, LOGISTIC_MIXTURE, GAUSSIAN = 0, 1, 2
 NO_CLASS = -1e30  # logit of a padding class
 _HIGH_HALF = 1 << 16  # the unit of the high half of a 32-bit word
 _MAX_WEIGHT = 32766  # one less than an int16 can hold, because the high half of a pair may be rounded up
+CODES = 127
+"""The largest int8 code of a weight, and the codes above and below zero that a vector has in the int8 loop."""
+ZERO_CODE = 128
+"""The code of zero in a vector with negative elements."""
+POSITIVE_CODES = 255
+"""The largest code in a vector without negative elements, where zero has the code 0."""
+GROUP = 4
+"""Inputs whose products with int8 weights are added up by one instruction."""
+STEP_BYTES = 4  # of the float32 behind the codes of a vector
 _HUGE_PAGE = 2 << 20
 
 
@@ -66,7 +76,9 @@ class Model(NamedTuple):
     hidden: int
     outputs: int
     condition: int
-    weights: np.ndarray  # float32 or int16
+    weights: np.ndarray  # float32, int16 or int8
+    condition_weights: np.ndarray  # float32 or int16
+    tail: int  # elements behind a vector that products read: the bytes of its step in int8, otherwise none
     layers: Layers
     hidden_at: int
     output_at: int
@@ -122,6 +134,8 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
     hidden_p, outputs_p = padded(network.hidden.out_channels), padded(network.output.out_channels)
     condition_p = padded(condition)
     arena = _Arena(precision, lanes)
+    # The condition's weights are read once per frame, so that bytes would save no time.
+    condition_arena = _Arena("int16" if precision == "int8" else precision, lanes)
 
     def halves(weight: np.ndarray) -> np.ndarray:
         """Pad the filters and the gates separately."""
@@ -144,15 +158,15 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
         residual_bias.append(_pad(mix.bias[: block.channels] * scale, channels_p))
         skip_bias += _pad(mix.bias[block.channels :] * network.skip_scale, skips_p)
     hidden, output = _Conv.from_layer(network.hidden), _Conv.from_layer(network.output)
-    hidden_at = arena.add(_pad(hidden.taps[0], hidden_p, skips_p))
-    output_at = arena.add(_pad(output.taps[0], outputs_p, hidden_p))
+    hidden_at = arena.add(_pad(hidden.taps[0], hidden_p, skips_p), after_relu=True)
+    output_at = arena.add(_pad(output.taps[0], outputs_p, hidden_p), after_relu=True)
     for block, conv in zip(blocks, convs, strict=True):
         taps = [] if block is first else [arena.add(_pad(halves(tap), columns=channels_p)) for tap in conv.taps[:-1]]
         past.append(taps or [0] * (len(conv.taps) - 1))
     for block in blocks:
         if block.condition is not None:
             weight = _Conv.from_layer(block.condition).taps[0]
-            condition_at.append(arena.add(_pad(halves(weight), columns=condition_p)))
+            condition_at.append(condition_arena.add(_pad(halves(weight), columns=condition_p)))
         else:
             condition_at.append(0)
 
@@ -196,6 +210,8 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
         outputs=outputs_p,
         condition=condition_p,
         weights=arena.finished(),
+        condition_weights=condition_arena.finished(),
+        tail=STEP_BYTES if precision == "int8" else 0,
         layers=layers,
         hidden_at=hidden_at,
         output_at=output_at,
@@ -294,6 +310,13 @@ def _pad(values: np.ndarray, rows: int | None = None, columns: int | None = None
     return np.pad(values, widths)
 
 
+def _scaled(weights: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale each row of ``[out, in]`` to ``-largest … largest``; return the result and the factors that undo it."""
+    bounds = np.abs(weights).max(axis=1)
+    scales = np.where(bounds > 0, bounds, 1) / largest
+    return weights / scales[:, None], scales
+
+
 def _float32(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float32)
 
@@ -307,31 +330,45 @@ class _Arena:
         self.parts: list[np.ndarray] = []
         self.size = 0
 
-    def add(self, weights: np.ndarray) -> int:
-        """Append a padded matrix ``[out, in]``, and return the element at which it begins."""
+    def add(self, weights: np.ndarray, *, after_relu: bool = False) -> int:
+        """Append a padded matrix ``[out, in]``, and return the element at which it begins.
+
+        Args:
+            weights: the matrix.
+            after_relu: whether the vectors that it multiplies have no negative elements.
+        """
         at = self.size
         if self.dtype == np.int16:
-            largest = np.abs(weights).max(axis=1)
-            scales = np.where(largest > 0, largest, 1) / _MAX_WEIGHT
-            weights = weights / scales[:, None]
+            weights, scales = _scaled(weights, _MAX_WEIGHT)
             self._append((scales / _HIGH_HALF).astype(np.float32).view(np.int16))
+        elif self.dtype == np.int8:
+            weights, scales = _scaled(weights, CODES)
+            weights = np.rint(weights)
+            starts = -(0 if after_relu else ZERO_CODE) * weights.sum(axis=1)
+            head = scales.astype(np.float32).view(np.int32), starts.astype(np.int32)
+            self._append(np.stack([part.reshape(-1, self.lanes) for part in head], axis=1).reshape(-1).view(np.int8))
+        arrange = {"int16": self._interleaved, "int8": self._grouped}.get(self.dtype.name, np.transpose)
         done = 0
         vectors = len(weights) // self.lanes
         while vectors:
             panel = next(size for size in (8, 4, 2) if size <= vectors)
-            rows = weights[done : done + panel * self.lanes].T
-            self._append((self._interleaved(rows) if self.dtype == np.int16 else rows).astype(self.dtype).reshape(-1))
+            rows = weights[done : done + panel * self.lanes]
+            self._append(arrange(rows).astype(self.dtype).reshape(-1))
             done += panel * self.lanes
             vectors -= panel
         return at
 
+    def _grouped(self, rows: np.ndarray) -> np.ndarray:
+        """Put the inputs of a panel ``[out, in]`` in groups: ``[in / GROUP, out, GROUP]``."""
+        return rows.reshape(len(rows), -1, GROUP).swapaxes(0, 1)
+
     def _interleaved(self, rows: np.ndarray) -> np.ndarray:
-        """Round a panel ``[in, out]`` to int16 and pair its vectors: ``[in, vectors / 2, lanes, 2]``.
+        """Round a panel ``[out, in]`` to int16 and pair its vectors: ``[in, vectors / 2, lanes, 2]``.
 
         A pair is the low and high half of a 32-bit word. The loop uses the whole word in place of the high half, which
         is too large by the low half (as an unsigned number). So the high half is stored that much smaller.
         """
-        low, high = np.moveaxis(rows.reshape(len(rows), -1, 2, self.lanes), 2, 0)
+        low, high = np.moveaxis(rows.T.reshape(rows.shape[1], -1, 2, self.lanes), 2, 0)
         low = np.rint(low).astype(np.int64)
         high = np.rint(high - low % _HIGH_HALF / _HIGH_HALF)
         return np.stack((low, high), axis=-1)
@@ -348,5 +385,5 @@ class _Arena:
                 room.madvise(mmap.MADV_HUGEPAGE)
         start = -np.frombuffer(room, np.uint8).ctypes.data % _HUGE_PAGE
         array = np.frombuffer(room, self.dtype, self.size, start)
-        array[:] = np.concatenate(self.parts)
+        array[:] = np.concatenate(self.parts) if self.parts else []
         return array

@@ -15,7 +15,7 @@ Five changes make it fast; all of them are exact up to rounding:
 - A tap d samples back reads values that are already known for the next d samples. So the past taps of up to 8 samples
   are one matrix product, which reads each weight once instead of 8 times.
 - The first block's input is a sum of a few table rows, and so are its gates. (Numbers multiply rows.)
-- Behind a ReLU about half of the values are zero; the weights that would multiply them are not read.
+- Behind a ReLU about half of the values are zero; the weights that would multiply them are not read, except in int8.
 - The condition's product is computed at frame rate (see ``FrameCondition``).
 - Several items run in lock step, sample by sample, so that their matrix products read each weight once. Each item's
   sums are added up in the same order as for one item alone, so its samples are the same, bit for bit.
@@ -35,18 +35,11 @@ from wavegen.engines.autoregressive.products import (
     Matrix,
     multiply_add,
     multiply_add_items,
-    multiply_add_listed,
+    multiply_add_positive,
     multiply_add_steps,
+    write_operand,
 )
-from wavegen.engines.autoregressive.simd import (
-    LANES,
-    Vectors,
-    largest_of,
-    load,
-    splat,
-    store,
-    tanh_times_sigmoid,
-)
+from wavegen.engines.autoregressive.simd import LANES, Vectors, copy, load, splat, store, tanh_times_sigmoid
 from wavegen.engines.base import LARGEST_INPUT, PITCH_TAPS
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -57,7 +50,7 @@ class Memory(NamedTuple):
     """The state as arrays with a row per item, float32 unless stated otherwise; the loop changes it in place."""
 
     history: np.ndarray  # what the network has read, classes or groups of numbers, newest first
-    rings: np.ndarray  # [items, steps of all blocks · channels], inputs that past taps will read
+    rings: np.ndarray  # [items, steps of all blocks · (channels + tail)], inputs that past taps will read; uint8 in int8
     ahead: np.ndarray  # [items, blocks · MAX_BLOCK_STEPS · 2 · gates], sums of past taps for this block of samples
     waveform: np.ndarray  # [items, order + samples], the past of the first sample, then room for these
     errors: np.ndarray  # [items, errors kept + samples], likewise
@@ -68,9 +61,12 @@ class Workspace(NamedTuple):
     """Arrays without content between calls; flat, and float32 unless stated otherwise."""
 
     projected: np.ndarray  # [items · frames read · blocks · 2 · gates]
-    gate: np.ndarray  # this one and the next five have room for each item
+    gate: np.ndarray  # this one and the next eight have room for each item
     h: np.ndarray
     z: np.ndarray  # two places, used in turn
+    h_operand: np.ndarray  # h and z as products read them: the same arrays or, in int8, others with their uint8 codes
+    z_operand: np.ndarray
+    positive: np.ndarray  # uint8 codes of what a ReLU passes
     skips: np.ndarray
     hidden: np.ndarray
     output: np.ndarray
@@ -127,11 +123,21 @@ def workspace(model: Model, frames_read: int, items: int) -> Workspace:
     def room(size: int) -> np.ndarray:
         return np.zeros(size, dtype=np.float32)
 
+    def operand(values: np.ndarray, size: int) -> np.ndarray:
+        """The array that products read in place of ``values``, which holds vectors of ``size``."""
+        if model.weights.dtype != np.int8:
+            return values
+        return np.zeros(len(values) // size * (size + model.tail), dtype=np.uint8)
+
+    h, z = room(items * model.channels), room(items * 2 * model.gates)
     return Workspace(
         projected=room(items * frames_read * len(model.layers.now) * 2 * model.gates),
         gate=room(items * 2 * model.gates),
-        h=room(items * model.channels),
-        z=room(items * 2 * model.gates),
+        h=h,
+        z=z,
+        h_operand=operand(h, model.channels),
+        z_operand=operand(z, model.gates),
+        positive=np.zeros(items * (max(model.skips, model.hidden) + model.tail), dtype=np.uint8),
         skips=room(items * model.skips),
         hidden=room(items * model.hidden),
         output=room(items * model.outputs),
@@ -174,25 +180,25 @@ def sample_loop(model: Model, memory: Memory, work: Workspace, inputs: Inputs, o
                 for item in range(items):
                     _start_gate_from_past(model, memory, work, item, block, inputs.start + n)
                 matrix = Matrix(model.weights, layers.now[block], channels, 2 * gates)
-                _multiply_add(work.gate, matrix, work.h, 0, items)
+                _multiply_add(work.gate, matrix, work.h_operand, 0, items, model.tail)
             # z alternates between two places, because the previous block's z is still needed.
-            z, previous_z = block % 2 * items * gates, (block + 1) % 2 * items * gates
+            z, previous_z = block % 2 * items, (block + 1) % 2 * items
             for item in range(items):
                 _add_condition(model, work, inputs.frame_weights, item, block, n % hop)
-                _activate(model, work, item, z)
+                _activate(model, work, z + item, item)
             # Nothing waits for the skips. So those of the previous block fill the time in which the processor would
             # wait for the long chain of operations of the gate.
             if block > 0:
                 matrix = Matrix(model.weights, layers.skip[block - 1], gates, model.skips)
-                _multiply_add(work.skips, matrix, work.z, previous_z, items)
+                _multiply_add(work.skips, matrix, work.z_operand, previous_z, items, model.tail)
             if block < blocks - 1:
                 for item in range(items):
                     _scale_residual(model, work, item, block)
                 matrix = Matrix(model.weights, layers.residual[block], gates, channels)
-                _multiply_add(work.h, matrix, work.z, z, items)
+                _multiply_add(work.h, matrix, work.z_operand, z, items, model.tail)
         # The last block's skips, then the output layers and the draw.
-        z = (blocks - 1) % 2 * items * gates
-        _multiply_add(work.skips, Matrix(model.weights, layers.skip[blocks - 1], gates, model.skips), work.z, z, items)
+        matrix = Matrix(model.weights, layers.skip[blocks - 1], gates, model.skips)
+        _multiply_add(work.skips, matrix, work.z_operand, (blocks - 1) % 2 * items, items, model.tail)
         _output_layers(model, work, items)
         for item in range(items):
             if parameters.shape[1] > 0:
@@ -206,12 +212,10 @@ def sample_loop(model: Model, memory: Memory, work: Workspace, inputs: Inputs, o
 
 
 @njit(forceinline=True)
-def _multiply_add(out: Any, matrix: Matrix, x: Any, x_first: int, items: int) -> None:
-    """``out += matrix · x`` for each item; the items of ``x`` begin at element ``x_first``."""
-    if items == 1:
-        multiply_add(Vectors(out, 0, 0), matrix, Vectors(x, x_first, 0))
-    else:
-        multiply_add_items(Vectors(out, 0, matrix.outputs), matrix, Vectors(x, x_first, matrix.inputs), False)
+def _multiply_add(out: Any, matrix: Matrix, x: Any, x_first: int, items: int, tail: int) -> None:
+    """``out += matrix · x`` for each item; that of the first item is vector ``x_first`` of ``x``."""
+    stride = matrix.inputs + tail
+    multiply_add_items(Vectors(out, 0, matrix.outputs), matrix, Vectors(x, x_first * stride, stride), items)
 
 
 @njit(forceinline=True)
@@ -226,7 +230,7 @@ def _project_frames(model: Model, work: Workspace, frames: Any, item: int, frame
         for block in range(blocks):
             for i in range(0, width, LANES):
                 store(work.projected, at + i, splat(_ZERO))
-            matrix = Matrix(model.weights, model.layers.condition[block], model.condition, width)
+            matrix = Matrix(model.condition_weights, model.layers.condition[block], model.condition, width)
             multiply_add(Vectors(work.projected, at, 0), matrix, x)
             at += width
 
@@ -308,7 +312,7 @@ def _start_gate_from_past(model: Model, memory: Memory, work: Workspace, item: i
     The ring holds the last ``ring_steps`` inputs, that of sample n at ``n % ring_steps``. The present input replaces
     the oldest one after that was read.
     """
-    layers, channels, width = model.layers, model.channels, 2 * model.gates
+    layers, channels, width, stride = model.layers, model.channels, 2 * model.gates, model.channels + model.tail
     steps, block_steps, ring_steps = layers.tap_steps[block], layers.block_steps[block], layers.ring_steps[block]
     rings, ahead = memory.rings[item], memory.ahead[item]
     first, phase = block * MAX_BLOCK_STEPS * width, now % block_steps
@@ -321,15 +325,14 @@ def _start_gate_from_past(model: Model, memory: Memory, work: Workspace, item: i
             # The first tap is the oldest, ring_steps back.
             oldest = layers.ring[block] + (now + tap * steps) % ring_steps
             matrix = Matrix(model.weights, layers.past[block, tap], channels, width)
-            x = Vectors(rings, oldest * channels, channels)
+            x = Vectors(rings, oldest * stride, stride)
             multiply_add_steps(Vectors(ahead, first, width), matrix, x, block_steps)
     at = first + phase * width
     for i in range(0, width, LANES):
         store(work.gate, item * width + i, load(ahead, at + i))
+    write_operand(work.h_operand, item * stride, work.h, item * channels, channels)
     if ring_steps > 0:
-        at = (layers.ring[block] + now % ring_steps) * channels
-        for i in range(0, channels, LANES):
-            store(rings, at + i, load(work.h, item * channels + i))
+        copy(rings, (layers.ring[block] + now % ring_steps) * stride, work.h_operand, item * stride, stride)
 
 
 @njit(forceinline=True)
@@ -347,11 +350,12 @@ def _add_condition(model: Model, work: Workspace, frame_weights: Any, item: int,
 
 
 @njit(forceinline=True)
-def _activate(model: Model, work: Workspace, item: int, z: int) -> None:
-    """z = tanh(filter) · σ(gate)."""
-    z, gate = z + item * model.gates, item * 2 * model.gates
+def _activate(model: Model, work: Workspace, place: int, item: int) -> None:
+    """z = tanh(filter) · σ(gate) of an item, in a place among the vectors z."""
+    z, gate = place * model.gates, item * 2 * model.gates
     for i in range(0, model.gates, LANES):
         store(work.z, z + i, tanh_times_sigmoid(load(work.gate, gate + i), load(work.gate, gate + model.gates + i)))
+    write_operand(work.z_operand, place * (model.gates + model.tail), work.z, z, model.gates)
 
 
 @njit(forceinline=True)
@@ -370,30 +374,9 @@ def _output_layers(model: Model, work: Workspace, items: int) -> None:
             store(work.hidden, item * model.hidden + i, load(model.hidden_bias, i))
         for i in range(0, model.outputs, LANES):
             store(work.output, item * model.outputs + i, load(model.output_bias, i))
+    x, out = Vectors(work.skips, 0, model.skips), Vectors(work.hidden, 0, model.hidden)
     matrix = Matrix(model.weights, model.hidden_at, model.skips, model.hidden)
-    _multiply_add_positive(work.hidden, matrix, work.skips, work.active, items)
+    multiply_add_positive(out, matrix, x, work.active, work.positive, items)
+    x, out = Vectors(work.hidden, 0, model.hidden), Vectors(work.output, 0, model.outputs)
     matrix = Matrix(model.weights, model.output_at, model.hidden, model.outputs)
-    _multiply_add_positive(work.output, matrix, work.hidden, work.active, items)
-
-
-@njit(forceinline=True)
-def _multiply_add_positive(out: Any, matrix: Matrix, x: Any, active: Any, items: int) -> None:
-    """``out += matrix · ReLU(x)`` for each item; may change ``x``."""
-    if items == 1:
-        count = _list_positive(x, active)
-        multiply_add_listed(Vectors(out, 0, 0), matrix, Vectors(x, 0, 0), active, count)
-        return
-    # The items are zero in different places, so together they need nearly every column.
-    for i in range(0, len(x), LANES):
-        store(x, i, largest_of(load(x, i), splat(_ZERO)))
-    multiply_add_items(Vectors(out, 0, matrix.outputs), matrix, Vectors(x, 0, matrix.inputs), True)
-
-
-@njit(forceinline=True)
-def _list_positive(values: Any, active: Any) -> int:
-    """List the indices of positive values, the only ones that pass a ReLU; return their number."""
-    count = 0
-    for i in range(len(values)):
-        active[count] = i  # overwritten unless it counts, which is cheaper than an unpredictable branch
-        count += values[i] > _ZERO
-    return count
+    multiply_add_positive(out, matrix, x, work.active, work.positive, items)

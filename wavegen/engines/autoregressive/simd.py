@@ -2,7 +2,7 @@
 
 numba compiles Python to machine code through LLVM but has no vectors. This module adds a type for one register of
 ``LANES`` float32, with ``load``, ``store``, ``splat``, ``+ - * /`` and so on, and one larger operation: the *tile*, the
-inner loop of every matrix product. All use of LLVM is in this module.
+inner loop of every matrix product. All use of LLVM is in this module and in ``int8``.
 
 Each operation is an "intrinsic": a function that takes numba's types and returns a function that emits code. Intrinsics
 are module globals, because numba's cache on disk cannot restore a function that refers to them through a closure.
@@ -37,11 +37,11 @@ TARGET: tuple[str, str, str] = cpu_target.target_context.codegen().magic_tuple()
 LANES, REGISTERS = _vector_unit(TARGET[2])
 LOCK_STEP = REGISTERS // 4  # items computed together; with two sums each, they take half of the registers
 
-_FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
+_FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+FLOATS, INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(INT32, LANES)
 # A multiplication and the addition of its product may become one instruction, which rounds once. Nothing else may be
 # rearranged.
-_FUSE = ("contract",)
+FUSE = ("contract",)
 
 
 class _Vector(types.Type):
@@ -54,31 +54,34 @@ vector = _Vector(name=f"float32x{LANES}")
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: types.Type) -> None:
-        super().__init__(manager, kind, _FLOATS)
+        super().__init__(manager, kind, FLOATS)
 
 
 # ---- one vector -------------------------------------------------------------------------------------------
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, at: Any) -> Any:
+def pointer_to(context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, at: Any) -> Any:
     """The address of element ``at`` of an array."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
 
 
-def _load(builder: ir.IRBuilder, pointer: Any, kind: ir.Type = _FLOATS) -> Any:
+def load_at(builder: ir.IRBuilder, pointer: Any, kind: ir.Type = FLOATS) -> Any:
+    """Load a vector from an address."""
     value = builder.load(builder.bitcast(pointer, kind.as_pointer()))
     value.align = 4  # the vector may start at any element; if it happens to be aligned, nothing is lost
     return value
 
 
-def _store(builder: ir.IRBuilder, value: Any, pointer: Any) -> None:
-    builder.store(value, builder.bitcast(pointer, _FLOATS.as_pointer())).align = 4
+def store_at(builder: ir.IRBuilder, value: Any, pointer: Any) -> None:
+    """Store a vector at an address."""
+    builder.store(value, builder.bitcast(pointer, FLOATS.as_pointer())).align = 4
 
 
-def _splat(builder: ir.IRBuilder, x: Any) -> Any:
-    undefined = ir.Constant(_FLOATS, ir.Undefined)
-    first = builder.insert_element(undefined, x, ir.Constant(_INT32, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * LANES))
+def in_all_lanes(builder: ir.IRBuilder, x: Any) -> Any:
+    """Return a vector with ``x``, a float32 or an int32, in all lanes."""
+    undefined = ir.Constant(ir.VectorType(x.type, LANES), ir.Undefined)
+    first = builder.insert_element(undefined, x, ir.Constant(INT32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(INTS, [0] * LANES))
 
 
 @intrinsic
@@ -86,7 +89,7 @@ def load(typing: Any, array: Any, at: Any) -> Any:
     """Load the elements ``at`` to ``at + LANES`` of a float32 array."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return _load(builder, _pointer(context, builder, signature.args[0], *arguments))
+        return load_at(builder, pointer_to(context, builder, signature.args[0], *arguments))
 
     return vector(array, types.intp), emit
 
@@ -96,16 +99,32 @@ def store(typing: Any, array: Any, at: Any, value: Any) -> Any:
     """Store a vector in the elements ``at`` to ``at + LANES`` of a float32 array."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        _store(builder, arguments[2], _pointer(context, builder, signature.args[0], *arguments[:2]))
+        store_at(builder, arguments[2], pointer_to(context, builder, signature.args[0], *arguments[:2]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), emit
 
 
 @intrinsic
+def copy(typing: Any, target: Any, at: Any, source: Any, first: Any, size: Any) -> Any:
+    """Copy ``size`` elements from one array to another of the same type."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        target, at, source, first, size = arguments
+        to, origin = (
+            pointer_to(context, builder, signature.args[0], array, place)
+            for array, place in ((target, at), (source, first))
+        )
+        cgutils.raw_memcpy(builder, to, origin, size, signature.args[0].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp, types.intp), emit
+
+
+@intrinsic
 def splat(typing: Any, x: Any) -> Any:
     """Return a vector with ``x`` in all lanes."""
-    return vector(types.float32), lambda context, builder, signature, arguments: _splat(builder, arguments[0])
+    return vector(types.float32), lambda context, builder, signature, arguments: in_all_lanes(builder, arguments[0])
 
 
 def _elementwise(operation: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
@@ -116,9 +135,9 @@ def _elementwise(operation: Callable[[ir.IRBuilder, Any, Any], Any]) -> Any:
     return elementwise
 
 
-_add = _elementwise(lambda builder, a, b: builder.fadd(a, b, flags=_FUSE))
-_subtract = _elementwise(lambda builder, a, b: builder.fsub(a, b, flags=_FUSE))
-_multiply = _elementwise(lambda builder, a, b: builder.fmul(a, b, flags=_FUSE))
+_add = _elementwise(lambda builder, a, b: builder.fadd(a, b, flags=FUSE))
+_subtract = _elementwise(lambda builder, a, b: builder.fsub(a, b, flags=FUSE))
+_multiply = _elementwise(lambda builder, a, b: builder.fmul(a, b, flags=FUSE))
 _divide = _elementwise(lambda builder, a, b: builder.fdiv(a, b))
 largest_of = _elementwise(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 smallest_of = _elementwise(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
@@ -150,30 +169,30 @@ def largest_lane(typing: Any, a: Any) -> Any:
         (a,) = arguments
         distance = LANES // 2
         while distance:  # fold the upper half onto the lower half until one element is left
-            lanes = ir.Constant(_INTS, [(lane + distance) % LANES for lane in range(LANES)])
+            lanes = ir.Constant(INTS, [(lane + distance) % LANES for lane in range(LANES)])
             moved = builder.shuffle_vector(a, a, lanes)
             a = builder.select(builder.fcmp_ordered(">", a, moved), a, moved)
             distance //= 2
-        return builder.extract_element(a, ir.Constant(_INT32, 0))
+        return builder.extract_element(a, ir.Constant(INT32, 0))
 
     return types.float32(vector), emit
 
 
 @intrinsic
 def _times_power_of_two(typing: Any, a: Any, shifted: Any) -> Any:
-    """Return ``a · 2^n`` for ``shifted = n + _SHIFT``: its lowest bits are n and are added to the exponent of ``a``."""
+    """Return ``a · 2^n`` for ``shifted = n + SHIFT``: its lowest bits are n and are added to the exponent of ``a``."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        a, shifted = (builder.bitcast(argument, _INTS) for argument in arguments)
-        exponent = builder.shl(shifted, ir.Constant(_INTS, [23] * LANES))
-        return builder.bitcast(builder.add(a, exponent), _FLOATS)
+        a, shifted = (builder.bitcast(argument, INTS) for argument in arguments)
+        exponent = builder.shl(shifted, ir.Constant(INTS, [23] * LANES))
+        return builder.bitcast(builder.add(a, exponent), FLOATS)
 
     return vector(vector, vector), emit
 
 
 # ---- functions --------------------------------------------------------------------------------------------
 
-_SHIFT = np.float32(1.5 * 2**23)  # adding it rounds to an integer: float32 has no digits left for a fraction
+SHIFT = np.float32(1.5 * 2**23)  # adding it rounds to an integer: float32 has no digits left for a fraction
 _LOG2_E = np.float32(1.44269504)
 # ln 2 in two parts; the first has few digits, so that its product with an integer is exact.
 _LN_2_HIGH, _LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -189,8 +208,8 @@ def exp(x: Any) -> Any:
     x = n · ln 2 + f with an integer n and |f| <= ln(2) / 2, so that e^x = 2^n · e^f. For e^f, a Taylor series of degree
     six is enough.
     """
-    shifted = x * splat(_LOG2_E) + splat(_SHIFT)
-    n = shifted - splat(_SHIFT)
+    shifted = x * splat(_LOG2_E) + splat(SHIFT)
+    n = shifted - splat(SHIFT)
     f = x - n * splat(_LN_2_HIGH) - n * splat(_LN_2_LOW)
     p = splat(_TAYLOR[0]) * f + splat(_TAYLOR[1])
     p = p * f + splat(_TAYLOR[2])
@@ -273,64 +292,64 @@ def _tile(samples: int, vectors: int, *, sets: int = 0, listed: bool = False) ->
         quantised = panel_type.dtype == types.int16
 
         def constant(n: int) -> ir.Constant:
-            return ir.Constant(_INT64, n)
+            return ir.Constant(INT64, n)
 
         def out_pointer(s: int, v: int) -> Any:
             at = b.add(b.add(out_first, b.mul(out_stride, constant(s))), constant(v * LANES))
-            return _pointer(context, b, out_type, out, at)
+            return pointer_to(context, b, out_type, out, at)
 
         def load_weights(k: Any) -> list[Any]:
             """Row k as float32 vectors."""
             row_at = b.add(weights_first, b.mul(k, weights_stride))
 
             def pointer(v: int) -> Any:
-                return _pointer(context, b, panel_type, weights, b.add(row_at, constant(v * LANES)))
+                return pointer_to(context, b, panel_type, weights, b.add(row_at, constant(v * LANES)))
 
             if not quantised:
-                return [_load(b, pointer(v)) for v in range(vectors)]
+                return [load_at(b, pointer(v)) for v in range(vectors)]
             # Two vectors lie side by side, lane by lane, as the low and high halves of 32-bit words. The low half is
             # shifted up. The high half stays in place with the low half below it, which packing has subtracted.
-            words = [_load(b, pointer(v), _INTS) for v in range(0, vectors, 2)]
-            halves = [half for word in words for half in (b.shl(word, ir.Constant(_INTS, [16] * LANES)), word)]
-            return [b.sitofp(half, _FLOATS) for half in halves]
+            words = [load_at(b, pointer(v), INTS) for v in range(0, vectors, 2)]
+            halves = [half for word in words for half in (b.shl(word, ir.Constant(INTS, [16] * LANES)), word)]
+            return [b.sitofp(half, FLOATS) for half in halves]
 
         def load_scale(v: int) -> Any:
             at = b.add(scales, constant(2 * v * LANES))  # a float32 takes the place of two int16
-            return _load(b, _pointer(context, b, panel_type, weights, at))
+            return load_at(b, pointer_to(context, b, panel_type, weights, at))
 
         # The first set of sums starts from ``out``, unless the sum must be scaled first; the others start from zero.
-        zero = ir.Constant(_FLOATS, [0.0] * LANES)
+        zero = ir.Constant(FLOATS, [0.0] * LANES)
         cells = [(s, v) for s in range(samples) for v in range(vectors)]
-        sums = [{cell: cgutils.alloca_once(b, _FLOATS) for cell in cells} for _ in range(sets)]
+        sums = [{cell: cgutils.alloca_once(b, FLOATS) for cell in cells} for _ in range(sets)]
         for index, members in enumerate(sums):
             for cell, register in members.items():
                 fresh = index > 0 or quantised
-                b.store(zero if fresh else _load(b, out_pointer(*cell)), register)
+                b.store(zero if fresh else load_at(b, out_pointer(*cell)), register)
         # Addresses from before the loop leave it enough registers.
         x_pointers = [
-            _pointer(context, b, x_type, x, b.add(x_first, b.mul(x_stride, constant(s)))) for s in range(samples)
+            pointer_to(context, b, x_type, x, b.add(x_first, b.mul(x_stride, constant(s)))) for s in range(samples)
         ]
         # One row per set and turn: load the weights once, and multiply them with each sample's factor.
         with cgutils.for_range(b, b.sdiv(rows, constant(sets))) as loop:
             for index, members in enumerate(sums):
                 k = b.add(b.mul(loop.index, constant(sets)), constant(index))
                 if listed:
-                    k = b.sext(b.load(_pointer(context, b, signature.args[3], arguments[3], loop.index)), _INT64)
+                    k = b.sext(b.load(pointer_to(context, b, signature.args[3], arguments[3], loop.index)), INT64)
                 loaded = load_weights(k)
                 for s in range(samples):
-                    factor = _splat(b, b.load(b.gep(x_pointers[s], [k])))
+                    factor = in_all_lanes(b, b.load(b.gep(x_pointers[s], [k])))
                     for v in range(vectors):
-                        product = b.fmul(loaded[v], factor, flags=_FUSE)
-                        b.store(b.fadd(b.load(members[s, v]), product, flags=_FUSE), members[s, v])
+                        product = b.fmul(loaded[v], factor, flags=FUSE)
+                        b.store(b.fadd(b.load(members[s, v]), product, flags=FUSE), members[s, v])
         # Add up the sets, scale, and write the result.
         for cell in cells:
             total = b.load(sums[0][cell])
             for members in sums[1:]:
                 total = b.fadd(total, b.load(members[cell]))
             if quantised:
-                total = b.fmul(total, load_scale(cell[1]), flags=_FUSE)
-                total = b.fadd(_load(b, out_pointer(*cell)), total, flags=_FUSE)
-            _store(b, total, out_pointer(*cell))
+                total = b.fmul(total, load_scale(cell[1]), flags=FUSE)
+                total = b.fadd(load_at(b, out_pointer(*cell)), total, flags=FUSE)
+            store_at(b, total, out_pointer(*cell))
         return context.get_dummy_value()
 
     @intrinsic
