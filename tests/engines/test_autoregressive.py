@@ -19,12 +19,23 @@ from support.engines import (
 from support.messages import Messages
 
 from wavegen.engines import FrameCondition, ReferenceEngine, make_engine
+from wavegen.engines.autoregressive import int8, packing
 from wavegen.errors import ConfigError, StreamingError
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_equal_the_references_over_2000_samples(name: str) -> None:
     check_logits(name, reference_logits(name))
+
+
+@pytest.mark.parametrize(("constant", "value"), [("ZERO_CODE", 127), ("ZERO_CODE", 129), ("CODES", 63)])
+def test_bytes_that_are_packed_wrongly_are_noticed(constant: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are packed with another constant than the loop was compiled with, or with half of the codes."""
+    if not int8.AVAILABLE:
+        pytest.skip("this processor has no products of bytes")
+    monkeypatch.setattr(packing, constant, value)
+    with pytest.raises(AssertionError, match="'medium', 'int8'"):
+        check_logits("medium", reference_logits("medium"))
 
 
 @pytest.mark.parametrize("name", ["deep", "three-taps", "gaussian", *PREDICTED])
@@ -51,7 +62,7 @@ def test_engines_agree_at_every_temperature(name: str, temperature: float) -> No
     assert agreeing_samples(reference, fast) == 300
 
 
-@pytest.mark.parametrize("precision", ["float32", "int16"])
+@pytest.mark.parametrize("precision", ["float32", "int16", "int8"])
 @pytest.mark.parametrize("name", ["deep", "three-taps", "one-block"])
 def test_chunks_of_any_length_equal_the_whole_exactly(name: str, precision: str) -> None:
     model = network(name)
@@ -62,7 +73,7 @@ def test_chunks_of_any_length_equal_the_whole_exactly(name: str, precision: str)
         assert torch.equal(generate(engine, condition, noise, sizes), whole)
 
 
-@pytest.mark.parametrize("precision", ["float32", "int16"])
+@pytest.mark.parametrize("precision", ["float32", "int16", "int8"])
 @pytest.mark.parametrize("name", PREDICTED)
 def test_chunks_of_whole_frames_equal_the_whole_exactly(name: str, precision: str) -> None:
     model = network(name)
@@ -95,15 +106,16 @@ def test_what_the_linear_prediction_expects_comes_out_where_the_network_adds_not
         torch.testing.assert_close(samples[0], torch.tensor(expected[1:]), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["float32", "int16"])
+@pytest.mark.parametrize("precision", ["float32", "int16", "int8"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_items_in_lock_step_equal_the_same_items_alone(name: str, precision: str) -> None:
     check_lock_step(name, precision)
 
 
-def test_nan_in_one_item_does_not_reach_the_others_in_lock_step() -> None:
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_nan_in_one_item_does_not_reach_the_others_in_lock_step(precision: str) -> None:
     model = network("deep")
-    engine = make_engine(model, "numba")
+    engine = make_engine(model, "numba", precision)
     _, condition, noise = inputs(model, 8, 40)
     expected = generate(engine, condition, noise)
     condition[3] = torch.nan
@@ -112,20 +124,22 @@ def test_nan_in_one_item_does_not_reach_the_others_in_lock_step() -> None:
     assert torch.equal(samples[others], expected[others])
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("name", ["deep", "gaussian"])
-def test_nan_in_weights_and_samples_does_not_leave_the_arrays(name: str) -> None:
+def test_nan_in_weights_and_samples_does_not_leave_the_arrays(name: str, precision: str) -> None:
     model = network(name)
     given, condition, _ = inputs(model, 1, 20)
     given[0, 3] = torch.nan
     assert model.output.bias is not None
     model.output.bias[0] = torch.nan
-    engine = make_engine(model, "numba")
+    engine = make_engine(model, "numba", precision)
     engine.predict(given, condition, engine.initial_state(1))
 
 
-def test_the_given_state_is_left_unchanged() -> None:
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_given_state_is_left_unchanged(precision: str) -> None:
     model = network("deep")
-    engine = make_engine(model, "numba")
+    engine = make_engine(model, "numba", precision)
     given, condition, noise = inputs(model, 1, 50)
     _, state = engine.generate(given[:, 0], condition, noise, engine.initial_state(1))
     before = [part.clone() for part in state]

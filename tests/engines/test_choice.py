@@ -6,14 +6,15 @@ from pathlib import Path
 import numba
 import pytest
 import torch
-from support.engines import CHOICES, check_equals_reference, network, run_python
+from support.engines import CHOICES, check_equals_reference, generate, inputs, network, run_python
 from support.messages import Messages
 from support.vocoders import SPEC, new_vocoder, tiny_mel, tiny_vocoder, write_model
 
 from wavegen.commands import synth
 from wavegen.engines import TiledEngine, make_engine, make_parallel_engine
+from wavegen.engines.autoregressive import int8
 from wavegen.engines.autoregressive.compiled import NumbaEngine
-from wavegen.errors import ConfigError
+from wavegen.errors import ConfigError, StreamingError
 from wavegen.mel import save_mel
 from wavegen.vocoders import VOCODERS
 from wavegen.vocoders.wavenet import WaveNet
@@ -65,6 +66,26 @@ def test_the_contract_notices_tiles_without_their_history(monkeypatch: pytest.Mo
 # ---- what works where ------------------------------------------------------------------------------------------
 
 
+def test_int8_is_replaced_by_int16_on_a_processor_without_products_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "AVAILABLE", False)
+    model = network("one-block")
+    _, condition, noise = inputs(model, 1, 50)
+    replaced, expected = (make_engine(model, "numba", precision) for precision in ("int8", "int16"))
+    assert torch.equal(generate(replaced, condition, noise), generate(expected, condition, noise))
+    assert replaced.description == f"{expected.description}, because this processor has no products of bytes"
+
+
+def test_a_stream_cannot_change_to_another_kind_of_codes(messages: Messages) -> None:
+    if not int8.AVAILABLE:
+        pytest.skip("this processor has no products of bytes")
+    model = network("deep")
+    given, condition, _ = inputs(model, 1, 10)
+    engine, other = (make_engine(model, "numba", precision) for precision in ("int16", "int8"))
+    for first, then in ((engine, other), (other, engine)):
+        with messages.refused(StreamingError):
+            then.predict(given, condition, first.initial_state(1))
+
+
 def test_auto_takes_the_fastest_engine() -> None:
     assert tiny_vocoder("wavenet").use_engine().startswith("numba float32, vectors of ")
     assert tiny_vocoder("wavenet").use_engine("auto", "int16").startswith("numba int16, vectors of ")
@@ -109,7 +130,7 @@ CHOOSE = """
 import torch
 from support.engines import network
 from wavegen.engines import make_engine
-from wavegen.errors import ConfigError
+from wavegen.errors import ConfigError, StreamingError
 model = network("one-block")
 for _ in range(2):
     print(make_engine(model).description)

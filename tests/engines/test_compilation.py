@@ -17,12 +17,13 @@ CHECK_ALL = """
 import torch
 from safetensors.torch import load_file
 from support.engines import check_lock_step, check_logits
-from wavegen.engines.autoregressive import simd
+from wavegen.engines.autoregressive import int8, simd
 torch.set_num_threads(1)
 for name, expected in load_file({logits!r}).items():
     check_logits(name, expected)
-    check_lock_step(name, "float32")
-print(simd.LANES)
+    for precision in {precisions!r}:
+        check_lock_step(name, precision)
+print(simd.LANES, int8.AVAILABLE)
 """
 GENERATE = """
 import torch
@@ -36,11 +37,11 @@ print(agreeing_samples(samples, expected))
 QUICKLY = {"NUMBA_OPT": "1"}  # the tests of the cache need no fast code, and without any optimisation numba caches none
 
 
-def check_on(tmp_path: Path, **environment: str) -> str:
-    """Check all networks for another processor; returns its lanes."""
+def check_on(tmp_path: Path, *precisions: str, **environment: str) -> str:
+    """Check all networks for another processor; return its lanes, and whether it has products of bytes."""
     logits = tmp_path / "logits.safetensors"
     save_file({name: reference_logits(name).contiguous() for name in NETWORKS}, logits)
-    return run_python(CHECK_ALL.format(logits=str(logits)), **environment)
+    return run_python(CHECK_ALL.format(logits=str(logits), precisions=precisions), **environment)
 
 
 def skip_unless_lanes(lanes: int) -> None:
@@ -52,7 +53,17 @@ def skip_unless_lanes(lanes: int) -> None:
 
 def test_vectors_of_8(tmp_path: Path) -> None:
     skip_unless_lanes(8)
-    assert check_on(tmp_path, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES="+avx2,+fma") == "8"
+    processor = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
+    assert check_on(tmp_path, "float32", **processor) == "8 False"
+
+
+@pytest.mark.slow
+def test_products_of_bytes_in_vectors_of_8(tmp_path: Path) -> None:
+    skip_unless_lanes(8)
+    if "+avxvnni" not in simd.TARGET[2].split(","):
+        pytest.skip("this processor has no products of bytes in vectors of 8")
+    processor = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+avxvnni"}
+    assert check_on(tmp_path, "int8", **processor) == "8 True"
 
 
 @pytest.mark.slow
@@ -61,7 +72,7 @@ def test_vectors_of_4_and_a_cache_folder_that_cannot_be_created(tmp_path: Path) 
     skip_unless_lanes(4)
     (tmp_path / "file").touch()
     processor = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}
-    assert check_on(tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "file" / "below"), **processor) == "4"
+    assert check_on(tmp_path, "float32", NUMBA_CACHE_DIR=str(tmp_path / "file" / "below"), **processor) == "4 False"
 
 
 @pytest.mark.slow

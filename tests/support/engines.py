@@ -19,8 +19,9 @@ from wavegen.vocoders._spoken import Spoken
 from wavegen.vocoders.wavenet import WaveNet
 
 CONDITION_CHANNELS = 5
-LOGIT_BOUND, INT16_LOGIT_BOUND = 1e-3, 3e-2  # for logits of about 5
-
+LOGIT_BOUND = 1e-3
+LOGIT_BOUNDS = {"float32": LOGIT_BOUND, "int16": 3e-2, "int8": 0.1}  # for logits of about 5
+RMS_BOUNDS = {"float32": LOGIT_BOUND, "int16": LOGIT_BOUND, "int8": 0.016}  # a zero that is off by one code exceeds it
 SAMPLE_BOUND = 1e-3  # relative to the largest sample
 CHOICES = [(name, engine) for name, vocoder in VOCODERS.items() for engine in vocoder.engines if engine != "torch"]
 
@@ -40,8 +41,9 @@ class Shape(NamedTuple):
 
 
 # Channels that are not a multiple of any vector, panels of every width, dilations shorter and longer than a block of
-# samples; linear prediction with every distribution, and pitch without it.
+# samples, and wavegen-bench's medium size; linear prediction, and pitch without it.
 NETWORKS = {
+    "medium": Shape("mu-law", 64, 128, 128, 2, 10, 2),
     "wide": Shape("mu-law", 70, 100, 40, 1, 3, 2),
     "deep": Shape("mu-law", 20, 17, 33, 2, 9, 2),
     "no-past": Shape("mu-law", 8, 16, 16, 1, 2, 1),
@@ -154,16 +156,18 @@ def reference_logits(name: str) -> Tensor:
 
 
 def check_logits(name: str, expected: Tensor) -> None:
-    """Both precisions of the numba engine predict what the reference predicts."""
+    """All precisions of the numba engine predict what the reference predicts."""
     model = network(name)
     given, condition, _ = inputs(model, 1, 2000)
     assert expected.std() > 0.1
-    for precision, bound in (("float32", LOGIT_BOUND), ("int16", INT16_LOGIT_BOUND)):
+    for precision, bound in LOGIT_BOUNDS.items():
         engine = make_engine(model, "numba", precision)
         known = prediction(model, 1, 2000)
         predicted, _ = engine.predict(given, condition, engine.initial_state(1), prediction=known)
         assert predicted.shape == expected.shape
-        assert (predicted - expected).abs().max() < bound, (name, precision)
+        difference = predicted - expected
+        assert difference.abs().max() < bound, (name, precision)
+        assert difference.square().mean().sqrt() < RMS_BOUNDS[precision], (name, precision)
 
 
 def check_lock_step(name: str, precision: str) -> None:
@@ -208,8 +212,7 @@ def check_equals_reference(config: VocoderConfig, engine: str) -> None:
         vocoder.use_engine(engine, precision)
         if isinstance(vocoder, WaveNet):
             difference = _parameter_difference(vocoder)
-            bound = LOGIT_BOUND if precision == "float32" else INT16_LOGIT_BOUND
-            assert difference < bound, f"{case}: parameters differ by {difference:.2g}"
+            assert difference < LOGIT_BOUNDS[precision], f"{case}: parameters differ by {difference:.2g}"
         if precision == "float32":  # other weights draw other samples sooner or later
             difference = float((vocoder.synthesize(mel, seed=[1, 2, 3]) - expected).abs().max() / expected.abs().max())
             assert difference < SAMPLE_BOUND, f"{case}: samples differ by {difference:.2g}"
