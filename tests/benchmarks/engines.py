@@ -6,7 +6,8 @@ one thread; each figure is the median of five runs, in turn with those of the ot
 
 - ``read``: speed of a loop that only adds up an array as large as the weights; the first ``used``: speed at which the
   engine reads weights when it generates one utterance.
-- ``peak``: speed of multiply-adds whose operands are registers; the second ``used``: 16 utterances in lock step.
+- ``peak``: speed of float32 multiply-adds whose operands are registers; the second ``used``: 16 utterances in lock
+  step. int8 does four multiply-adds at once, so its share may exceed 100 %.
 - ``error``: the largest difference of any logit from the torch engine, teacher-forced over 2,000 samples.
 
 ``wavegen-bench`` prints the speeds themselves.
@@ -22,8 +23,8 @@ import numpy as np
 import torch
 from numba import njit
 
-from wavegen.benchmark import SHAPES, _open
-from wavegen.engines import Engine, FrameCondition, ReferenceEngine, make_engine
+from wavegen.benchmark import SHAPES, open_model
+from wavegen.engines import AUTOREGRESSIVE_ENGINES, Engine, FrameCondition, ReferenceEngine, make_engine
 from wavegen.engines.autoregressive.simd import LANES, load, splat, store
 from wavegen.vocoders.wavenet import WaveNet
 
@@ -41,12 +42,12 @@ def main() -> None:
     print("|", " | ".join(heads), "|")
     print("|---" * len(heads) + "|")
     for name in names:
-        for precision in ("float32", "int16"):
+        for precision in AUTOREGRESSIVE_ENGINES["numba"]:
             print("|", " | ".join((name, precision, *measure(name, precision))), "|", flush=True)
 
 
 def measure(name: str, precision: str) -> tuple[str, ...]:
-    model = _open(name)
+    model = open_model(name)
     assert isinstance(model, WaveNet)
     model.output.weight.mul_(5)  # logits of a trained model's size
     engine = make_engine(model, "numba", precision)
@@ -104,12 +105,15 @@ def error(engine: Engine, model: WaveNet) -> float:
 
 
 def bytes_of(model: WaveNet, precision: str) -> float:
-    """Bytes of weights that a sample reads: an eighth of the past taps, half of the layers that follow a ReLU."""
+    """Bytes of weights that a sample reads: an eighth of the past taps, half of the layers that follow a ReLU.
+
+    In int8, all of these layers.
+    """
     blocks: list[Any] = list(model.stack.blocks)
     taps = sum(block.conv.weight[..., -1].numel() * (1 + 1 / min(8, block.conv.dilation[0])) for block in blocks[1:])
     mixes = sum(block.output.weight.numel() for block in blocks)
-    after_relu = (model.hidden.weight.numel() + model.output.weight.numel()) / 2
-    return (taps + mixes + after_relu) * (4 if precision == "float32" else 2)
+    after_relu = model.hidden.weight.numel() + model.output.weight.numel()
+    return (taps + mixes + after_relu / (1 if precision == "int8" else 2)) * np.dtype(precision).itemsize
 
 
 def multiply_adds(model: WaveNet) -> int:

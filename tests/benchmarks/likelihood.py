@@ -1,6 +1,6 @@
-"""Measure the cost of int16 weights in log-likelihood per sample: ``python tests/benchmarks/likelihood.py RUN``.
+"""Measure the cost of int16 and int8 weights in log-likelihood per sample: ``python tests/benchmarks/likelihood.py RUN``.
 
-Scores the validation clips of a run, teacher-forced from the start of each, with the network itself and with both
+Scores the validation clips of a run, teacher-forced from the start of each, with the network itself and with all
 precisions of the numba engine.
 """
 
@@ -15,12 +15,12 @@ from wavegen.audio import read_audio
 from wavegen.checkpoint import load_vocoder
 from wavegen.corpora.extraction import MANIFEST
 from wavegen.corpora.manifest import Clip, read_manifest
-from wavegen.engines import make_engine
+from wavegen.engines import AUTOREGRESSIVE_ENGINES, make_engine
 from wavegen.mel import open_mel
 from wavegen.vocoders.wavenet import WaveNet
 
 NETWORK = "network"
-PRECISIONS = ("float32", "int16")
+PRECISIONS = AUTOREGRESSIVE_ENGINES["numba"]
 
 
 @torch.no_grad()

@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--precision",
         default="float32",
-        help="precision of the engine's weights; int16 is faster in large WaveNets and slightly inexact "
-        "(default: %(default)s)",
+        help="precision of the engine's weights: float32; for a WaveNet also int16, faster in large ones and slightly "
+        "inexact, and int8, the fastest and less exact (default: %(default)s)",
     )
     parser.add_argument(
         "--temperature",

@@ -49,8 +49,8 @@ def make_engine(network: Network, name: str = "auto", precision: str = "float32"
         network: a WaveNet.
         name: ``"torch"``, ``"numba"``, or ``"auto"`` for the fastest that runs it here; the ``description`` of an
             engine that ``"auto"`` chose says why a faster one was not possible.
-        precision: precision of the numba engine's weights, ``"float32"`` or ``"int16"``, which is not exact. When
-            ``"auto"`` falls back to torch, the weights keep the model's precision.
+        precision: precision of the numba engine's weights: ``"float32"``, or ``"int16"`` and ``"int8"``, which are not
+            exact. When ``"auto"`` falls back to torch, the weights keep the model's precision.
 
     Raises:
         ConfigError: there is no such engine, or it was chosen by name and cannot run this network here.

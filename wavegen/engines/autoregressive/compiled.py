@@ -48,9 +48,9 @@ class NumbaEngine(Engine):
 
     Args:
         network: a float32 WaveNet on the CPU; its weights are copied.
-        precision: precision of the weights. With int16, arithmetic is float32; it is faster than float32 if the weights
-            exceed the cache. With int8, the vectors that they multiply are int8 too; it needs a processor that multiplies
-            bytes, and is replaced by int16 on others, which ``description`` says.
+        precision: precision of the weights. int16, whose arithmetic is float32, is faster than float32 if the weights
+            exceed the cache. int8 codes the vectors that the weights multiply, too. It needs a processor with products
+            of bytes; on others it is replaced by int16, which ``description`` says.
 
     Raises:
         ConfigError: this engine cannot run the network.
