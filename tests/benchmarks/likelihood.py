@@ -1,4 +1,4 @@
-"""Measure the cost of int16 and int8 weights in log-likelihood per sample: ``python tests/benchmarks/likelihood.py RUN``.
+"""Measure the cost of int16 and int8 weights in log-likelihood per sample: ``likelihood.py RUN``.
 
 Scores the validation clips of a run, teacher-forced from the start of each, with the network itself and with all
 precisions of the numba engine.
