@@ -4,10 +4,9 @@ A *coded* vector is an array of bytes: a code for each element, and behind them 
 
     x[k] = step · (code[k] − zero)        a signed vector has zero = 128, one without negative values has zero = 0
 
-The steps of weights belong to outputs, so the sum over k leaves integers::
+The steps of weights belong to outputs, so the sums over k are sums of integers::
 
-    sum over k of  w[k] · x[k]  =  step of weights · step of x · (sum over k of  code of w[k] · code[k]  −  zero · sum
-                                                                                             over k of  code of w[k])
+    sum w[k] · x[k]  =  step of w · step of x · (sum code of w[k] · code of x[k]  −  zero · sum code of w[k])
 
 The last sum does not depend on x, so packing stores it, as the number that the sum of products starts from. Integers
 add up to the same sum in any order, so an item's samples do not depend on how many others run in lock step.
