@@ -50,7 +50,7 @@ class Memory(NamedTuple):
     """The state as arrays with a row per item, float32 unless stated otherwise; the loop changes it in place."""
 
     history: np.ndarray  # what the network has read, classes or groups of numbers, newest first
-    rings: np.ndarray  # [items, steps of all blocks · (channels + tail)], inputs that past taps will read; uint8 in int8
+    rings: np.ndarray  # [items, steps of all blocks · (channels + tail)], inputs of past taps; uint8 in int8
     ahead: np.ndarray  # [items, blocks · MAX_BLOCK_STEPS · 2 · gates], sums of past taps for this block of samples
     waveform: np.ndarray  # [items, order + samples], the past of the first sample, then room for these
     errors: np.ndarray  # [items, errors kept + samples], likewise
