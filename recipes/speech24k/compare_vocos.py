@@ -291,13 +291,16 @@ def train(arguments: argparse.Namespace) -> int:
         raise ConfigError(what, where=arguments.recipe, remedy=f"Vocos needs {RATE_HZ} Hz and {HOP}")
     features = recipe.data.features or arguments.out / "features"
     clips = extract(list_recordings(recipe, path), features, recipe.mel).clips
-    corpora = {arguments.corpus.resolve().name: {clip.name: clip.audio for clip in clips if clip.split == "valid"}}
+    corpora = {arguments.corpus.absolute().name: {clip.name: clip.audio for clip in clips if clip.split == "valid"}}
     for corpus in arguments.unseen:
-        corpora[corpus.resolve().name] = {r.name: r.path for r in listed_recordings(corpus) if r.split == "valid"}
+        if corpus.absolute().name in corpora:
+            what = "another corpus has the same name"
+            raise ConfigError(what, where=corpus, remedy="give a folder or link with another name")
+        corpora[corpus.absolute().name] = {r.name: r.path for r in listed_recordings(corpus) if r.split == "valid"}
 
     run = RunFolder(arguments.out, recipe.vocoder, {})  # for its log
     with lock_folder(arguments.out, "wait for it, or give another --out"):
-        settings = {"batch": arguments.batch, "seed": arguments.seed, "corpus": arguments.corpus.resolve().name}
+        settings = {"batch": arguments.batch, "seed": arguments.seed, "corpus": arguments.corpus.absolute().name}
         if folder.state.exists():
             _refuse_others(settings, training.restore(folder.state)["settings"], folder.state)
             notify(f"resuming at step {training.spent.steps}, {training.spent.minutes:.2f} minutes")
