@@ -103,7 +103,8 @@ def vocos_module(name: str) -> Any:
     try:
         return importlib.import_module(f"{VOCOS}.{name}")
     except ImportError as error:
-        what = f"cannot be imported, because the package {error.name} is missing"
+        package = (error.name or VOCOS).partition(".")[0]
+        what = f"cannot be imported, because the package {package} is missing"
         raise ConfigError(what, where=VOCOS, remedy="pip install vocos") from error
 
 
@@ -640,7 +641,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluation.add_argument("vocos", type=Path, help="the folder that train wrote; results go to its comparison/")
     evaluation.add_argument("--run", type=_named_run, action="append", default=[], metavar="NAME=FOLDER",
                             help="a run of wavegen-train that kept its checkpoints; can be repeated")  # fmt: skip
-    evaluation.add_argument("--iterations", type=at_least(0), nargs="+", default=[2, 8], help="(2 8)")
+    evaluation.add_argument(
+        "--iterations",
+        type=at_least(0),
+        nargs="+",
+        default=[0, 6],
+        help="iterations after those that were trained through (0 6)",
+    )
     evaluation.add_argument("--baseline", choices=list(BASELINES), nargs="*", default=["griffin-lim", "source-filter"])
     evaluation.add_argument("--jobs", type=at_least(1), help="processes that score (one per core)")
 

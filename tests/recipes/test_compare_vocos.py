@@ -89,12 +89,12 @@ def test_a_run_is_compared_by_its_newest_checkpoint_that_had_no_more_minutes(
 
 def test_predictors_are_drawn_as_the_difference_to_the_recordings(script: dict[str, Any]) -> None:
     system = script["System"]("vocos", "vocos@5", script["Spent"](7, 5.0, 4.0), 1, lambda samples: samples)
-    opinion = Interval(4.0, 3.9, 4.1, 6, to_reference=Interval(-0.25, -0.5, None, 6))
+    opinion = Interval(4.0, 3.9, 4.1, 6, to_reference=Interval(-0.25, None, None, 3))
     summary = {"vocos@5": {"pesq": Interval(3.5, 3.25, 3.75, 6), "distillmos": opinion}}
     rows = script["curve_rows"]("corpus", [system], summary)
     assert rows == [
         ["corpus", "vocos", "5.00", 7, "PESQ", "3.5", "3.25", "3.75", 6],
-        ["corpus", "vocos", "5.00", 7, "DistillMOS minus recordings", "-0.25", "-0.5", "", 6],
+        ["corpus", "vocos", "5.00", 7, "DistillMOS minus recordings", "-0.25", "", "", 3],
     ]
     assert [axes.get_title() for axes in script["curves"](rows).axes] == [
         "corpus: PESQ",
