@@ -21,6 +21,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+# Packages that are imported by another name than they are installed by.
+_DISTRIBUTIONS = {"PIL": "pillow", "ruamel": "ruamel.yaml"}
 
 
 class _PrintVersion(argparse.Action):
@@ -59,12 +61,25 @@ def at_least(minimum: int, kind: Callable[[str], Any] = int) -> Callable[[str], 
 
 
 def run_command(name: str, command: Callable[[], int]) -> int:
-    """Run a command's body and return its exit code; a WavegenError becomes one line on stderr and exit code 2."""
+    """Run a command's body and return its exit code.
+
+    A WavegenError, and a package that is not installed, become one line on stderr and exit code 2.
+    """
     output.accept_all_characters()
     try:
         code = command()
     except WavegenError as error:
         output.complain(f"{name}: error: {error}")
+        return USAGE_ERROR
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "wavegen"):  # not a package of another project, but a mistake here
+            raise
+        missing = _DISTRIBUTIONS.get(package, package)
+        output.complain(
+            f"{name}: error: the package {missing} is not installed; run pip install {missing}, or "
+            "pip install . for all that wavegen requires"
+        )
         return USAGE_ERROR
     except KeyboardInterrupt:
         output.complain(f"{name}: interrupted")
