@@ -7,6 +7,23 @@ All are ``WavegenError``. Where Python has a built-in class for the fault, the e
 
 import errno
 
+__all__ = [
+    "AudioError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "MelError",
+    "MissingAudioError",
+    "MissingCheckpointError",
+    "MissingDataError",
+    "MissingFileError",
+    "MissingMelError",
+    "OutputError",
+    "StreamingError",
+    "TrainingError",
+    "WavegenError",
+]
+
 
 class WavegenError(Exception):
     """A mistake that the user can fix. Commands print it as one line, without a traceback, and exit with code 2.
