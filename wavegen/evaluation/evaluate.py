@@ -39,7 +39,7 @@ SUMMARY = "summary.json"
 RESULTS = ("audio", "index.html", SCORES, SUMMARY)
 MADE_BY = "wavegen-evaluate"
 _PACKAGES = (
-    "wavegen", "numpy", "scipy", "torch", "torchaudio", "pesq", "visqol-python", "pystoi", "pyworld-prebuilt",
+    "wavegen", "numpy", "scipy", "torch", "torchaudio", "soxr", "pesq", "visqol-python", "pystoi", "pyworld-prebuilt",
     "pyloudnorm", "distillmos", "xls-r-sqa", "speechmos", "onnxruntime",
 )  # fmt: skip
 

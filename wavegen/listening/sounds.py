@@ -45,7 +45,7 @@ def clip_media(audio: Mapping[str, Path], reference: str) -> ClipMedia:
             file, the first system's rate is used and there are no differences.
 
     Raises:
-        AudioError: a file cannot be read, or must be resampled and torchaudio is missing.
+        AudioError: a file cannot be read, or must be resampled and no resampler is installed.
     """
     rates = {system: audio_info(path).sample_rate_hz for system, path in audio.items()}
     waveforms = {system: read_audio(path) for system, path in audio.items()}

@@ -3,10 +3,13 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from scipy.signal import fftconvolve
 from torch import Tensor
 
+from wavegen.audio.resampling import TORCHAUDIO, installed_resampler
+from wavegen.audio.resampling import resample as resample_recording
 from wavegen.mel import MelSpec
 from wavegen.noise import normal_noise
 from wavegen.training.config import AugmentationConfig
@@ -66,6 +69,9 @@ def dithered(samples: Tensor, seeds: Tensor) -> Tensor:
 
 def resample(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """Resample ``[batch, samples]``; the rates may be the terms of their ratio."""
+    if installed_resampler() != TORCHAUDIO:
+        rows = [resample_recording(row, from_rate, to_rate) for row in samples.cpu().numpy()]
+        return torch.from_numpy(np.stack(rows)).to(samples)
     from torchaudio.functional import resample as torchaudio_resample  # slow to import, and not needed by most runs
 
     return torchaudio_resample(samples, from_rate, to_rate, lowpass_filter_width=32)

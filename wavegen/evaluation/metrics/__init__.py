@@ -136,7 +136,7 @@ def score(
             if not is_finite:
                 raise Undefined("NaN or infinite samples")
             values[key] = METRICS[key].compute(pair)
-        # AudioError: a metric resamples and torchaudio is missing. ValueError: a package has limits of its own.
+        # AudioError: a metric resamples and no resampler is installed. ValueError: a package has limits of its own.
         except (Undefined, AudioError, ValueError) as reason:
             reasons[key] = str(reason)
     return Scores(values, reasons)

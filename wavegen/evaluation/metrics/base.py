@@ -62,12 +62,12 @@ class Pair:
 
     @property
     def at_common_rate(self) -> tuple[np.ndarray, np.ndarray]:
-        """Reference and generated at ``COMMON_RATE_HZ``; raises AudioError if torchaudio is missing."""
+        """Reference and generated at ``COMMON_RATE_HZ``; raises AudioError if no resampler is installed."""
         return self._reference_at_common_rate, self.generated_at_common_rate
 
     @cached_property
     def generated_at_common_rate(self) -> np.ndarray:
-        """Generated at ``COMMON_RATE_HZ``; raises AudioError if torchaudio is missing."""
+        """Generated at ``COMMON_RATE_HZ``; raises AudioError if no resampler is installed."""
         return resample(self.generated, self.sample_rate_hz, COMMON_RATE_HZ)
 
     @cached_property
