@@ -5,9 +5,10 @@
     python3 conf/bootstrap.py COMMAND [ARGS…]
 
 The first call creates ``.venv`` in the checkout and installs the project there, editable, with the versions in
-``conf/constraints.txt``. It writes a stamp last; later calls find the stamp and start COMMAND at once. COMMAND is a
-program of that environment (``wavegen-train``, ``pytest``, ``python``). It runs **in the checkout's folder**, so
-relative paths in ARGS start there. The exit code is COMMAND's, or 1 if set-up failed, or 2 for wrong usage.
+``conf/constraints.txt``, by uv where that is present. It writes a stamp last; later calls find the stamp and start
+COMMAND at once. COMMAND is a program of that environment (``wavegen-train``, ``pytest``, ``python``). It runs **in the
+checkout's folder**, so relative paths in ARGS start there. The exit code is COMMAND's, or 1 if set-up failed, or 2 for
+wrong usage.
 """
 
 import hashlib
@@ -93,7 +94,7 @@ def set_up() -> None:
         quietly([sys.executable, "-m", "venv", *(["--clear"] if recorded else []), str(VENV)])
     STAMP.write_text("unfinished\n", encoding="utf-8")
     say("installing wavegen and its dependencies (two to four minutes, 5 GB)")
-    pip = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = installer()
     pip += ["--constraint", str(CONSTRAINTS), "--editable"]
     quietly([*pip, ".[dev]"])
     try:
@@ -102,6 +103,15 @@ def set_up() -> None:
         say("could not build pesq and libsvm-official, which need a C compiler; evaluations will lack PESQ and ViSQOL")
         quietly([*pip, ".[evaluation-wheels]"])
     STAMP.write_text(wanted, encoding="utf-8")
+
+
+def installer() -> List[str]:
+    """Return the start of a command that installs into ``.venv``: uv's if it is present, because it is faster."""
+    python = str(BIN / "python")
+    uv = shutil.which("uv")
+    if uv:
+        return [uv, "pip", "install", "--quiet", "--python", python]
+    return [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 
 
 def quietly(command: List[str]) -> None:

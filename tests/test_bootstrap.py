@@ -36,6 +36,7 @@ def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     monkeypatch.setattr(module, "quietly", record)
     monkeypatch.setattr(module, "run", lambda argv: 7)
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)  # no uv
     return module
 
 
@@ -50,6 +51,16 @@ def test_the_first_call_sets_up_and_the_second_skips(
     messages.check(capsys.readouterr().err)
     assert bootstrap.main(["pytest"]) == 7
     assert len(bootstrap.commands) == 3
+
+
+def test_uv_installs_where_it_is_present(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: f"/tools/{name}")
+    assert bootstrap.main(["pytest"]) == 7
+    venv, dev, evaluation = bootstrap.commands
+    assert venv == ["-m", "venv", str(bootstrap.VENV)]
+    for command in (dev, evaluation):
+        assert command[:5] == ["pip", "install", "--quiet", "--python", str(bootstrap.BIN / "python")]
+    assert dev[-4:] == ["--constraint", str(bootstrap.CONSTRAINTS), "--editable", ".[dev]"]
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "pyproject.toml"])
