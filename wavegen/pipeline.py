@@ -15,6 +15,7 @@ from wavegen.checkpoint import MODEL, load_vocoder, read_header
 from wavegen.config import MayChangeDuringRun
 from wavegen.corpora.extraction import Extraction, extract, is_complete
 from wavegen.corpora.folders import find_recordings
+from wavegen.corpora.formats import OURS, list_format
 from wavegen.corpora.manifest import (
     Clip,
     Recording,
@@ -129,13 +130,16 @@ def list_recordings(
         recipe: the recipe.
         recipe_path: its file.
         outputs: folders that the run writes to, which hold no recordings.
-        notify: takes a line about files that were passed over.
+        notify: takes a line about a list of another project, or about files that were passed over.
 
     Raises:
         ConfigError: the recipe names no corpus, or needs a ``prepare.py`` that does not exist.
         DataError: the corpus has another layout, or the training or validation set is empty.
     """
     if recipe.data.manifest is not None:
+        listed_as = list_format(recipe.data.manifest)
+        if notify is not None and listed_as != OURS:
+            notify(f"{recipe.data.manifest} is {listed_as}")
         recordings = read_recordings(recipe.data.manifest, held_out=recipe.data.held_out)
     elif recipe.data.corpus is None:
         raise ConfigError("not given", where="data.corpus", remedy="add data.corpus=FOLDER to the command")

@@ -51,7 +51,7 @@ class DataConfig(Config):
         prepare: whether the ``prepare.py`` beside the recipe lists the recordings; it knows the layout of the corpus.
         recordings: glob below ``corpus`` that lists the recordings if ``prepare`` is false.
         held_out: the validation set, as a share of the recordings or as a glob of their names.
-        manifest: tab-separated list of recordings (name, path, split) to use in place of ``prepare`` and
+        manifest: list of recordings, such as tab-separated text (name, path, split), to use in place of ``prepare`` and
             ``recordings``.
         speakers: whether the vocoder learns to tell the speakers apart. A speaker's name comes from the manifest or
             from ``prepare.py``, otherwise it is the name of the folder that holds the recording.

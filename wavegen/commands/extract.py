@@ -7,7 +7,7 @@ from pathlib import Path
 from wavegen.commands import at_least, command_parser, notify, run_command
 
 INCOMPLETE = 1
-LIST_SUFFIXES = (".tsv", ".txt", ".csv")
+LIST_SUFFIXES = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".scp", ".gz")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,7 +21,8 @@ def main(argv: list[str] | None = None) -> int:
         "recordings",
         type=Path,
         help="a folder, searched with its subfolders; or one recording; or a tab-separated list (.tsv, .txt, .csv) "
-        "with the column path, and the optional columns mel (predicted by a TTS), name, split and speaker",
+        "with the column path, and the optional columns mel (predicted by a TTS), name, split and speaker; or a list "
+        "of NeMo, Hugging Face, Kaldi, lhotse, HiFi-GAN or VITS (also .jsonl, .json, .scp, .jsonl.gz)",
     )
     parser.add_argument("out", type=Path, help="folder for manifest.tsv and mels/")
     parser.add_argument("--profile", default="bigvgan-24k", help="mel definition (default: %(default)s)")
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 def _extract(arguments: argparse.Namespace) -> int:
     from wavegen.corpora.extraction import MANIFEST, extract
     from wavegen.corpora.folders import find_recordings
+    from wavegen.corpora.formats import OURS, list_format
     from wavegen.corpora.manifest import Recording, read_recordings
     from wavegen.mel import profile
 
@@ -49,6 +51,9 @@ def _extract(arguments: argparse.Namespace) -> int:
     source = arguments.recordings
     passed_over: list[str] = []
     if source.suffix.lower() in LIST_SUFFIXES:
+        found = list_format(source)
+        if found != OURS:
+            notify(f"{source} is {found}")
         recordings = read_recordings(source, held_out=arguments.held_out)
     elif source.is_file():
         recordings = [Recording(source.stem, source, "train")]

@@ -5,6 +5,8 @@ break, and nothing that is written here does.
 """
 
 import codecs
+import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +15,7 @@ from wavegen.errors import DataError, MissingDataError
 from wavegen.files import atomic_write
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_GZIP = b"\x1f\x8b"
 _MAX_CHARS_SHOWN = 60
 
 
@@ -36,7 +39,7 @@ class Table(NamedTuple):
 
 
 def read_lines(path: Path, separator: str, *, errors: str = "strict") -> list[Line]:
-    """Read a text of cells, without its blank lines.
+    """Read a text of cells, without its blank lines. A file that gzip compressed is expanded.
 
     The text is UTF-8, or UTF-16 with a byte-order mark, with the line ends of any system.
 
@@ -48,22 +51,32 @@ def read_lines(path: Path, separator: str, *, errors: str = "strict") -> list[Li
     Raises:
         DataError: the file is missing, or is not text.
     """
+    rows = [Line(number, line.split(separator)) for number, line in read_text(path, errors=errors)]
+    return [row for row in rows if any(cell.strip() for cell in row.cells)]
+
+
+def read_text(path: Path, *, errors: str = "strict") -> list[tuple[int, str]]:
+    """Read the lines of a text that are not blank, each with its number from 1; otherwise as ``read_lines``."""
     text = _text(path, errors)
     # A lone carriage return ends a line only where nothing else does; elsewhere it is part of a cell.
     lines = text.split("\n" if "\n" in text else "\r")
-    rows = [Line(number, line.removesuffix("\r").split(separator)) for number, line in enumerate(lines, start=1)]
-    return [row for row in rows if any(cell.strip() for cell in row.cells)]
+    numbered = enumerate((line.removesuffix("\r") for line in lines), start=1)
+    return [(number, line) for number, line in numbered if line.strip()]
 
 
 def _text(path: Path, errors: str) -> str:
     remedy = "save it as UTF-8 text"
     try:
         data = path.read_bytes()
+        if data.startswith(_GZIP):
+            data = gzip.decompress(data)
         text = data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig", errors)
     except FileNotFoundError:
         raise MissingDataError("no such manifest", where=path) from None
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", where=path, remedy="give a text file") from error
+    except (EOFError, zlib.error) as error:
+        raise DataError("is damaged: gzip cannot expand it", where=path, remedy="copy or compress it again") from error
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(f"line {line} is not {error.encoding} text", where=path, remedy=remedy) from error

@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
+from wavegen.corpora.formats import OURS, REMEDY, read_list
 from wavegen.corpora.lists import Table, read_table, write_table
 from wavegen.errors import DataError
 
@@ -140,11 +141,12 @@ def write_manifest(path: Path, rows: Sequence[Row]) -> None:
 
 
 def read_recordings(path: Path, *, held_out: float | str = 0.05) -> list[Recording]:
-    """Read a list of recordings made by hand or by another tool: tab-separated text with a header, without quoting.
+    """Read a list of recordings made by hand or by another tool, of any format in ``wavegen.corpora.formats``.
 
-    The column ``path`` (or ``audio``) is required; relative paths start at the list's folder. Optional columns:
-    ``name`` (default: the path without suffix), ``split`` (default: chosen by ``held_out``), ``mel`` (a mel that a TTS
-    predicted for the recording) and ``speaker``. Other columns, such as a text, are not read.
+    Ours is tab-separated text with a header, without quoting. The column ``path`` (or ``audio``) is required; relative
+    paths start at the list's folder. Optional columns: ``name`` (default: the path without suffix), ``split`` (default:
+    chosen by ``held_out``), ``mel`` (a mel that a TTS predicted for the recording) and ``speaker``. Other columns, such
+    as a text, are not read.
 
     Args:
         path: the list.
@@ -153,8 +155,8 @@ def read_recordings(path: Path, *, held_out: float | str = 0.05) -> list[Recordi
     Raises:
         DataError: the file is missing or unreadable, has no rows, a row is not a recording, or two have the same name.
     """
-    remedy = "it needs the tab-separated column path, and may have name, split, mel, speaker"
-    table = read_table(path, ("path", "audio"), remedy)
+    found, table = read_list(path)
+    remedy = REMEDY if found == OURS else f"it was read as {found}"
     has_split = "split" in table.columns
 
     # Fill in the columns that may be missing.
