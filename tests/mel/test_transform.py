@@ -6,7 +6,6 @@ import librosa
 import numpy as np
 import pytest
 import torch
-import torchaudio
 from support.messages import Messages
 from support.signals import log_mel, noise, tone
 
@@ -14,7 +13,8 @@ from wavegen.errors import MelError
 from wavegen.mel import DEFAULT_PROFILE, PROFILES, LogMel, MelSpec, profile
 
 DEFAULT = profile(DEFAULT_PROFILE)
-REFERENCES = ["hifigan-22k", "vocos-24k", "pwg-22k", "pwg-24k", "diffwave-22k", "nsf-44k"]
+REFERENCES = ["hifigan-22k", "vocos-24k", "pwg-22k", "pwg-24k", "diffwave-22k", "nsf-44k", "f5-24k", "cosyvoice2-24k",
+              "cosyvoice3-24k"]  # fmt: skip
 
 
 def reference(spec: MelSpec, samples: np.ndarray) -> np.ndarray:
@@ -56,13 +56,31 @@ def test_float32_is_close_to_float64(name: str) -> None:
 
 
 def test_vocos_equals_the_torchaudio_call_that_vocos_makes() -> None:
+    torchaudio = pytest.importorskip("torchaudio")
     samples = torch.from_numpy(noise(24000, dtype=np.float32))
     transform = torchaudio.transforms.MelSpectrogram(24000, 1024, hop_length=256, n_mels=100, power=1)
     expected = torch.log(torch.clip(transform(samples), min=1e-7))
     torch.testing.assert_close(LogMel(profile("vocos-24k"))(samples[None])[0], expected, rtol=0, atol=5e-3)
 
 
+def test_f5_equals_the_torchaudio_call_that_f5_makes() -> None:
+    torchaudio = pytest.importorskip("torchaudio")
+    samples = torch.from_numpy(noise(24000, dtype=np.float32))
+    transform = torchaudio.transforms.MelSpectrogram(
+        24000, 1024, 1024, 256, n_mels=100, power=1, center=True, normalized=False, norm=None
+    )
+    expected = transform(samples).clamp(min=1e-5).log()
+    torch.testing.assert_close(LogMel(profile("f5-24k"))(samples[None])[0], expected, rtol=0, atol=5e-3)
+
+
+def test_cosyvoice_has_50_frames_a_second() -> None:
+    samples = noise(24000)
+    for name in ("cosyvoice2-24k", "cosyvoice3-24k"):
+        assert log_mel(profile(name), samples).shape == (80, 50)
+
+
 def test_diffwave_equals_the_torchaudio_call_that_diffwave_makes() -> None:
+    torchaudio = pytest.importorskip("torchaudio")
     samples = torch.from_numpy(noise(22050, dtype=np.float32))
     transform = torchaudio.transforms.MelSpectrogram(
         22050, 1024, 1024, 256, f_min=20.0, f_max=11025.0, n_mels=80, power=1.0, normalized=True

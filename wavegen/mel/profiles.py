@@ -13,6 +13,7 @@ _HIFIGAN = MelSpec(
     scale="slaney", norm="slaney", log="ln", floor=1e-5, center=False, magnitude_eps=1e-9,
 )  # fmt: skip
 _BIGVGAN = _HIFIGAN.replace(sample_rate_hz=24000, n_mels=100, f_max_hz=12000)
+_COSYVOICE = _HIFIGAN.replace(sample_rate_hz=24000, n_fft=1920, win_length=1920, hop_length=480, f_max_hz=12000)
 _PWG = _HIFIGAN.replace(f_min_hz=80, f_max_hz=7600, log="log10", floor=1e-10, center=True, magnitude_eps=0)
 
 PROFILES: Mapping[str, MelSpec] = {
@@ -41,6 +42,12 @@ PROFILES: Mapping[str, MelSpec] = {
         sample_rate_hz=44100, n_fft=2048, win_length=2048, hop_length=512, n_mels=128, f_min_hz=40,
         f_max_hz=16000, magnitude_eps=0,
     ),
+    # F5-TTS computes vocos's mel with another floor: src/f5_tts/model/modules.py at 0914170.
+    "f5-24k": _BIGVGAN.replace(scale="htk", norm="none", center=True, magnitude_eps=0),
+    # CosyVoice calls HiFi-GAN's function with these sizes (matcha/utils/audio.py of Matcha-TTS):
+    # examples/libritts/cosyvoice2/conf/cosyvoice2.yaml at 1c062ab, and cosyvoice3's at 1fa2644.
+    "cosyvoice2-24k": _COSYVOICE.replace(f_max_hz=8000),
+    "cosyvoice3-24k": _COSYVOICE,
 }  # fmt: skip
 
 
