@@ -41,7 +41,8 @@ DESIGN = ROOT / "wavegen/README.md"
 GUIDE = ROOT / ".github/CONTRIBUTING.md"
 CORPORA = sorted(ROOT.glob("recipes/*/README.md"))
 CARD = ROOT / "wavegen/voice/README.md"
-DOCUMENTS = [MAIN, MANUAL, *CORPORA, DESIGN, CARD, ROOT / "tests/README.md", ROOT / "conf/README.md", GUIDE]
+DOCUMENTS = [MAIN, MANUAL, *CORPORA, DESIGN, CARD, ROOT / "tests/README.md", ROOT / "conf/README.md",
+             ROOT / "conf/SYSTEMS.md", ROOT / "wavegen/API.md", GUIDE]  # fmt: skip
 RESULTS = ("scores.csv", "summary.json", "index.html")
 
 # The commands of these are run in this order; those of the other documents need a corpus, a GPU or minutes.
@@ -182,7 +183,7 @@ def check_command(words: list[str]) -> None:
         assert {"-r", "conf/synthesis.txt"} < {*arguments} or {"."} < {*arguments}
         assert all((ROOT / argument).is_file() for argument in arguments if argument.startswith("conf/"))
     else:
-        assert program in ("pytest", "ruff", "mypy", "lint-imports", "curl", "tar"), f"no check for {program}"
+        assert program in ("pytest", "ruff", "mypy", "lint-imports", "pdoc", "curl", "tar"), f"no check for {program}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
