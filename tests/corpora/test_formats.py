@@ -65,7 +65,7 @@ LISTS: dict[str, tuple[str, str, str, list[tuple[str, str, str]]]] = {
 
 
 @pytest.fixture(autouse=True)
-def wavs() -> None:
+def wavs(folder: Path) -> None:
     write_noise("wavs/a.wav", "wavs/b.wav")
 
 

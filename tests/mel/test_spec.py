@@ -187,8 +187,9 @@ def test_no_audio_within_full_scale_is_refused(name: str) -> None:
         check_mel(log_mel(spec, samples), spec, "m.npy")
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_linear_magnitudes_of_a_loud_clip_are_refused_by_every_profile(name: str) -> None:
+# Not CosyVoice 2: the magnitudes of this clip are below what the logarithm of a full-scale tone reaches there.
+@pytest.mark.parametrize("name", sorted({*PROFILES} - {"cosyvoice2-24k"}))
+def test_linear_magnitudes_of_a_loud_clip_are_refused_by_every_other_profile(name: str) -> None:
     spec = profile(name)
     log = torch.from_numpy(log_mel(spec.replace(clip=None), noise(spec.sample_rate_hz)))
     with pytest.raises(MelError):
