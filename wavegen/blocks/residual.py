@@ -159,6 +159,7 @@ class SeparableResidualBlock(ResidualBlock):
         expansion: hidden channels as a multiple of ``channels``.
         condition_channels: channels of the condition; 0 for no condition.
         initial_scale: initial value of the learned scale of each channel; ``1 / layers`` suits a stack.
+        norm_eps: added to the variance by the norm.
     """
 
     def __init__(
@@ -171,12 +172,13 @@ class SeparableResidualBlock(ResidualBlock):
         expansion: int = 3,
         condition_channels: int = 0,
         initial_scale: float = 0.1,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.channels = self.skip_channels = channels
         self.conv = DilatedConv1d(channels, channels, kernel_size, dilation=dilation, padding=padding, groups=channels)
         self.condition = DilatedConv1d(condition_channels, channels, 1, bias=False) if condition_channels else None
-        self.norm = nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(channels, eps=norm_eps)
         self.expand = nn.Linear(channels, expansion * channels)
         self.project = nn.Linear(expansion * channels, channels)
         self.scale = nn.Parameter(torch.full((channels,), initial_scale))
