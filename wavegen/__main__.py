@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command that the first argument names; returns its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     modules = {
-        module.name: importlib.import_module(f"wavegen.commands.{module.name}")
+        module.name.rstrip("_"): importlib.import_module(f"wavegen.commands.{module.name}")
         for module in pkgutil.iter_modules(commands.__path__)
     }
     if arguments and arguments[0] in modules:

@@ -18,6 +18,7 @@ from wavegen.config import did_you_mean, parse
 from wavegen.errors import CheckpointError, MissingCheckpointError, WavegenError
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec
+from wavegen.remote import download, is_remote
 from wavegen.vocoders import VOCODERS, Vocoder, VocoderConfig, build_vocoder
 
 Nested = Tensor | tuple["Nested", ...] | None
@@ -148,18 +149,21 @@ def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
     """Find the model file of a run, or of the voice that wavegen ships.
 
     Args:
-        where: a run's folder, which may still be training; a file; ``"default"`` for the voice that wavegen ships; or
-            None for the newest finished run, or that voice if there is no run.
+        where: a run's folder, which may still be training; a file; ``"default"`` for the voice that wavegen ships;
+            ``hf://OWNER/NAME`` for a repository on the Hugging Face Hub; or None for the newest finished run, or that
+            voice if there is no run.
         runs: the folder below which finished runs are looked for.
 
     Raises:
-        CheckpointError: the folder contains no model.
+        CheckpointError: the folder or repository contains no model.
     """
     if where is None:
         finished = sorted(runs.glob(f"**/{MODEL}"), key=lambda path: path.stat().st_mtime)
         return finished[-1] if finished else DEFAULT_VOICE
     if str(where) == DEFAULT:  # ./default is a folder of that name
         return DEFAULT_VOICE
+    if is_remote(where):
+        return download(where, MODEL) / MODEL
     where = Path(where)
     if not where.is_dir():
         return where
