@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from wavegen.exchange import read_foreign
+    from wavegen.exchange.sources import read_foreign
     from wavegen.mel import PROFILES
 
     out = arguments.out or Path("runs") / arguments.source

@@ -56,7 +56,8 @@ def main(path: Path, out: Path, keys: list[str]) -> None:
     # A tensor may repeat a few numbers of the file to any size.
     if sum(weight.numel() * weight.element_size() for weight in weights.values()) > size:
         refuse("its tensors are larger than the file")
-    save_file({name: weight.detach().clone(memory_format=torch.contiguous_format) for name, weight in weights.items()}, out)
+    copies = {name: weight.detach().clone(memory_format=torch.contiguous_format) for name, weight in weights.items()}
+    save_file(copies, out)  # which refuses tensors that share memory
 
 
 def is_plain(weight: Any) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -173,7 +172,9 @@ def require_files(folder: Path, *names: str) -> None:
     for name in names:
         if not (folder / name).is_file():
             remedy = f"give a folder with {' and '.join(names)}"
-            raise MissingCheckpointError(f"has no {name}" if folder.is_dir() else "no such folder", where=folder, remedy=remedy)
+            raise MissingCheckpointError(
+                f"has no {name}" if folder.is_dir() else "no such folder", where=folder, remedy=remedy
+            )
 
 
 def _is_imported(model: Path) -> bool:

@@ -4,11 +4,20 @@ import csv
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from wavegen.checkpoint import DEFAULT_VOICE, EMA, MODEL, WEIGHTS, find_model, load_checkpoint, load_vocoder, save_checkpoint
+from wavegen.checkpoint import (
+    DEFAULT_VOICE,
+    EMA,
+    MODEL,
+    WEIGHTS,
+    find_model,
+    load_checkpoint,
+    load_vocoder,
+    save_checkpoint,
+)
 from wavegen.config import Config, to_yaml
 from wavegen.errors import MissingDataError
 from wavegen.files import results_folder
@@ -17,7 +26,6 @@ from wavegen.vocoders import Vocoder
 
 CONFIG, CARD, SCORES = "config.json", "README.md", "scores.csv"
 UNKNOWN = "unknown"  # the Hub's own word for a licence that is not stated
-LIBRARY = "wavegen"
 
 Scores = dict[str, dict[str, float]]
 """System -> metric -> mean over the clips."""
@@ -37,7 +45,7 @@ class FrontMatter(Config):
     """
 
     license: str
-    library_name: Literal["wavegen"] = LIBRARY
+    library_name: Literal["wavegen"] = "wavegen"
     pipeline_tag: Literal["audio-to-audio"] = "audio-to-audio"
     tags: tuple[str, ...]
     data: str
@@ -56,7 +64,7 @@ def write_hub_folder(
     Args:
         model: as in ``find_model``.
         folder: the folder to write. It must be new or empty, or hold an earlier export.
-        licence: the licence's identifier on the Hub; by default ``"unknown"``, and that of the voice that wavegen ships.
+        licence: the licence's identifier on the Hub; by default ``"unknown"``, or that of the shipped voice.
         data: what the model was trained on, for the card; by default what the model file says.
         scores: a folder with ``scores.csv``, as ``wavegen-evaluate`` writes; by default the samples of the run.
 
@@ -73,7 +81,9 @@ def write_hub_folder(
     prefix = EMA if any(name.startswith(EMA) for name in tensors) else WEIGHTS
     weights = {EMA + name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     del header["format"]
-    kept = {name: header[name] for name in ("vocoder", "mel", "speakers", "recipe", "step", "imported") if name in header}
+    kept: dict[str, Any] = {
+        name: header[name] for name in ("vocoder", "mel", "speakers", "recipe", "step", "imported") if name in header
+    }
 
     vocoder = load_vocoder(path)
     front = FrontMatter(
@@ -85,7 +95,7 @@ def write_hub_folder(
     )
     with results_folder(folder, [CARD, CONFIG, MODEL], is_ours=_is_export) as temporary:
         save_checkpoint(temporary / MODEL, weights, {"kind": "model", **kept})
-        config = {"library_name": LIBRARY, **kept}
+        config = {"library_name": "wavegen", **kept}
         (temporary / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(_card(front, vocoder, kept), encoding="utf-8")
     return folder / MODEL
@@ -96,7 +106,7 @@ def _is_export(model: Path) -> bool:
         config = json.loads((model.parent / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and config.get("library_name") == LIBRARY
+    return isinstance(config, dict) and config.get("library_name") == "wavegen"
 
 
 def _data(header: Mapping[str, Any]) -> str:
@@ -129,34 +139,46 @@ def _scores(folder: Path, *, required: bool) -> Scores:
 def _card(front: FrontMatter, vocoder: Vocoder, header: Mapping[str, Any]) -> str:
     """The card: a head for programs, then the same for people."""
     mel = front.mel
-    name = header["vocoder"]["name"]
-    profile = next((name for name, spec in PROFILES.items() if spec == mel), None)
     millions = sum(parameter.numel() for parameter in vocoder.parameters()) / 1e6
-    definition = [(key, value) for key, value in mel.model_dump(mode="json", exclude_defaults=True).items()]
-    shown = [(key, f"{len(value)} values" if isinstance(value, list) and len(value) > 2 else value) for key, value in definition]
-    origin = f"Its weights were imported from {header['imported']['from']}. " if "imported" in header else ""
-    speakers = f"It knows the speakers {', '.join(vocoder.speakers)}. " if vocoder.speakers else ""
+    about = [
+        f"It turns mel spectrograms into sound at {mel.sample_rate_hz} Hz, {mel.hop_length} samples per frame.",
+        f"It has {millions:.1f} million parameters.",
+    ]
+    if "imported" in header:
+        about.append(f"Its weights were imported from {header['imported']['from']}.")
+    if vocoder.speakers:
+        about.append(f"It knows the speakers {', '.join(vocoder.speakers)}.")
+    definition = [
+        (name, f"{len(value)} values" if isinstance(value, list) and len(value) > 2 else value)
+        for name, value in mel.model_dump(mode="json", exclude_defaults=True).items()
+    ]
+    warning = ["A mel of another definition gives wrong sound, and its numbers do not show it."]
+    if profile := next((name for name, spec in PROFILES.items() if spec == mel), None):
+        warning.insert(0, f"This is wavegen's profile `{profile}`.")
+    licence = front.license
+    if licence == UNKNOWN:
+        licence = "not stated; ask whoever trained the model before you use it"
     return f"""---
 {to_yaml(front)}---
 
-# A {name} vocoder for wavegen
+# A {header["vocoder"]["name"]} vocoder for wavegen
 
-It turns mel spectrograms into sound at {mel.sample_rate_hz} Hz, {mel.hop_length} samples per frame, with {millions:.1f} million parameters. {origin}{speakers}
+{" ".join(about)}
 
 ```python
 import wavegen
 
-vocoder = wavegen.load("hf://OWNER/NAME")  # or this folder
+vocoder = wavegen.load("hf://OWNER/NAME")  # or the path of this folder
 samples = vocoder.synthesize(mel)  # [batch, {mel.n_mels}, frames] to [batch, frames * {mel.hop_length}]
 ```
 
 ## Mel definition
 
-{f"This is wavegen's profile `{profile}`. " if profile else ""}A mel of another definition gives wrong sound, and nothing in the numbers shows it.
+{" ".join(warning)}
 
 | field | value |
 |---|---|
-{_rows(shown)}
+{_rows(definition)}
 
 ## Scores
 
@@ -166,11 +188,11 @@ samples = vocoder.synthesize(mel)  # [batch, {mel.n_mels}, frames] to [batch, fr
 
 Data: {front.data}.
 
-Licence: {front.license if front.license != UNKNOWN else "not stated. Ask whoever trained the model before you use it"}.
+Licence: {licence}.
 """
 
 
-def _rows(pairs: list[tuple[str, Any]]) -> str:
+def _rows(pairs: Sequence[tuple[str, Any]]) -> str:
     return "\n".join(f"| {key} | {value} |" for key, value in pairs)
 
 
@@ -179,5 +201,7 @@ def _score_table(scores: Scores) -> str:
         return "Not measured."
     metrics = list(dict.fromkeys(metric for columns in scores.values() for metric in columns))
     head = f"| | {' | '.join(metrics)} |\n|{'---|' * (len(metrics) + 1)}\n"
-    rows = [(system, " | ".join(str(columns.get(metric, "-")) for metric in metrics)) for system, columns in scores.items()]
+    rows = [
+        (system, " | ".join(str(columns.get(metric, "-")) for metric in metrics)) for system, columns in scores.items()
+    ]
     return f"Means over clips.\n\n{head}{_rows(rows)}"

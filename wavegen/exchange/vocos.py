@@ -50,7 +50,7 @@ class _Head(Config):
 
 
 def read_vocos(folder: Path) -> ImportedModel:
-    """Read a Vocos that speaks mels. Class names in its config are compared with those that are known; none is imported.
+    """Read a Vocos that speaks mels. The class names in its config are only compared; none is imported.
 
     Args:
         folder: holds ``config.yaml`` and ``pytorch_model.bin``.
@@ -62,7 +62,9 @@ def read_vocos(folder: Path) -> ImportedModel:
     require_files(folder, CONFIG, WEIGHTS)
     where = folder / CONFIG
     config = load_yaml(where)
-    features = _arguments(config, "feature_extractor", "vocos.feature_extractors.MelSpectrogramFeatures", _Features, where)
+    features = _arguments(
+        config, "feature_extractor", "vocos.feature_extractors.MelSpectrogramFeatures", _Features, where
+    )
     backbone = _arguments(config, "backbone", "vocos.models.VocosBackbone", _Backbone, where)
     head = _arguments(config, "head", "vocos.heads.ISTFTHead", _Head, where)
     _check_agreement(features, backbone, head, where)

@@ -1,4 +1,4 @@
-"""Vocos: convolutions at frame rate that predict magnitude and phase, and an inverse STFT. Its weights can be imported."""
+"""Vocos: a stack at frame rate that predicts magnitude and phase. Its weights can be imported."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -50,7 +50,7 @@ class Vocos(WaveformVocoder):
         mel ─ conv ─ norm ─ + speaker ─ separable blocks ─ norm ─ 1×1 ─┬─ exp, at most 100 ─ magnitude ─┐
                                                                        └─ phase in radians ─────────────┴─ inverse STFT
 
-    It learns from the mel alone what the other vocoders here compute: it has neither a source nor a mel that is imposed.
+    It learns what the other vocoders here compute: it has neither a source, nor is the mel imposed on its sound.
     It reads mels as they are, without a common scale, so that published weights fit. The names there and here::
 
         backbone.embed, norm, final_layer_norm     input, input_norm, output_norm
