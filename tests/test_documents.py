@@ -1,7 +1,6 @@
 """The documents: commands and programs run or are accepted, links lead somewhere, tables agree with the code."""
 
 import argparse
-import importlib
 import re
 import runpy
 import shlex
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from support.commands import command_main
 from support.contracts import (
     check_batching,
     check_causality,
@@ -22,6 +22,7 @@ from support.contracts import (
     check_streaming,
 )
 from support.corpus import RATE, voice
+from support.foreign import write_parallel_wavegan, write_vocos
 from support.subjects import MEL, SPEAKERS, randomised, vocoder_subject
 from torch.distributed.run import get_args_parser as torchrun_parser
 
@@ -41,12 +42,13 @@ DESIGN = ROOT / "wavegen/README.md"
 GUIDE = ROOT / ".github/CONTRIBUTING.md"
 CORPORA = sorted(ROOT.glob("recipes/*/README.md"))
 CARD = ROOT / "wavegen/voice/README.md"
-DOCUMENTS = [MAIN, MANUAL, *CORPORA, DESIGN, CARD, ROOT / "tests/README.md", ROOT / "conf/README.md",
+EXCHANGE = ROOT / "wavegen/exchange/README.md"
+DOCUMENTS = [MAIN, MANUAL, *CORPORA, DESIGN, CARD, EXCHANGE, ROOT / "tests/README.md", ROOT / "conf/README.md",
              ROOT / "conf/SYSTEMS.md", ROOT / "wavegen/API.md", GUIDE]  # fmt: skip
 RESULTS = ("scores.csv", "summary.json", "index.html")
 
 # The commands of these are run in this order; those of the other documents need a corpus, a GPU or minutes.
-RUN = (MAIN, MANUAL)
+RUN = (MAIN, MANUAL, EXCHANGE)
 # A training is run as the document has it, with these settings on top.
 TINY = [
     "training.steps=2", "training.batch_size=2", "training.segment_frames=16", "training.workers=0",
@@ -78,13 +80,6 @@ def commands(document: Path) -> list[str]:
     return [" ".join(line.split()) for line in text.replace("\\\n", " ").splitlines() if line]
 
 
-def command_main(program: str) -> Callable[[list[str]], int]:
-    """The function behind ``wavegen-train`` and the like."""
-    main = importlib.import_module(f"wavegen.commands.{program.removeprefix('wavegen-')}").main
-    assert callable(main)
-    return main
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the commands of ``RUN`` have been run one after the other."""
@@ -94,6 +89,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (place / folder).mkdir(parents=True, exist_ok=True)
             soundfile.write(place / folder / f"{name}.wav", voice(0.6, pitch_hz=pitch_hz, seed=i), RATE)
     np.save(place / "tts.npy", log_mel_of(voice(0.6, rate=22050).astype(np.float32), profile("hifigan-22k")))
+    write_vocos(place / "vocos-mel-24khz", channels=8, layers=2)  # the shape in TINY
+    write_parallel_wavegan(place / "ljspeech_parallel_wavegan.v1")
     lines = [line for document in RUN for line in commands(document) if line.startswith("wavegen-")]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -102,7 +99,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 continue
             program, *arguments = shlex.split(line)
             extra = TINY if program == "wavegen-train" else []
-            assert command_main(program)([*arguments, *extra]) == 0, line
+            assert command_main(program.removeprefix("wavegen-"))([*arguments, *extra]) == 0, line
     return place
 
 
@@ -120,8 +117,10 @@ def test_the_commands_leave_what_they_say(place: Path) -> None:
         "spoken/one.wav",
         "from-vocos.wav",
         "card.json",
+        "with-vocos.wav",
+        "vocos-for-the-hub/README.md",
     } <= made
-    runs = ("folder-spectral", "speakers", "tuned", "any")
+    runs = ("folder-spectral", "speakers", "tuned", "any", "vocos", "pwg", "tuned-vocos")
     assert {f"runs/{run}/model.safetensors" for run in runs} <= made
     assert {f"{folder}/{name}" for folder in ("evaluation", "compared", "by-definition") for name in RESULTS} <= made
     assert not [name for name in made if ".part" in name]
@@ -166,7 +165,7 @@ def check_command(words: list[str]) -> None:
         torchrun = torchrun_parser().parse_args(arguments)
         check_command([torchrun.training_script, *torchrun.training_script_args])
     elif program.startswith("wavegen-"):
-        parsed = accepted(lambda: command_main(program)(arguments))
+        parsed = accepted(lambda: command_main(program.removeprefix("wavegen-"))(arguments))
         if program == "wavegen-train" and not parsed.list:
             load_recipe(find_recipe(parsed.recipe), parsed.overrides)
     elif program in ("python", "python3"):

@@ -1,7 +1,6 @@
 """The package itself: ``import wavegen``, ``python -m wavegen``, and the options that all commands share."""
 
 import argparse
-import importlib
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.commands import command_main
 from support.vocoders import write_model
 
 import wavegen
@@ -16,7 +16,7 @@ from wavegen.__main__ import main
 from wavegen.checkpoint import load_vocoder
 from wavegen.commands import at_least
 
-COMMANDS = ("bench", "evaluate", "extract", "synth", "train")
+COMMANDS = ("bench", "evaluate", "export", "extract", "import", "synth", "train")
 
 
 def test_importing_the_package_loads_no_other_package() -> None:
@@ -48,7 +48,7 @@ def test_the_version_is_that_of_the_installed_package() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_prints_its_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        importlib.import_module(f"wavegen.commands.{command}").main(["--version"])
+        command_main(command)(["--version"])
     assert capsys.readouterr().out == f"wavegen-{command} {wavegen.__version__}\n"
 
 

@@ -68,5 +68,5 @@ def test_the_listening_page_travels(installed: Path, tmp_path: Path) -> None:
 def test_the_console_commands_are_declared(installed: Path) -> None:
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
     text = entry_points.read_text()
-    commands = ("train", "synth", "extract", "bench", "evaluate")
-    assert all(f"wavegen-{name} = wavegen.commands.{name}:main" in text for name in commands)
+    modules = ("train", "synth", "extract", "bench", "evaluate", "import_", "export")
+    assert all(f"wavegen-{name.rstrip('_')} = wavegen.commands.{name}:main" in text for name in modules)

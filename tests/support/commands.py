@@ -1,5 +1,7 @@
 """Running commands in the test's process, in a folder of its own, and what a refusal must look like."""
 
+import importlib
+import keyword
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,13 @@ import pytest
 from support.messages import Messages
 
 Main = Callable[[list[str]], int]
+
+
+def command_main(command: str) -> Main:
+    """The function behind ``train``, ``import`` and the like."""
+    name = f"{command}_" if keyword.iskeyword(command) else command
+    main: Main = importlib.import_module(f"wavegen.commands.{name}").main
+    return main
 
 
 @pytest.fixture

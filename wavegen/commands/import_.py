@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("source", choices=SOURCES, help="the project that wrote the weights")
     parser.add_argument(
-        "folder", type=Path, help="its config and weights: a folder, or a repository on the Hub, hf://OWNER/NAME"
+        "folder", help="its config and weights: a folder or, for Vocos, a repository on the Hub, hf://OWNER/NAME"
     )
     parser.add_argument("--out", type=Path, help="the folder of the model (default: runs/SOURCE)")
     arguments = parser.parse_args(argv)

@@ -39,7 +39,7 @@ def main(path: Path, out: Path, keys: list[str]) -> None:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        refuse(f"holds more than weights{f' ({name[1]})' if name else ''}")
+        refuse(f"holds more than weights ({name[1]})" if name else "is not a file of plain weights")
     except Exception as error:  # whatever damage leads to
         refuse(f"is damaged or cut short ({type(error).__name__})")
 

@@ -3,19 +3,20 @@
 A folder holds ``config.yml``, ``checkpoint-NNNsteps.pkl``, and the statistics of the mels, ``stats.npy`` or ``.h5``.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from wavegen.config import Config, load_yaml, parse
 from wavegen.errors import CheckpointError, ConfigError, MissingCheckpointError
 from wavegen.exchange.foreign import ForeignWeights, ImportedModel, read_weights, require_files
-from wavegen.mel import profile
+from wavegen.mel import MelSpec, profile
 from wavegen.mel.arrays import UNREADABLE, read_array
 from wavegen.vocoders.parallel_wavegan import ParallelWaveGANConfig
 
@@ -69,7 +70,7 @@ class _Features(Config):
     num_mels: PositiveInt
     fmin: NonNegativeFloat | None = None
     fmax: PositiveFloat | None = None
-    global_gain_scale: Annotated[float, Field(ge=1, le=1)] = 1.0
+    global_gain_scale: float = 1.0
     sampling_rate_for_feats: None = None
 
 
@@ -98,6 +99,12 @@ def read_parallel_wavegan(folder: Path) -> ImportedModel:
     generator = parse(_Generator, _section(config, "generator_params"), where=f"{where}: generator_params")
     known = {name: config[name] for name in _Features.model_fields if name in config}
     features = parse(_Features, known, where=where)
+    if features.global_gain_scale != 1:
+        raise ConfigError(
+            f"global_gain_scale is {features.global_gain_scale:g}, so its sound is that much louder or quieter",
+            where=where,
+            remedy="wavegen's parallel-wavegan needs 1",
+        )
     if generator.aux_channels != features.num_mels:
         raise ConfigError(
             f"generator_params.aux_channels {generator.aux_channels} is not num_mels {features.num_mels}",
@@ -111,18 +118,27 @@ def read_parallel_wavegan(folder: Path) -> ImportedModel:
             remedy="give the config of a trained model",
         )
 
+    scales = generator.upsample_params.upsample_scales
+    if math.prod(scales) != features.hop_size:
+        raise ConfigError(
+            f"the product of upsample_scales {list(scales)} is not hop_size {features.hop_size}",
+            where=where,
+            remedy="give the config of a trained model",
+        )
+
     statistics, mean, std = _statistics(folder, features.num_mels)
-    mel = profile("pwg-22k").replace(
-        sample_rate_hz=features.sampling_rate,
-        n_fft=features.fft_size,
-        win_length=features.win_length or features.fft_size,
-        hop_length=features.hop_size,
-        n_mels=features.num_mels,
-        f_min_hz=features.fmin or 0.0,
-        f_max_hz=features.fmax or features.sampling_rate / 2,
-        mean=mean,
-        std=std,
-    )
+    definition = {
+        "sample_rate_hz": features.sampling_rate,
+        "n_fft": features.fft_size,
+        "win_length": features.win_length or features.fft_size,
+        "hop_length": features.hop_size,
+        "n_mels": features.num_mels,
+        "f_min_hz": features.fmin or 0.0,
+        "f_max_hz": features.fmax or features.sampling_rate / 2,
+        "mean": mean,
+        "std": std,
+    }
+    mel = parse(MelSpec, profile("pwg-22k").model_dump() | definition, where=where)
     shape = {
         "name": "parallel-wavegan",
         "padding": "causal" if generator.use_causal_conv else "same",
@@ -130,7 +146,7 @@ def read_parallel_wavegan(folder: Path) -> ImportedModel:
         "gate_channels": generator.gate_channels,
         "skip_channels": generator.skip_channels,
         "condition_window": generator.aux_context_window,
-        "upsample_factors": generator.upsample_params.upsample_scales,
+        "upsample_factors": scales,
         "cycles": generator.stacks,
         "depth": generator.layers // generator.stacks,
         "kernel_size": generator.kernel_size,

@@ -30,7 +30,7 @@ SOURCES: Mapping[str, Callable[[Path], ImportedModel]] = {
 _FILES = {"vocos": (vocos.CONFIG, vocos.WEIGHTS)}
 
 
-def read_foreign(source: str, folder: Path) -> ImportedModel:
+def read_foreign(source: str, folder: Path | str) -> ImportedModel:
     """Read a model of another project.
 
     Args:
@@ -47,4 +47,4 @@ def read_foreign(source: str, folder: Path) -> ImportedModel:
                 f"{source} has no repositories with fixed file names", where=folder, remedy="give a folder"
             )
         folder = download(folder, *_FILES[source])
-    return SOURCES[source](folder)
+    return SOURCES[source](Path(folder))

@@ -69,15 +69,16 @@ def read_vocos(folder: Path) -> ImportedModel:
     head = _arguments(config, "head", "vocos.heads.ISTFTHead", _Head, where)
     _check_agreement(features, backbone, head, where)
 
-    mel = profile("vocos-24k").replace(
-        sample_rate_hz=features.sample_rate,
-        n_fft=features.n_fft,
-        win_length=features.n_fft,
-        hop_length=features.hop_length,
-        n_mels=features.n_mels,
-        f_max_hz=features.sample_rate // 2,
-        center=features.padding == "center",
-    )
+    definition = {
+        "sample_rate_hz": features.sample_rate,
+        "n_fft": features.n_fft,
+        "win_length": features.n_fft,
+        "hop_length": features.hop_length,
+        "n_mels": features.n_mels,
+        "f_max_hz": features.sample_rate // 2,
+        "center": features.padding == "center",
+    }
+    mel = parse(MelSpec, profile("vocos-24k").model_dump() | definition, where=where)
     shape = {
         "name": "vocos",
         "channels": backbone.dim,
@@ -120,6 +121,12 @@ def _check_agreement(features: _Features, backbone: _Backbone, head: _Head, wher
                 where=where,
                 remedy="wavegen's vocos needs both to be equal",
             )
+    if features.padding == "center" and 2 * features.hop_length > features.n_fft:
+        raise ConfigError(
+            f"hop_length {features.hop_length} is more than half of n_fft {features.n_fft}",
+            where=where,
+            remedy="wavegen's vocos needs centred frames to overlap by half",
+        )
     if backbone.intermediate_dim % backbone.dim:
         raise ConfigError(
             f"backbone.intermediate_dim {backbone.intermediate_dim} is not a multiple of dim {backbone.dim}",
