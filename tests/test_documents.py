@@ -122,7 +122,11 @@ def test_the_commands_leave_what_they_say(place: Path) -> None:
     } <= made
     runs = ("folder-spectral", "speakers", "tuned", "any", "vocos", "pwg", "tuned-vocos")
     assert {f"runs/{run}/model.safetensors" for run in runs} <= made
-    assert {f"{folder}/{name}" for folder in ("evaluation", "compared", "by-definition") for name in RESULTS} <= made
+    assert {
+        f"{folder}/{name}"
+        for folder in ("evaluation", "compared", "by-definition", "scores-of-vocos")
+        for name in RESULTS
+    } <= made
     assert not [name for name in made if ".part" in name]
 
 

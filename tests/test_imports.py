@@ -10,7 +10,7 @@ from support.vocoders import SPEC, tiny_mel, write_model
 
 from wavegen.mel import save_mel
 
-COMMANDS = ("bench", "evaluate", "extract", "synth", "train")
+COMMANDS = ("bench", "evaluate", "export", "extract", "import", "synth", "train")
 OWN = {"wavegen", "torch", *sys.stdlib_module_names}
 
 
@@ -83,9 +83,10 @@ with open(packages, "w") as file:
 def test_help_loads_nothing(command: str) -> None:
     done = run_python(
         """
-import importlib, sys
+import importlib, keyword, sys
+name = sys.argv[1]
 try:
-    importlib.import_module(f"wavegen.commands.{sys.argv[1]}").main(["--help"])
+    importlib.import_module(f"wavegen.commands.{name}{'_' * keyword.iskeyword(name)}").main(["--help"])
 finally:
     assert not sys.modules.keys() & {"torch", "numpy", "pydantic", "soundfile"}
 """,
