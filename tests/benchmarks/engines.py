@@ -25,7 +25,7 @@ from numba import njit
 
 from wavegen.benchmark import SHAPES, open_model
 from wavegen.engines import AUTOREGRESSIVE_ENGINES, Engine, FrameCondition, ReferenceEngine, make_engine
-from wavegen.engines.autoregressive.simd import LANES, load, splat, store
+from wavegen.engines.simd import LANES, load, splat, store
 from wavegen.vocoders.wavenet import WaveNet
 
 RUNS = 5

@@ -11,13 +11,15 @@ from safetensors.torch import save_file
 from support.engines import NETWORKS, reference_logits, run_python
 
 import wavegen
-from wavegen.engines.autoregressive import compiled, simd
+from wavegen.engines import simd
+from wavegen.engines.autoregressive import compiled
 
 CHECK_ALL = """
 import torch
 from safetensors.torch import load_file
 from support.engines import check_lock_step, check_logits
-from wavegen.engines.autoregressive import int8, simd
+from wavegen.engines import simd
+from wavegen.engines.autoregressive import int8
 torch.set_num_threads(1)
 for name, expected in load_file({logits!r}).items():
     check_logits(name, expected)
@@ -98,7 +100,7 @@ def test_a_change_of_the_source_is_not_served_from_the_cache(tmp_path: Path) -> 
 
     assert (samples(), compiled_loops()) == ("20", 1)
     assert (samples(), compiled_loops()) == ("20", 1)  # served from the cache
-    module = tmp_path / "wavegen" / "engines" / "autoregressive" / "simd.py"
+    module = tmp_path / "wavegen" / "engines" / "simd.py"
     source = module.read_text(encoding="utf-8")
     assert "np.float32(-2)" in source
     module.write_text(source.replace("np.float32(-2)", "np.float32(-1)"), encoding="utf-8")  # in tanh

@@ -3,11 +3,8 @@
 Import this module only when a WaveNet is about to generate, because numba takes about half a second to load.
 """
 
-import hashlib
-import inspect
-import textwrap
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -16,9 +13,10 @@ from numba import njit
 from torch import Tensor
 
 from wavegen.distributions import Gaussian, MuLaw, mu_law_decode, mu_law_encode
-from wavegen.engines import base
-from wavegen.engines.autoregressive import drawing, int8, packing, products, sample_loop, simd
+from wavegen.engines import base, simd
+from wavegen.engines.autoregressive import drawing, int8, packing, products, sample_loop
 from wavegen.engines.base import Engine, EngineState, FrameCondition, Network, Prediction
+from wavegen.engines.compilation import CompiledOnce
 from wavegen.errors import ConfigError, StreamingError
 
 COMPILED = (base, simd, int8, products, packing, drawing, sample_loop)
@@ -75,15 +73,7 @@ class NumbaEngine(Engine):
         self._model = packing.pack(network, precision, simd.LANES)
         self._operand = torch.uint8 if precision == "int8" else torch.float32  # what products read
         self._condition_channels = packing.condition_channels(network)
-        # No samples, which compiles the loop.
-        condition = FrameCondition.wrap(torch.zeros(1, self._condition_channels, 0))
-        self._run(
-            torch.zeros(1, 1),
-            condition,
-            torch.zeros(1, 2, 0, dtype=torch.float64),
-            self.initial_state(1),
-            self._no_prediction(),
-        )
+        self._loop = _LOOPS[precision].get(self._try_out)
 
     def _no_prediction(self) -> Prediction:
         """That of no samples."""
@@ -145,6 +135,13 @@ class NumbaEngine(Engine):
         _, parameters, state = self._run(previous, condition, noise, state, prediction, keep_parameters=True)
         return parameters[..., : self.distribution.channels].transpose(1, 2), state
 
+    def _try_out(self, loop: Callable[..., Any]) -> None:
+        """Generate no samples, which compiles the loop."""
+        self._loop = loop
+        condition = FrameCondition.wrap(torch.zeros(1, self._condition_channels, 0))
+        noise = torch.zeros(1, 2, 0, dtype=torch.float64)
+        self._run(torch.zeros(1, 1), condition, noise, self.initial_state(1), self._no_prediction())
+
     def _run(
         self,
         given: Tensor,
@@ -195,9 +192,8 @@ class NumbaEngine(Engine):
                 samples=np.zeros((len(items), samples), dtype=np.float32),
                 parameters=np.zeros((len(items), samples if keep_parameters else 0, model.outputs), dtype=np.float32),
             )
-            _run_loop(
-                self._precision, model, memory, sample_loop.workspace(model, len(weights), len(items)), inputs, outputs
-            )
+            room = sample_loop.workspace(model, len(weights), len(items))
+            self._loop(model, memory, room, inputs, outputs)
             memory = memory._replace(waveform=memory.waveform[:, samples:], errors=memory.errors[:, samples:])
             results.append((*outputs, *memory))
         drawn, parameters, *memories = (
@@ -268,56 +264,9 @@ def _groups(batch: int) -> list[list[int]]:
 
 # ---- compilation ------------------------------------------------------------------------------------------------
 
-_loops: dict[packing.Precision, Callable[..., Any]] = {}  # compiled in this process
 
-
-def _run_loop(precision: packing.Precision, *arguments: Any) -> None:
-    """Run the sample loop; its first call in a process compiles it or loads it from the cache on disk.
-
-    If the cache cannot be used, because it cannot be written, is damaged, or refers to classes that no longer exist,
-    the loop is compiled without it. If compilation itself fails, later calls fail at once.
-    """
-    if precision in _loops:
-        _loops[precision](*arguments)
-        return
-    try:
-        loop = _define_loop(_fingerprint(), cached=True)
-        loop(*arguments)
-    except Exception:  # raised by the cache or by the compiler, both before anything has run
-        try:
-            loop = _define_loop(0, cached=False)
-            loop(*arguments)
-        except Exception as error:
-            _loops[precision] = _failing(f"{type(error).__name__}: {error}")
-            _loops[precision]()
-    _loops[precision] = loop
-
-
-def _failing(reason: str) -> Callable[..., Any]:
-    """A loop that could not be compiled."""
-
-    def fail(*arguments: Any) -> None:
-        raise ConfigError(
-            f"the numba engine cannot be compiled ({textwrap.shorten(reason, 160, placeholder=' …')})",
-            where="engine",
-            remedy="use the torch engine, or the version of numba that wavegen is tested with",
-        )
-
-    return fail
-
-
-def _fingerprint() -> int:
-    """A number that changes with the source of any compiled module."""
-    source = "".join(inspect.getsource(module) for module in COMPILED)
-    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:7], "big")
-
-
-def _define_loop(fingerprint: int, *, cached: bool) -> Any:
+def _define_loop(fingerprint: int, cached: bool) -> Any:
     """Define the sample loop, which is compiled when it is first called.
-
-    numba's cache distinguishes its version, the processor, the types of the arguments, and the source of the one
-    function that it stores, but not the source of the functions that this one calls. It also distinguishes the values
-    that a function encloses, so ``fingerprint`` stands for all other source.
 
     The loop creates no arrays, so numba need not count references to its arguments (``_nrt``); counting them took a
     quarter of the time.
@@ -329,3 +278,8 @@ def _define_loop(fingerprint: int, *, cached: bool) -> Any:
         return fingerprint
 
     return loop
+
+
+_LOOPS: dict[packing.Precision, CompiledOnce[Callable[..., Any]]] = {
+    precision: CompiledOnce(_define_loop, COMPILED) for precision in get_args(packing.Precision)
+}

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from wavegen.engines.autoregressive.packing import GAUSSIAN, MU_LAW, Model
-from wavegen.engines.autoregressive.simd import LANES, exp, largest_lane, largest_of, load, splat, store
+from wavegen.engines.simd import LANES, exp, largest_lane, largest_of, load, splat, store
 
 SUM_GROUP = 8
 """Classes whose probabilities are added up together; divides the padded number of classes."""

@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from wavegen.engines.autoregressive.packing import CODES, POSITIVE_CODES, ZERO_CODE
-from wavegen.engines.autoregressive.simd import (
+from wavegen.engines.simd import (
     FLOATS,
     FUSE,
     INT32,

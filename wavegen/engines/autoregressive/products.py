@@ -17,7 +17,7 @@ from wavegen.engines.autoregressive.int8 import (
     encode_positive,
 )
 from wavegen.engines.autoregressive.packing import GROUP, STEP_BYTES
-from wavegen.engines.autoregressive.simd import (
+from wavegen.engines.simd import (
     LANES,
     LOCK_STEP,
     REGISTERS,

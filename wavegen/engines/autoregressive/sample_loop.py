@@ -39,8 +39,8 @@ from wavegen.engines.autoregressive.products import (
     multiply_add_steps,
     write_operand,
 )
-from wavegen.engines.autoregressive.simd import LANES, Vectors, copy, load, splat, store, tanh_times_sigmoid
 from wavegen.engines.base import LARGEST_INPUT, PITCH_TAPS
+from wavegen.engines.simd import LANES, Vectors, copy, load, splat, store, tanh_times_sigmoid
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _LARGEST_INPUT = np.float32(LARGEST_INPUT)
