@@ -1,14 +1,17 @@
 """The interface of autoregressive engines. An engine folds a WaveNet's weights into code that runs its sample loop."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavegen.blocks import DilatedConv1d, DilatedStack
 from wavegen.distributions import MuLaw, OutputDistribution
+from wavegen.mel import MelProjection
+from wavegen.source import PitchNetwork
 
 EngineState = tuple[Any, ...]  # a NamedTuple of tensors; each engine defines its own
 
@@ -72,6 +75,29 @@ class Prediction(NamedTuple):
             period=torch.zeros(batch, 1, dtype=torch.int64, device=like.device),
             temperature=like.new_ones(batch, 1),
         )
+
+
+class SourcedNetwork(Protocol):
+    """The parts of a vocoder with a source stage that run once per frame.
+
+    Attributes:
+        pitch: the pitch network.
+        projection: imposes the mel at the end.
+        frame_stack: the stack of the vocoder's own network at frame rate; None if it has none.
+    """
+
+    projection: MelProjection
+
+    @property
+    def pitch(self) -> PitchNetwork:
+        """See above."""
+
+    @property
+    def frame_stack(self) -> DilatedStack | None:
+        """See above."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights."""
 
 
 @dataclass(frozen=True)

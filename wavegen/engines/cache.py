@@ -35,6 +35,12 @@ class EngineCache(Generic[AnyEngine]):
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_keeping": False, "_kept": None}
 
+    def for_another_reader(self) -> "EngineCache[AnyEngine]":
+        """An empty cache with the same choice, for a network that shares these weights but not all of its constants."""
+        other = EngineCache(self._make)
+        other._name, other._precision, other._keeping = self._name, self._precision, self._keeping
+        return other
+
     def choose(self, name: str, precision: str) -> None:
         """Choose the engine that is built from now on."""
         self._name = name

@@ -1,20 +1,27 @@
 """Which engine computes a vocoder's samples here."""
 
 import textwrap
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from wavegen.config import did_you_mean
 from wavegen.engines.autoregressive.packing import Precision
-from wavegen.engines.base import Engine, Network
+from wavegen.engines.base import Engine, Network, SourcedNetwork
 from wavegen.engines.parallel import ParallelNetwork, PlainTorch, TiledEngine
 from wavegen.engines.reference import ReferenceEngine
 from wavegen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wavegen.engines.spectral.chain import CompiledChain
+
+AnyEngine = TypeVar("AnyEngine")
 
 AUTOREGRESSIVE_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32", "int16", "int8")}
 """Engines of a WaveNet, each with the precisions that its weights can have."""
 PARALLEL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "tiled": ("float32",)}
 """Engines of a parallel WaveNet; both compute in the model's own precision."""
+SPECTRAL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32",)}
+"""Engines of vocoders at frame rate with a source stage; torch computes in the model's own precision."""
 
 
 def check_engine(engines: Mapping[str, tuple[str, ...]], name: str, precision: str) -> None:
@@ -59,7 +66,7 @@ def make_engine(network: Network, name: str = "auto", precision: str = "float32"
     if name == "torch":
         return ReferenceEngine(network)
     try:
-        return _make_numba_engine(network, cast(Precision, precision))
+        return _with_numba(lambda: _make_numba_engine(network, cast(Precision, precision)))
     except ConfigError as error:
         if name == "numba":
             raise
@@ -94,8 +101,50 @@ def make_parallel_engine(
     return PlainTorch(f"torch, because {obstacle}")
 
 
+def make_spectral_engine(
+    network: SourcedNetwork, name: str = "auto", precision: str = "float32"
+) -> "CompiledChain | PlainTorch":
+    """Fold the current weights of a vocoder with a source stage into the numba engine, or return plain torch.
+
+    Args:
+        network: the vocoder.
+        name: ``"torch"``, ``"numba"``, or ``"auto"`` for numba on a CPU if its code has been compiled before: compiling
+            takes as long as minutes of sound.
+        precision: ``"float32"``; there is no other.
+
+    Raises:
+        ConfigError: there is no such engine, or it was chosen by name and cannot run this network here.
+    """
+    check_engine(SPECTRAL_ENGINES, name, precision)
+    # On a GPU, torch is the fastest engine, which needs no reason.
+    if name == "torch" or (name == "auto" and next(network.parameters()).device.type != "cpu"):
+        return PlainTorch()
+    try:
+        return _with_numba(lambda: _make_compiled_chain(network, compile_now=name == "numba"))
+    except ConfigError as error:
+        if name == "numba":
+            raise
+        return PlainTorch(f"torch, because {error.what}")
+
+
+def _make_compiled_chain(network: SourcedNetwork, *, compile_now: bool) -> "CompiledChain":
+    from wavegen.engines.spectral.chain import CompiledChain
+    from wavegen.engines.spectral.functions import FUNCTIONS
+
+    if not compile_now and not FUNCTIONS.is_ready():
+        raise ConfigError("the numba engine has not been compiled on this machine yet; choosing it by name compiles it")
+    return CompiledChain(network)
+
+
 def _make_numba_engine(network: Network, precision: Precision) -> Engine:
-    """Build the numba engine. Raises ConfigError, whatever fails on the way."""
+    """Build the numba engine of a WaveNet."""
+    from wavegen.engines.autoregressive.compiled import NumbaEngine
+
+    return NumbaEngine(network, precision)
+
+
+def _with_numba(make: Callable[[], AnyEngine]) -> AnyEngine:
+    """Build an engine that needs numba. Raises ConfigError, whatever fails on the way."""
     try:
         # Imported here, because numba takes half a second to load.
         import numba
@@ -106,9 +155,7 @@ def _make_numba_engine(network: Network, precision: Precision) -> Engine:
                 where="engine",
                 remedy="unset NUMBA_DISABLE_JIT",
             )
-        from wavegen.engines.autoregressive.compiled import NumbaEngine
-
-        return NumbaEngine(network, precision)
+        return make()
     except ConfigError:
         raise
     except ModuleNotFoundError as error:

@@ -36,6 +36,13 @@ class CompiledOnce(Generic[Functions]):
         self._sources = tuple(sources)
         self._functions: Functions | None = None
         self._fault: str | None = None
+        self._on_disk: bool | None = None
+
+    def is_ready(self) -> bool:
+        """Whether ``get`` need not compile. A process decides once, unless it compiles; the functions are a tuple."""
+        if self._on_disk is None:
+            self._on_disk = all(map(_is_on_disk, self._define(fingerprint(self._sources), True)))  # type: ignore[call-overload]
+        return self._functions is not None or self._on_disk
 
     def get(self, try_out: Callable[[Functions], None]) -> Functions:
         """The functions.
@@ -76,10 +83,11 @@ def fingerprint(sources: Iterable[ModuleType]) -> int:
     return int.from_bytes(hashlib.sha256(source.encode()).digest()[:7], "big")
 
 
-def is_on_disk(function: Any, *arguments: Any) -> bool:
-    """Whether the cache has a compiled function for arguments like these."""
+def _is_on_disk(function: Any) -> bool:
+    """Whether numba's cache has a compiled function, for arguments of any types."""
     try:
-        types = tuple(function.typeof_pyval(argument) for argument in arguments)
-        return function._cache.load_overload(types, function.targetctx) is not None
+        cache = function._cache
+        wanted = cache._index_key(None, function.targetctx.codegen())[1:]  # all but the types
+        return any(key[1:] == wanted for key in cache._cache_file._load_index())
     except Exception:  # a damaged cache, or names that another release of numba has changed
         return False

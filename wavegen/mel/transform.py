@@ -123,14 +123,12 @@ class MelInverse(nn.Module):
             a magnitude of the same shape; unchanged where the filters read nothing.
         """
         with torch.autocast(mel.device.type, enabled=False):
-            linear = self.linear(mel)
-            if blur_hz:
-                linear = self._blur(blur_hz).to(mel.dtype) @ linear
-            return self.filter_blocks(mel.dtype, blur_hz).update(magnitude, linear, updates)
+            return self.filter_blocks(mel.dtype, blur_hz).update(magnitude, self.linear(mel, blur_hz), updates)
 
-    def linear(self, mel: Tensor) -> Tensor:
+    def linear(self, mel: Tensor, blur_hz: float = 0.0) -> Tensor:
         """The product of the filters with a magnitude that has this mel, ``[batch, n_mels, frames]``."""
-        return self.spec.to_linear(mel) * self.scale
+        linear = self.spec.to_linear(mel) * self.scale
+        return self._blur(blur_hz).to(mel.dtype) @ linear if blur_hz else linear
 
     def filter_blocks(self, dtype: torch.dtype, blur_hz: float = 0.0) -> "FilterBlocks":
         """The filters, each the mean of those around it if ``blur_hz`` is not 0, as blocks."""

@@ -16,6 +16,7 @@ SMALLEST_MAGNITUDE = 1e-3  # smaller ones are silence
 # The network sees every spectrum at the same frequencies, whatever its sample rate and transform.
 GRID_SPACING_HZ = 24000 / 1024
 GRID_POINTS = 192
+AnyStack = Any  # a ``DilatedStack``, or what an engine computes in its place
 
 
 class Pitch(NamedTuple):
@@ -72,34 +73,41 @@ class PitchNetwork(nn.Module):
         """Frames read around each frame."""
         return self.input.context + self.stack.context
 
-    def forward(self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None, stack: AnyStack | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Classify every frame.
 
         Args:
             magnitude: ``[batch, n_fft / 2 + 1, frames]``.
             sample_rate_hz: sample rate; the last bin lies at half of it.
             mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+            stack: computes what ``self.stack`` does, which it is by default.
 
         Returns:
             logits of the classes ``[batch, 240, frames]`` and of voicing ``[batch, 1, frames]``.
         """
         h = self.input(self._on_grid(magnitude, sample_rate_hz), mask)
-        h, _ = self.stack(self._normalised(h), None, mask)
+        h, _ = (stack or self.stack)(self._normalised(h), None, mask)
         return self._logits(h)
 
-    def pitch(self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None) -> Pitch:
+    def pitch(
+        self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None, stack: AnyStack | None = None
+    ) -> Pitch:
         """F0 and voicing of every frame; arguments as in ``forward``."""
-        logits, voicing = self(magnitude, sample_rate_hz, mask)
+        logits, voicing = self(magnitude, sample_rate_hz, mask, stack)
         return Pitch(decode(logits), voicing.sigmoid())
 
     def initial_state(self, batch: int) -> tuple[Tensor, Any]:
         """State of a stream before its first frame."""
         return self.input.initial_state(batch), self.stack.initial_state(batch)
 
-    def step(self, magnitude: Tensor, sample_rate_hz: float, state: tuple[Tensor, Any]) -> tuple[Pitch, Any]:
+    def step(
+        self, magnitude: Tensor, sample_rate_hz: float, state: tuple[Tensor, Any], stack: AnyStack | None = None
+    ) -> tuple[Pitch, Any]:
         """F0 and voicing of the next frames of a stream, and its next state."""
         h, input_state = self.input.step(self._on_grid(magnitude, sample_rate_hz), state[0])
-        (h, _), stack_state = self.stack.step(self._normalised(h), state[1])
+        (h, _), stack_state = (stack or self.stack).step(self._normalised(h), state[1])
         logits, voicing = self._logits(h)
         return Pitch(decode(logits), voicing.sigmoid()), (input_state, stack_state)
 

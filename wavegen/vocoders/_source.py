@@ -9,7 +9,7 @@ from wavegen.blocks import Context, masked
 from wavegen.mel import MelSpec
 from wavegen.source import ShapedSource, SourceState
 from wavegen.vocoders._frames import count, cut, joined
-from wavegen.vocoders._spoken import Features, Spoken, SpokenStage
+from wavegen.vocoders._spoken import Features, Spoken, SpokenStage, StageParts
 
 SOURCES = 2  # the periodic and the aperiodic one
 
@@ -58,9 +58,17 @@ class SourceStage(SpokenStage):
         """Mel frames read around a frame to compute samples counted from its start, given the state before them."""
         return self.network.context + self.shaped.frames_read(first_sample, last_sample)
 
-    def forward(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, f0: Tensor | None = None) -> Features:
+    def forward(
+        self,
+        mel: Tensor,
+        mask: Tensor | None,
+        seeds: Tensor,
+        f0: Tensor | None = None,
+        *,
+        parts: StageParts | None = None,
+    ) -> Features:
         """Compute whole utterances; arguments as in ``SpokenStage``, with the seeds of the noise."""
-        spoken = self.spoken(mel, mask, f0)
+        spoken = self.spoken(mel, mask, f0, parts=parts)
         samples = self.shaped.whole(spoken.magnitude, spoken.pitch, seeds)
         return Features(spoken, masked(self._as_frames(samples), mask))
 
@@ -75,10 +83,16 @@ class SourceStage(SpokenStage):
         return Features(spoken, spoken.mel.new_zeros(batch, SOURCES * self.mel.hop_length, 0))
 
     def step(
-        self, mel: Tensor, state: StageState, f0: Tensor | None = None, *, ended: bool = False
+        self,
+        mel: Tensor,
+        state: StageState,
+        f0: Tensor | None = None,
+        *,
+        ended: bool = False,
+        parts: StageParts | None = None,
     ) -> tuple[Features, StageState]:
         """As in ``SpokenStage``."""
-        spoken, network = self.next_spoken(mel, state.network, f0)
+        spoken, network = self.next_spoken(mel, state.network, f0, parts=parts)
         frames = joined(state.frames, spoken)
 
         first, done = int(state.first_frame), int(state.source.samples_done) // self.mel.hop_length

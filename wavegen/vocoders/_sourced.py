@@ -3,19 +3,23 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from wavegen.blocks import Context
+from wavegen.blocks import Context, DilatedStack
+from wavegen.engines import SPECTRAL_ENGINES, EngineCache, PlainTorch, make_spectral_engine
 from wavegen.mel import MelProjection, MelSpec
 from wavegen.source import PitchNetwork
 from wavegen.vocoders._base import State, Vocoder, WaveformVocoder, content_seeds, inference
 from wavegen.vocoders._frames import count, cut, joined
 from wavegen.vocoders._source import SourceStage
-from wavegen.vocoders._spoken import Features, SpokenStage
+from wavegen.vocoders._spoken import Features, SpokenStage, StageParts
+
+if TYPE_CHECKING:
+    from wavegen.engines.spectral.chain import CompiledChain
 
 # The narrow filters of a mel resolve harmonics. A mean over this width does not, up to an F0 of about 350 Hz.
 HARMONICS_BLUR_HZ = 150.0
@@ -59,6 +63,7 @@ class SourcedVocoder(Vocoder, ABC):
     """
 
     synthesis_options: ClassVar[Mapping[str, str]] = {"iterations": "synthesis_iterations", "pitch": "pitch_shift"}
+    engines: ClassVar[Mapping[str, tuple[str, ...]]] = SPECTRAL_ENGINES
     takes_f0 = True
     speaks_untrained = False  # untrained, it sounds like the source-filter baseline
     refinement_iterations = 0
@@ -69,6 +74,28 @@ class SourcedVocoder(Vocoder, ABC):
         super().__init__(mel)
         self.stage = self._new_stage(mel, PitchNetwork.shipped())
         self.projection = MelProjection(mel)
+        self._engines: EngineCache[Any] = EngineCache(make_spectral_engine)
+
+    @property
+    def frame_stack(self) -> DilatedStack | None:
+        """The stack of the vocoder's own network, if it has one at frame rate that its engine computes."""
+        return None
+
+    def prepared_for_synthesis(self) -> Self:
+        """As in ``Vocoder``; from now on the engine is kept."""
+        self._engines.keep()
+        return super().prepared_for_synthesis()
+
+    def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
+        """Choose the engine that computes samples from now on, see ``wavegen.engines.make_spectral_engine``."""
+        self.check_engine(name, precision)
+        self._engines.choose(name, precision)
+        return str(self._engines.engine(self).description)
+
+    def compiled(self) -> "CompiledChain | None":
+        """The numba engine if it is the chosen one; None if gradients are enabled, because it computes none."""
+        engine = PlainTorch() if torch.is_grad_enabled() else self._engines.engine(self)
+        return None if isinstance(engine, PlainTorch) else engine
 
     def _new_stage(self, mel: MelSpec, network: PitchNetwork) -> SpokenStage:
         return SourceStage(mel, network)
@@ -104,7 +131,14 @@ class SourcedVocoder(Vocoder, ABC):
         """Frames of features read around the frame whose samples are rendered."""
 
     @abstractmethod
-    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+    def render(
+        self,
+        features: Features,
+        mask: Tensor | None,
+        speakers: Tensor | None,
+        iterations: int,
+        compiled: "CompiledChain | None" = None,
+    ) -> Tensor:
         """Compute the samples of frames from their features, with silence before and after them.
 
         Args:
@@ -112,6 +146,7 @@ class SourcedVocoder(Vocoder, ABC):
             mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
             speakers: int64 ``[batch]``; None for a vocoder without speakers.
             iterations: Griffin-Lim iterations at the end.
+            compiled: the engine that computes them; None for torch.
 
         Returns:
             ``[batch, frames * hop_length]``.
@@ -133,6 +168,7 @@ class SourcedVocoder(Vocoder, ABC):
         like = next(self.parameters())
         other.projection = MelProjection(mel).to(like)
         other.projection.blur_hz = self.projection.blur_hz
+        other._engines = self._engines.for_another_reader()
         return other
 
     def initial_network_state(self, features: Features, seeds: Tensor) -> tuple[Features, Any]:
@@ -140,7 +176,13 @@ class SourcedVocoder(Vocoder, ABC):
         raise NotImplementedError  # streams_natively is False
 
     def step_network(
-        self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
+        self,
+        features: Features,
+        state: Any,
+        speakers: Tensor | None,
+        compiled: "CompiledChain | None" = None,
+        *,
+        ended: bool,
     ) -> tuple[Features, Any]:
         """Add what a natively streaming network computes to the next features; those that wait for it come later.
 
@@ -148,6 +190,7 @@ class SourcedVocoder(Vocoder, ABC):
             features: the next features.
             state: the network's state.
             speakers: int64 ``[batch]``; None for a vocoder without speakers.
+            compiled: as in ``render``.
             ended: whether no frames follow.
         """
         raise NotImplementedError  # streams_natively is False
@@ -176,7 +219,9 @@ class SourcedVocoder(Vocoder, ABC):
         f0: Tensor | None = None,
     ) -> Tensor:
         """Synthesis with all iterations; the source begins with the first given frame, whatever its index."""
-        return self.render(self.running_stage(mel, mask, seeds, f0), mask, speakers, self.iterations)
+        compiled = self.compiled()
+        features = self.running_stage(mel, mask, seeds, f0, parts=_stage_parts(compiled))
+        return self.render(features, mask, speakers, self.iterations, compiled)
 
     def initial_state(
         self, batch: int, *, seed: int | Sequence[int] = 0, speaker: str | Sequence[str] | None = None
@@ -209,17 +254,18 @@ class SourcedVocoder(Vocoder, ABC):
     def _advance(
         self, mel: Tensor, state: SourcedState, f0: Tensor | None, *, ended: bool
     ) -> tuple[Tensor, SourcedState]:
-        new, stage = self.running_stage.step(mel, state.stage, f0, ended=ended)
+        compiled = self.compiled()
+        new, stage = self.running_stage.step(mel, state.stage, f0, ended=ended, parts=_stage_parts(compiled))
         network = state.network
         if self.streams_natively:
-            new, network = self.step_network(new, network, state.speakers, ended=ended)
+            new, network = self.step_network(new, network, state.speakers, compiled, ended=ended)
         features = joined(state.features, new)
         first, done, hop = int(state.first_frame), int(state.frames_done), self.mel.hop_length
         context = self.render_context
         ready = first + count(features) - (0 if ended else context.right)
         if ready <= done:
             return mel.new_zeros(len(mel), 0), state._replace(stage=stage, network=network, features=features)
-        samples = self.render(features, None, state.speakers, self.iterations)
+        samples = self.render(features, None, state.speakers, self.iterations, compiled)
         samples = samples[:, (done - first) * hop : (ready - first) * hop]
         unneeded = max(0, ready - context.left - first)
         return samples, state._replace(
@@ -229,6 +275,10 @@ class SourcedVocoder(Vocoder, ABC):
             first_frame=state.first_frame + unneeded,
             frames_done=torch.tensor(ready),
         )
+
+
+def _stage_parts(compiled: "CompiledChain | None") -> StageParts | None:
+    return None if compiled is None else StageParts(compiled.invert, compiled.pitch_stack)
 
 
 class SourcedWaveformVocoder(SourcedVocoder, WaveformVocoder, ABC):

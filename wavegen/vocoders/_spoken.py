@@ -1,6 +1,7 @@
 """What a mel says of each frame without any sound: a magnitude spectrum, and pitch; whole or streamed."""
 
 import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +47,18 @@ class Features(NamedTuple):
         assert self.sources is not None
         batch, channels, frames = self.sources.shape
         return self.sources.view(batch, 2, channels // 2, frames).transpose(2, 3).flatten(2)
+
+
+class StageParts(NamedTuple):
+    """What an engine computes in the place of parts of a stage.
+
+    Attributes:
+        invert: in the place of its ``mel_inverse``.
+        stack: in the place of the pitch network's stack.
+    """
+
+    invert: Callable[[Tensor], Tensor]
+    stack: Any
 
 
 class SpokenState(NamedTuple):
@@ -102,7 +115,9 @@ class SpokenStage(nn.Module):
         """Frames that a frame's features wait for in a stream."""
         return 0
 
-    def spoken(self, mel: Tensor, mask: Tensor | None, f0: Tensor | None = None) -> Spoken:
+    def spoken(
+        self, mel: Tensor, mask: Tensor | None, f0: Tensor | None = None, *, parts: StageParts | None = None
+    ) -> Spoken:
         """Magnitude and pitch of whole utterances; after an item's end its last frame holds.
 
         Args:
@@ -110,28 +125,41 @@ class SpokenStage(nn.Module):
             mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
             f0: fundamental frequency at the centre of each frame in Hz, ``[batch, frames]``, 0 where not voiced and NaN
                 where the pitch network is to find it, as it does everywhere by default.
+            parts: what computes in the place of parts of this stage; None for none.
         """
         mel = mel.to(self._dtype)
-        magnitude = self.mel_inverse(hold_last(mel, mask))
-        found = self.network.pitch(magnitude, self.mel.sample_rate_hz, mask)
+        invert, stack = parts or (self.mel_inverse, None)
+        magnitude = invert(hold_last(mel, mask))
+        found = self.network.pitch(magnitude, self.mel.sample_rate_hz, mask, stack)
         pitch = self._shifted(with_given(found, f0))
         return Spoken(mel, magnitude, Pitch(*(hold_last(part, mask) for part in pitch)))
 
-    def next_spoken(self, mel: Tensor, network: Any, f0: Tensor | None = None) -> tuple[Spoken, Any]:
+    def next_spoken(
+        self, mel: Tensor, network: Any, f0: Tensor | None = None, *, parts: StageParts | None = None
+    ) -> tuple[Spoken, Any]:
         """Magnitude and pitch of the next frames of a stream, and the next state of the pitch network."""
         mel = mel.to(self._dtype)
-        magnitude = self.mel_inverse(mel)
-        pitch, network = self.network.step(magnitude, self.mel.sample_rate_hz, network)
+        invert, stack = parts or (self.mel_inverse, None)
+        magnitude = invert(mel)
+        pitch, network = self.network.step(magnitude, self.mel.sample_rate_hz, network, stack)
         return Spoken(mel, magnitude, self._shifted(with_given(pitch, f0))), network
 
-    def forward(self, mel: Tensor, mask: Tensor | None, seeds: Tensor, f0: Tensor | None = None) -> Features:
+    def forward(
+        self,
+        mel: Tensor,
+        mask: Tensor | None,
+        seeds: Tensor,
+        f0: Tensor | None = None,
+        *,
+        parts: StageParts | None = None,
+    ) -> Features:
         """The features of whole utterances.
 
         Args:
-            mel, mask, f0: as in ``spoken``.
+            mel, mask, f0, parts: as in ``spoken``.
             seeds: int64 ``[batch]``, seeds of any noise.
         """
-        return Features(self.spoken(mel, mask, f0))
+        return Features(self.spoken(mel, mask, f0, parts=parts))
 
     def initial_state(self, seeds: Tensor) -> Any:
         """State before the first frame; ``seeds`` is int64 ``[batch]``."""
@@ -141,7 +169,15 @@ class SpokenStage(nn.Module):
         """The features of no frames."""
         return Features(self._no_frames(batch))
 
-    def step(self, mel: Tensor, state: Any, f0: Tensor | None = None, *, ended: bool = False) -> tuple[Features, Any]:
+    def step(
+        self,
+        mel: Tensor,
+        state: Any,
+        f0: Tensor | None = None,
+        *,
+        ended: bool = False,
+        parts: StageParts | None = None,
+    ) -> tuple[Features, Any]:
         """Take the next frames and compute those that are ready.
 
         Args:
@@ -149,8 +185,9 @@ class SpokenStage(nn.Module):
             state: the state that ``initial_state`` or the previous ``step`` returned; it is left unchanged.
             f0: as in ``spoken``, of these frames.
             ended: whether no frames follow, so that those that wait for the next one are computed too.
+            parts: as in ``spoken``.
         """
-        spoken, network = self.next_spoken(mel, state.network, f0)
+        spoken, network = self.next_spoken(mel, state.network, f0, parts=parts)
         return Features(joined(state.frames, spoken)), state._replace(network=network)
 
     @property

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from wavegen.blocks import (
     Context,
@@ -23,7 +22,7 @@ from wavegen.blocks import (
     small_factors,
 )
 from wavegen.config import KeepsWeights
-from wavegen.engines import PARALLEL_ENGINES, EngineCache, PlainTorch, TiledEngine, make_parallel_engine
+from wavegen.engines import PARALLEL_ENGINES, EngineCache, TiledEngine, make_parallel_engine
 from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
 from wavegen.vocoders._base import VocoderConfig
@@ -32,6 +31,9 @@ from wavegen.vocoders._source import SOURCES
 from wavegen.vocoders._sourced import SourcedWaveformVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 from wavegen.vocoders._spoken import PITCH_CHANNELS, Features, Spoken, pitch_channels
+
+if TYPE_CHECKING:
+    from wavegen.engines.spectral.chain import CompiledChain
 
 SOURCE_GAIN = 10.0  # speech has a level of about a tenth
 
@@ -185,7 +187,7 @@ class ParallelWaveNet(SourcedWaveformVocoder):
             for part in (self.frame_conv, self.input, self.stack, self.hidden):  # zeros have no norm to divide by
                 apply_weight_norm(part)
         self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, condition_channels)
-        self._engines: EngineCache[TiledEngine | PlainTorch] = EngineCache(make_parallel_engine)
+        self._engines = EngineCache(make_parallel_engine)
 
     def frames_conditioned(self, first_sample: int, last_sample: int) -> Context:
         """Frames of mel and pitch that the network reads to compute samples counted from a frame's start."""
@@ -222,16 +224,9 @@ class ParallelWaveNet(SourcedWaveformVocoder):
         condition = self.pitch.context + self.frames_conditioned(first, last)
         return Context(max(source.left, condition.left), max(source.right, condition.right))
 
-    def prepared_for_synthesis(self) -> Self:
-        """As in ``Vocoder``; from now on the engine is kept."""
-        self._engines.keep()
-        return super().prepared_for_synthesis()
-
-    def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
-        """Choose the engine that computes samples from now on, see ``wavegen.engines.make_parallel_engine``."""
-        self.check_engine(name, precision)
-        self._engines.choose(name, precision)
-        return self._engines.engine(self).description
+    def compiled(self) -> None:
+        """Frames take a small part of this vocoder's time, so its engines do not compile them."""
+        return
 
     def initial_network_state(self, features: Features, seeds: Tensor) -> tuple[Features, Any]:
         """As in ``SourcedVocoder``."""
@@ -246,7 +241,13 @@ class ParallelWaveNet(SourcedWaveformVocoder):
         return features._replace(corrections=corrections), state
 
     def step_network(
-        self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
+        self,
+        features: Features,
+        state: Any,
+        speakers: Tensor | None,
+        compiled: "CompiledChain | None" = None,
+        *,
+        ended: bool,
     ) -> tuple[Features, Any]:
         """As in ``SourcedVocoder``."""
         batch, hop = len(features.spoken.mel), self.mel.hop_length
@@ -261,7 +262,14 @@ class ParallelWaveNet(SourcedWaveformVocoder):
         kept = frames[..., frames.shape[-1] - self.upsample.context.left :]
         return features._replace(corrections=corrections), NetworkState(frame_state, kept, stack_state)
 
-    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+    def render(
+        self,
+        features: Features,
+        mask: Tensor | None,
+        speakers: Tensor | None,
+        iterations: int,
+        compiled: "CompiledChain | None" = None,
+    ) -> Tensor:
         """Impose the mel on the sources and what the network adds; zeros outside the mask."""
         if features.corrections is None:
             correction = self._correct(features, mask, speakers)

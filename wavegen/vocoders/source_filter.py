@@ -1,7 +1,7 @@
 """The source-filter vocoder: all of it follows from the mel by arithmetic, but for a small pitch network."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import NonNegativeInt
 from torch import Tensor
@@ -14,6 +14,9 @@ from wavegen.vocoders._base import PitchVocoder, VocoderConfig
 from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders._speakers import SpeakerCondition, refuse_speakers
 from wavegen.vocoders._spoken import Features
+
+if TYPE_CHECKING:
+    from wavegen.engines.spectral.chain import CompiledChain
 
 
 class SourceFilterConfig(VocoderConfig):
@@ -85,7 +88,16 @@ class SourceFilterVocoder(SourcedVocoder, PitchVocoder):
         """Frames read by the projection and its iterations."""
         return self.projection.context(self.iterations)
 
-    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+    def render(
+        self,
+        features: Features,
+        mask: Tensor | None,
+        speakers: Tensor | None,
+        iterations: int,
+        compiled: "CompiledChain | None" = None,
+    ) -> Tensor:
         """Impose the mel on the sum of both sources."""
         samples = features.source_samples().sum(1)
+        if compiled is not None:
+            return compiled.projection(samples[:, None], features.spoken.mel, mask, iterations=iterations)
         return self.projection(samples, features.spoken.mel, mask, iterations=iterations)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,9 @@ from wavegen.vocoders._frames import cut, joined
 from wavegen.vocoders._sourced import SourcedWaveformVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 from wavegen.vocoders._spoken import PITCH_CHANNELS, Features, Spoken, pitch_channels
+
+if TYPE_CHECKING:
+    from wavegen.engines.spectral.chain import CompiledChain
 
 LARGEST_CORRECTION = 6.0  # nepers
 SMALLEST_MAGNITUDE = 1e-3  # the network sees smaller ones as silence; a full-scale sine has about n_fft / 4
@@ -194,6 +197,11 @@ class SpectralVocoder(SourcedWaveformVocoder):
         return self.reading(mel)
 
     @property
+    def frame_stack(self) -> DilatedStack:
+        """The stack of the network."""
+        return self.stack
+
+    @property
     def network_context(self) -> Context:
         """Frames of features that the network reads around a frame."""
         reads = self.input.context
@@ -239,7 +247,13 @@ class SpectralVocoder(SourcedWaveformVocoder):
         return features._replace(corrections=corrections), state
 
     def step_network(
-        self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
+        self,
+        features: Features,
+        state: Any,
+        speakers: Tensor | None,
+        compiled: "CompiledChain | None" = None,
+        *,
+        ended: bool,
     ) -> tuple[Features, Any]:
         """As in ``SourcedVocoder``; a network with look-ahead keeps features waiting."""
         waiting = joined(state.waiting, features)
@@ -249,15 +263,31 @@ class SpectralVocoder(SourcedWaveformVocoder):
         h, input_state = self.input.step(x, state.input)
         dropped = min(int(state.early), h.shape[-1])
         h = h[..., dropped:]
-        (h, _), stack_state = self.stack.step(self._stack_input(h, speakers), state.stack)
+        (h, _), stack_state = self._stack_of(compiled).step(self._stack_input(h, speakers), state.stack)
         ready = cut(waiting, 0, h.shape[-1])._replace(corrections=self._heads(h))
         return ready, NetworkState(cut(waiting, h.shape[-1], None), state.early - dropped, input_state, stack_state)
 
-    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+    def render(
+        self,
+        features: Features,
+        mask: Tensor | None,
+        speakers: Tensor | None,
+        iterations: int,
+        compiled: "CompiledChain | None" = None,
+    ) -> Tensor:
         """Invert the corrected spectra of the sources."""
         corrections = features.corrections
         if corrections is None:
-            corrections = self._correct(features.spoken, mask, speakers)
+            corrections = self._correct(features.spoken, mask, speakers, compiled)
+        if compiled is not None:
+            return compiled.projection(
+                features.source_samples(),
+                features.spoken.mel,
+                mask,
+                iterations=iterations,
+                corrections=corrections,
+                limits=(LARGEST_CORRECTION, math.exp(self.largest_log_magnitude)),
+            )
         with torch.autocast(corrections.device.type, enabled=False):  # FFTs need float32
             magnitude, spectrum = self._spectrum(features, corrections)
             return self.projection.istft(self.projection.iterate(magnitude, spectrum, iterations, mask), mask)
@@ -279,13 +309,23 @@ class SpectralVocoder(SourcedWaveformVocoder):
         turn = torch.complex(correction * gains.phase.cos(), correction * gains.phase.sin())  # torch.polar is slow
         return magnitude, spectrum * turn
 
-    def _correct(self, spoken: Spoken, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+    def _correct(
+        self,
+        spoken: Spoken,
+        mask: Tensor | None,
+        speakers: Tensor | None,
+        compiled: "CompiledChain | None" = None,
+    ) -> Tensor:
         """The network: corrections ``[batch, 4 * bins, frames]`` of whole utterances or windows."""
         # A causal layer's output at t + look_ahead belongs to frame t, so drop the first look_ahead frames.
         x = masked(self._network_input(spoken), mask)
         h = self.input(F.pad(x, (0, self.look_ahead)) if self.look_ahead else x)[..., self.look_ahead :]
-        h, _ = self.stack(self._stack_input(h, speakers), None, mask)
+        h, _ = self._stack_of(compiled)(self._stack_input(h, speakers), None, mask)
         return self._heads(h)
+
+    def _stack_of(self, compiled: "CompiledChain | None") -> Any:
+        """The stack, or what the engine computes in its place."""
+        return self.stack if compiled is None else compiled.stack
 
     def _network_input(self, spoken: Spoken) -> Tensor:
         """Log-magnitude, reduced to fewer channels, and pitch."""

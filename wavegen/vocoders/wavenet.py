@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,9 @@ from wavegen.vocoders._prediction import MelPrediction, errors_of, past_errors
 from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 from wavegen.vocoders._spoken import PITCH_CHANNELS, Features, Spoken, SpokenStage, pitch_channels
+
+if TYPE_CHECKING:
+    from wavegen.engines.spectral.chain import CompiledChain
 
 FRAME_TAPS = 3  # of the convolution over frames, without look-ahead
 LARGEST_ERROR = 32.0  # of a prediction, in standard deviations
@@ -355,6 +358,10 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
         self._engines.choose(name, precision)
         return self.engine().description
 
+    def compiled(self) -> None:
+        """None: the engine of a WaveNet computes its samples, not its frames."""
+        return
+
     def engine(self) -> Engine:
         """The engine that generates, with this model's current weights folded into it."""
         return self._engines.engine(self)
@@ -388,7 +395,13 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
         return features._replace(corrections=kernel.new_zeros(batch, self.mel.hop_length, 0)), state
 
     def step_network(
-        self, features: Features, state: Any, speakers: Tensor | None, *, ended: bool
+        self,
+        features: Features,
+        state: Any,
+        speakers: Tensor | None,
+        compiled: "CompiledChain | None" = None,
+        *,
+        ended: bool,
     ) -> tuple[Features, Any]:
         """As in ``SourcedVocoder``; frames wait for the look-ahead of the condition."""
         return self._continue(features, state, None, speakers, ended=ended)
@@ -458,7 +471,14 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
         """Frames before the next one that its samples read."""
         return max(FRAME_TAPS - 1 + self.upsample.context.left, self.prediction.context.left)
 
-    def render(self, features: Features, mask: Tensor | None, speakers: Tensor | None, iterations: int) -> Tensor:
+    def render(
+        self,
+        features: Features,
+        mask: Tensor | None,
+        speakers: Tensor | None,
+        iterations: int,
+        compiled: "CompiledChain | None" = None,
+    ) -> Tensor:
         """Impose the mel on the samples; zeros outside the mask."""
         assert features.corrections is not None
         samples = features.corrections.transpose(1, 2).flatten(1)

@@ -1,0 +1,88 @@
+"""The compiled parts of a vocoder with a source stage, each with the interface of what it replaces."""
+
+import torch
+from torch import Tensor
+
+from wavegen.engines import simd
+from wavegen.engines.base import SourcedNetwork
+from wavegen.engines.spectral.bands import Bands, Room, Rows
+from wavegen.engines.spectral.functions import FUNCTIONS, Functions
+from wavegen.engines.spectral.projection import CompiledProjection, LogGains
+from wavegen.engines.spectral.stack import CompiledStack
+from wavegen.errors import ConfigError
+from wavegen.mel import MelInverse
+
+
+class CompiledChain:
+    """Runs the frames of a vocoder with a source stage on one core: a row per frame, and tiles that fit the cache.
+
+    The states of a stream are those of the vocoder's own layers, so it can go on with another engine.
+
+    Args:
+        network: a float32 vocoder on the CPU; its weights are copied.
+
+    Raises:
+        ConfigError: this engine cannot run the network.
+
+    Attributes:
+        description: the engine in a few words.
+        invert: computes what a ``MelInverse`` does.
+        projection: imposes a mel and iterates.
+        pitch_stack: the stack of the pitch network.
+        stack: the stack of the vocoder's own network; None if it has none.
+    """
+
+    description = f"numba float32, vectors of {simd.LANES}"
+
+    def __init__(self, network: SourcedNetwork) -> None:
+        weight = next(network.parameters())
+        if weight.device.type != "cpu" or weight.dtype != torch.float32:
+            model = f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}"
+            _refuse(f"the numba engine runs float32 models on a CPU, and this one is {model}")
+        stacks = [network.pitch.stack, *([] if network.frame_stack is None else [network.frame_stack])]
+        for stack in stacks:
+            if obstacle := CompiledStack.obstacle(stack):
+                _refuse(obstacle)
+        self._network = network
+        self._build(FUNCTIONS.get(self._try_out))
+
+    def _build(self, functions: Functions) -> None:
+        network = self._network
+        self.invert = CompiledInverse(network.projection.inverse, functions)
+        self.projection = CompiledProjection(network.projection, functions)
+        self.pitch_stack = CompiledStack(network.pitch.stack, functions)
+        self.stack = None if network.frame_stack is None else CompiledStack(network.frame_stack, functions)
+
+    def _try_out(self, functions: Functions) -> None:
+        """Compute one frame in every way, which compiles the functions. Further types would be an error."""
+        self._build(functions)
+        projection = self._network.projection
+        mel = torch.zeros(1, projection.inverse.filters.shape[0], 1)
+        hop, bins = projection.istft.hop_length, projection.istft.n_fft // 2 + 1
+        self.invert(mel)
+        self.pitch_stack(torch.zeros(1, self._network.pitch.stack.channels, 1))
+        self.projection.render(torch.zeros(2, hop), mel[0], LogGains(torch.zeros(1, 4 * bins), 1.0, 1.0), 1)
+        for function in functions:
+            function.disable_compile()
+
+
+class CompiledInverse:
+    """Computes what a ``MelInverse`` does."""
+
+    def __init__(self, inverse: MelInverse, functions: Functions) -> None:
+        self._inverse, self._functions = inverse, functions
+        blocks = inverse.filter_blocks(torch.float32)
+        self._bands = Bands(Rows.pack(blocks.filters), Rows.pack(blocks.weights.t()))
+
+    def __call__(self, mel: Tensor) -> Tensor:
+        """``[batch, n_mels, frames]`` to ``[batch, n_fft // 2 + 1, frames]``."""
+        linear = self._inverse.linear(mel).contiguous().numpy()
+        magnitude = torch.empty(len(mel), mel.shape[-1], len(self._bands.weights.first))
+        for of_item, result in zip(linear, magnitude, strict=True):
+            room = Room.make(self._bands)
+            self._functions.invert(self._bands, room, of_item, self._inverse.updates, result.numpy())
+        return magnitude.mT
+
+
+def _refuse(reason: str) -> None:
+    raise ConfigError(reason, where="engine", remedy="use the torch engine")

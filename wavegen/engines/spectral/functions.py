@@ -1,0 +1,67 @@
+"""The compiled functions of the engine as Python calls them: checked for nothing, so only the engine may call them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from numba import njit
+
+from wavegen.engines import simd
+from wavegen.engines.compilation import CompiledOnce
+from wavegen.engines.spectral import bands, rows, spectra
+
+
+class Functions(NamedTuple):
+    """Functions of the modules that are compiled, by name; see there."""
+
+    invert: Callable[..., Any]
+    frame_signal: Callable[..., Any]
+    overlap_add: Callable[..., Any]
+    inverse_envelope: Callable[..., Any]
+    impose: Callable[..., Any]
+    project: Callable[..., Any]
+    convolve_and_normalise: Callable[..., Any]
+
+
+def _define(fingerprint: int, cached: bool) -> Functions:
+    """Define the functions; ``CompiledOnce`` says why each returns the fingerprint."""
+    compiled = njit(nogil=True, cache=cached, error_model="numpy", _nrt=False)
+
+    @compiled
+    def invert(*arguments: Any) -> Any:
+        bands.invert(*arguments)
+        return fingerprint
+
+    @compiled
+    def frame_signal(*arguments: Any) -> Any:
+        spectra.frame_signal(*arguments)
+        return fingerprint
+
+    @compiled
+    def overlap_add(*arguments: Any) -> Any:
+        spectra.overlap_add(*arguments)
+        return fingerprint
+
+    @compiled
+    def inverse_envelope(*arguments: Any) -> Any:
+        spectra.inverse_envelope(*arguments)
+        return fingerprint
+
+    @compiled
+    def impose(*arguments: Any) -> Any:
+        spectra.impose(*arguments)
+        return fingerprint
+
+    @compiled
+    def project(*arguments: Any) -> Any:
+        spectra.project(*arguments)
+        return fingerprint
+
+    @compiled
+    def convolve_and_normalise(*arguments: Any) -> Any:
+        rows.convolve_and_normalise(*arguments)
+        return fingerprint
+
+    return Functions(invert, frame_signal, overlap_add, inverse_envelope, impose, project, convolve_and_normalise)
+
+
+FUNCTIONS = CompiledOnce(_define, (simd, bands, spectra, rows))

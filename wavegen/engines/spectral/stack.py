@@ -1,0 +1,103 @@
+"""A stack of separable residual blocks with a row per frame, in tiles of rows that stay in the cache."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wavegen.blocks import Context, DilatedStack, SeparableResidualBlock
+from wavegen.blocks.conv import LayerStates
+from wavegen.engines.spectral.functions import Functions
+
+TILE_ROWS = 128  # of the widest product: with 768 columns, 400 kB
+
+
+class _Block(NamedTuple):
+    """A block's weights, laid out for rows."""
+
+    context: Context
+    depthwise: tuple[np.ndarray, np.ndarray, int]  # [taps, channels], [channels], dilation
+    norm: tuple[np.ndarray, np.ndarray, np.float32]
+    expand: Tensor  # [channels, hidden]
+    expand_bias: Tensor
+    project: Tensor  # [hidden, channels], with the block's scale
+    project_bias: Tensor
+
+    @classmethod
+    def fold(cls, block: SeparableResidualBlock) -> "_Block":
+        """Copy a block's weights."""
+        assert block.conv.bias is not None
+        taps = block.conv.weight[:, 0].t().contiguous().clone()
+        return cls(
+            block.context,
+            (taps.numpy(), block.conv.bias.clone().numpy(), block.conv.dilation[0]),
+            (block.norm.weight.clone().numpy(), block.norm.bias.clone().numpy(), np.float32(block.norm.eps)),
+            block.expand.weight.t().contiguous().clone(),
+            block.expand.bias.clone(),
+            (block.scale[:, None] * block.project.weight).t().contiguous(),
+            block.scale * block.project.bias,
+        )
+
+
+class CompiledStack:
+    """Computes what a ``DilatedStack`` of separable blocks without a condition does, item by item.
+
+    Args:
+        stack: a stack for which ``obstacle`` returns None; its weights are copied.
+        functions: the compiled functions.
+    """
+
+    @torch.no_grad()
+    def __init__(self, stack: DilatedStack, functions: Functions) -> None:
+        self._blocks = [_Block.fold(block) for block in stack.blocks if isinstance(block, SeparableResidualBlock)]
+        self._functions = functions
+        self._left = max(block.context.left for block in self._blocks)
+        self._right = max(block.context.right for block in self._blocks)
+        self._nothing_before = stack.initial_state(1)
+
+    @staticmethod
+    def obstacle(stack: DilatedStack) -> str | None:
+        """The reason why a stack cannot be compiled, as a clause; None if it can."""
+        blocks = list(stack.blocks)
+        if all(isinstance(block, SeparableResidualBlock) and block.condition is None for block in blocks):
+            return None
+        return "the numba engine runs separable blocks without a condition, and this model has others"
+
+    def __call__(self, x: Tensor, condition: None = None, mask: Tensor | None = None) -> tuple[Tensor, None]:
+        """The last block's residual, 0 outside the mask, without the sum of skips; arguments as in the stack."""
+        lengths = [x.shape[-1]] * len(x) if mask is None else mask[:, 0].sum(-1).tolist()
+        result = torch.zeros_like(x.mT, memory_format=torch.contiguous_format)
+        for item, length in enumerate(lengths):
+            result[item, :length], _ = self._run(x[item, :, :length].t(), self._nothing_before)
+        return result.mT, None
+
+    def step(self, x: Tensor, state: LayerStates) -> tuple[tuple[Tensor, None], LayerStates]:
+        """The residual of the next frames, without the sum of skips, and the next state, which is that of the stack."""
+        items = [self._run(x[i].t(), tuple(history[i : i + 1] for history in state)) for i in range(len(x))]
+        after = tuple(torch.cat(histories) for histories in zip(*(state for _, state in items), strict=True))
+        return (torch.stack([rows for rows, _ in items]).mT, None), after
+
+    def _run(self, x: Tensor, histories: LayerStates) -> tuple[Tensor, LayerStates]:
+        """One item: ``[frames, channels]``, and the histories ``[1, channels, steps]`` of all blocks."""
+        frames, channels = x.shape
+        if frames == 0:
+            return x, histories
+        rows = x.new_zeros(self._left + frames + self._right, channels)
+        current = rows[self._left : self._left + frames]
+        current.copy_(x)
+        normalised = torch.empty(frames, channels)
+        after = []
+        for block, history in zip(self._blocks, histories, strict=True):
+            first = self._left - block.context.left
+            rows[first : self._left] = history[0].t()
+            after.append(rows[first + frames : self._left + frames].t().clone()[None])
+            self._functions.convolve_and_normalise(
+                rows.numpy(), first, *block.depthwise, *block.norm, normalised.numpy()
+            )
+            for done in range(0, frames, TILE_ROWS):
+                tile = slice(done, done + TILE_ROWS)
+                hidden = F.gelu(torch.addmm(block.expand_bias, normalised[tile], block.expand))
+                current[tile].add_(block.project_bias).addmm_(hidden, block.project)
+        return current, tuple(after)
