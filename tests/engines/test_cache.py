@@ -119,21 +119,34 @@ def untouched(vocoder: Vocoder, engine: str) -> Tensor:
     return twin.synthesize(mel_of(4))
 
 
+def output_of(vocoder: Any) -> Any:
+    """A layer whose weights the engine has copied."""
+    if hasattr(vocoder, "output"):
+        return vocoder.output
+    return (vocoder.frame_stack or vocoder.pitch.stack).blocks[0].project
+
+
 def halve_output(vocoder: Any) -> None:
-    vocoder.output.weight.data = vocoder.output.weight.data / 2
+    output_of(vocoder).weight.data = output_of(vocoder).weight.data / 2
+
+
+def double_output(vocoder: Any) -> None:
+    output_of(vocoder).weight = nn.Parameter(output_of(vocoder).weight * 2)
 
 
 COUNTED: dict[str, Callable[[Any], Any]] = {
-    "in place": lambda vocoder: vocoder.output.weight.mul_(0.5),
+    "in place": lambda vocoder: output_of(vocoder).weight.mul_(0.5),
     "other memory": halve_output,
-    "a new parameter": lambda vocoder: setattr(vocoder.input, "weight", nn.Parameter(vocoder.input.weight * 2)),
+    "a new parameter": lambda vocoder: setattr(
+        output_of(vocoder), "weight", nn.Parameter(output_of(vocoder).weight * 2)
+    ),
     "load_state_dict": lambda vocoder: vocoder.load_state_dict(
         {key: 1.3 * value for key, value in vocoder.state_dict().items()}
     ),
 }
 NOT_COUNTED: dict[str, Callable[[Any], Any]] = {
-    "through data": lambda vocoder: vocoder.output.bias.data.mul_(1.5),
-    "through numpy": lambda vocoder: vocoder.output.bias.numpy().__imul__(1.5),
+    "through data": lambda vocoder: output_of(vocoder).bias.data.mul_(1.5),
+    "through numpy": lambda vocoder: output_of(vocoder).bias.numpy().__imul__(1.5),
 }
 
 

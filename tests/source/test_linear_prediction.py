@@ -37,15 +37,20 @@ def magnitudes(batch: int, frames: int, seed: int = 0) -> Tensor:
     return smooth.exp()
 
 
-def test_levinson_solves_the_normal_equations() -> None:
-    spectrum = np.abs(np.random.default_rng(0).standard_normal((3, 129))) + 0.1
-    r = torch.from_numpy(np.fft.irfft(spectrum**2)[:, : ORDER + 1])[..., None]
-    coefficients, error = levinson(r)
+@pytest.mark.parametrize("gradients", [True, False], ids=["torch", "compiled"])
+@pytest.mark.parametrize("order", [1, 2, ORDER, 31])
+def test_levinson_solves_the_normal_equations(order: int, gradients: bool) -> None:
+    steps = 65  # one more than compiled code takes at once
+    spectrum = np.abs(np.random.default_rng(0).standard_normal((3, steps, 129))) + 0.1
+    r = torch.from_numpy(np.fft.irfft(spectrum**2)[..., : order + 1]).mT
+    with torch.set_grad_enabled(gradients):
+        coefficients, error = levinson(r)
     for item in range(3):
-        row = r[item, :, 0].numpy()
-        expected = scipy.linalg.solve_toeplitz(row[:ORDER], row[1:])
-        np.testing.assert_allclose(coefficients[item, :, 0], expected, rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(error[item, 0, 0], row[0] - expected @ row[1:], rtol=1e-9)
+        for step in range(steps):
+            row = r[item, :, step].numpy()
+            expected = scipy.linalg.solve_toeplitz(row[:order], row[1:])
+            np.testing.assert_allclose(coefficients[item, :, step], expected, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(error[item, 0, step], row[0] - expected @ row[1:], rtol=1e-9)
 
 
 def test_a_resonance_is_found_where_it_is() -> None:
@@ -111,12 +116,12 @@ def test_the_compiled_filter_works_without_a_cache(monkeypatch: pytest.MonkeyPat
     """A folder that cannot be written, or a damaged cache, costs the time to compile."""
     real = _compiled._compiled
 
-    def without_cache(*, cache: bool) -> Any:
+    def without_cache(function: Any, *, cache: bool) -> Any:
         if cache:
             raise RuntimeError("cannot cache function '_all_pole': no locator available for file")
-        return real(cache=False)
+        return real(function, cache=False)
 
-    monkeypatch.setattr(_compiled, "_loops", {})
+    monkeypatch.setattr(_compiled, "_FUNCTIONS", {})
     monkeypatch.setattr(_compiled, "_compiled", without_cache)
     samples = np.array([[0.0, 1.0, 0.0, 0.0]])
     _compiled.all_pole(samples, np.array([[[0.5]]]), 1)

@@ -148,6 +148,8 @@ def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         coefficients ``[batch, p, steps]`` and the power of the prediction error ``[batch, 1, steps]``.
     """
+    if autocorrelation.dtype == torch.float64 and _compiled_code_runs(autocorrelation):
+        return _levinson_compiled(autocorrelation)
     # With the coefficients in rows, their sums are rounded alike for any number of steps.
     r = autocorrelation.mT.contiguous()
     mirrored = r.flip(-1)
@@ -226,7 +228,7 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
     batch, sub_frames, order = coefficients.shape
     if sub_frames == 0:
         return error, history
-    if error.device.type == "cpu" and not torch.is_grad_enabled() and _numba_compiles():
+    if _compiled_code_runs(error):
         return _synthesise_compiled(error, predictor, history)
     excitation = error.reshape(batch, sub_frames, -1) * predictor.scale.transpose(1, 2)
     length = excitation.shape[-1]
@@ -253,6 +255,21 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
         blocks.append(block)
         past = torch.cat((block.flip(1), past), dim=1)[:, :order]
     return torch.cat(blocks, dim=1), past.flip(1)
+
+
+def _levinson_compiled(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
+    from wavegen.source import _compiled  # numba takes its time to load
+
+    batch, count, steps = autocorrelation.shape
+    coefficients = autocorrelation.new_empty(batch, count - 1, steps)
+    error = autocorrelation.new_empty(batch, 1, steps)
+    _compiled.levinson(autocorrelation.contiguous().numpy(), coefficients.numpy(), error[:, 0].numpy())
+    return coefficients, error
+
+
+def _compiled_code_runs(x: Tensor) -> bool:
+    """Whether compiled code may compute with a tensor: on a CPU, and without gradients."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and _numba_compiles()
 
 
 @lru_cache(maxsize=1)

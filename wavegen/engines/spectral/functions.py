@@ -1,6 +1,5 @@
 """The compiled functions of the engine as Python calls them: checked for nothing, so only the engine may call them."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from numba import njit
@@ -13,13 +12,13 @@ from wavegen.engines.spectral import bands, rows, spectra
 class Functions(NamedTuple):
     """Functions of the modules that are compiled, by name; see there."""
 
-    invert: Callable[..., Any]
-    frame_signal: Callable[..., Any]
-    overlap_add: Callable[..., Any]
-    inverse_envelope: Callable[..., Any]
-    impose: Callable[..., Any]
-    project: Callable[..., Any]
-    convolve_and_normalise: Callable[..., Any]
+    invert: Any
+    frame_signal: Any
+    overlap_add: Any
+    inverse_envelope: Any
+    impose: Any
+    project: Any
+    convolve_and_normalise: Any
 
 
 def _define(fingerprint: int, cached: bool) -> Functions:
