@@ -47,14 +47,17 @@ def uniform_noise(seed: Tensor, start: int, count: int, draws: int, device: torc
     Returns:
         float32 ``[batch, draws, count]``, odd multiples of 2^-24.
     """
-    seed = seed.to(device, torch.int64)
-    draw = torch.arange(1, draws + 1, device=device)
     index = torch.arange(start + 1, start + count + 1, device=device)
-    stream = _mix(_mix(seed + _GOLDEN_GAMMA)[:, None] + draw * _GOLDEN_GAMMA)
-    bits = _mix(stream[:, :, None] + index * _GOLDEN_GAMMA)
+    bits = _mix(noise_streams(seed, draws, device)[:, :, None] + index * _GOLDEN_GAMMA)
     # 23 bits, not 24: (k + 1/2) / 2^23 needs 24 significant bits, all that float32 has. With one more bit the upper
     # half of the numbers would be rounded, and the largest would become 1.0, whose normal quantile is infinite.
     return _shift_right(bits, 41).to(torch.float32).add_(0.5).mul_(2.0**-23)
+
+
+def noise_streams(seed: Tensor, draws: int, device: torch.device | str = "cpu") -> Tensor:
+    """The hashes at which the streams of ``uniform_noise`` begin, int64 ``[batch, draws]``."""
+    draw = torch.arange(1, draws + 1, device=device)
+    return _mix(_mix(seed.to(device, torch.int64) + _GOLDEN_GAMMA)[:, None] + draw * _GOLDEN_GAMMA)
 
 
 def normal_quantile(u: Tensor, dtype: torch.dtype) -> Tensor:

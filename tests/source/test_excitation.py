@@ -1,6 +1,7 @@
 """The pulse train against a sum of cosines, in chunks, and against physics."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,6 +10,13 @@ import torch
 from wavegen.source.excitation import crossover_filters, initial_pulse_state, pulse_train
 
 RATE = 16000
+
+
+@pytest.fixture(autouse=True, params=["torch", "compiled"])
+def _both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With gradients torch computes the pulses, otherwise compiled code."""
+    with torch.set_grad_enabled(request.param == "torch"):
+        yield
 
 
 def gliding_f0(samples: int) -> torch.Tensor:

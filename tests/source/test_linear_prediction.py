@@ -12,7 +12,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from wavegen.source import _compiled, linear_prediction
+from wavegen.source import _compiled
 from wavegen.source.linear_prediction import (
     LinearPrediction,
     Predictor,
@@ -116,16 +116,16 @@ def test_the_compiled_filter_works_without_a_cache(monkeypatch: pytest.MonkeyPat
     """A folder that cannot be written, or a damaged cache, costs the time to compile."""
     real = _compiled._compiled
 
-    def without_cache(function: Any, *, cache: bool) -> Any:
+    def without_cache(kernel: Any, *, cache: bool, rearrange: bool) -> Any:
         if cache:
-            raise RuntimeError("cannot cache function '_all_pole': no locator available for file")
-        return real(function, cache=False)
+            raise RuntimeError("cannot cache function 'all_pole': no locator available for file")
+        return real(kernel, cache=False, rearrange=rearrange)
 
-    monkeypatch.setattr(_compiled, "_FUNCTIONS", {})
+    monkeypatch.setattr(_compiled, "_READY", {})
     monkeypatch.setattr(_compiled, "_compiled", without_cache)
-    samples = np.array([[0.0, 1.0, 0.0, 0.0]])
-    _compiled.all_pole(samples, np.array([[[0.5]]]), 1)
-    np.testing.assert_array_equal(samples, [[0.0, 1.0, 0.5, 0.25]])
+    samples = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
+    _compiled.all_pole(samples, torch.tensor([[[0.5]]]), 1)
+    assert torch.equal(samples, torch.tensor([[0.0, 1.0, 0.5, 0.25]]))
 
 
 def test_the_error_is_that_of_a_loop() -> None:
@@ -179,11 +179,11 @@ def test_without_compiled_code_torch_filters(fault: str, monkeypatch: pytest.Mon
     else:
         monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     monkeypatch.setattr(_compiled, "all_pole", lambda *arguments: pytest.fail("compiled code runs"))
-    linear_prediction._numba_compiles.cache_clear()
+    _compiled.numba_compiles.cache_clear()
     try:
         with torch.no_grad():
             samples, other_state = synthesise_from_error(error, predictor, history)
     finally:
-        linear_prediction._numba_compiles.cache_clear()
+        _compiled.numba_compiles.cache_clear()
     torch.testing.assert_close(samples, compiled, rtol=0, atol=1e-11)
     torch.testing.assert_close(other_state, state, rtol=0, atol=1e-11)

@@ -1,103 +1,100 @@
-"""Linear prediction as compiled code: a sample, or a coefficient, depends on the one before.
-
-The first call for a type of numbers compiles a function or loads it from the cache on disk. If the cache cannot be
-used, because it cannot be written or is damaged, the function is compiled without it.
-"""
+"""The compiled kernels: where they run, and how they are compiled."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-import numba
+import torch
+from torch import Tensor
 
-_STEPS_AT_ONCE = 64  # of Levinson's recursion, side by side in vectors; those of order 32 fit the first-level cache
+from wavegen.source import _kernels
 
 
-def all_pole(samples: Any, coefficients: Any, order: int) -> None:
-    """Filter an excitation in place: ``x[t] += Σ a[k] x[t-k]``.
+def all_pole(samples: Tensor, coefficients: Tensor, order: int) -> None:
+    """Filter an excitation in place, see ``_kernels.all_pole``."""
+    _run(_kernels.all_pole, samples, coefficients, order)
+
+
+def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``wavegen.source.linear_prediction.levinson``."""
+    batch, count, steps = autocorrelation.shape
+    coefficients = autocorrelation.new_empty(batch, count - 1, steps)
+    error = autocorrelation.new_empty(batch, steps)
+    _run(_kernels.levinson, autocorrelation.contiguous(), coefficients, error)
+    return coefficients, error[:, None]
+
+
+def uniform_noise(streams: Tensor, start: int, count: int) -> Tensor:
+    """As ``wavegen.noise.uniform_noise``, of given streams."""
+    noise = torch.empty(*streams.shape, count)
+    _run(_kernels.uniform_noise, streams, start, noise)
+    return noise
+
+
+def pulse_train(f0: Tensor, before: Tensor, unit: float, sample_rate: float, highest: float) -> tuple[Tensor, Tensor]:
+    """Pulses, and the phase after the last of them.
 
     Args:
-        samples: array ``[rows, order + samples]``: the samples before, then the excitation, which becomes the output.
-        coefficients: array ``[rows, sub-frames, order]``, the last one of each predictor first.
-        order: number of coefficients; the sub-frames divide the samples evenly.
+        f0: float64 ``[batch, samples]``.
+        before: int64 ``[batch]``, phase before the first sample in units.
+        unit: units of a cycle.
+        sample_rate: sample rate.
+        highest: limit of the harmonics in hertz.
+
+    Returns:
+        float64 ``[batch, samples]``, and int64 ``[batch]``.
     """
-    _ready(_all_pole, samples[:0], coefficients[:0], order)(samples, coefficients, order)
+    units = torch.empty(len(f0), 1 + f0.shape[1], dtype=torch.int64)
+    units[:, 0] = before
+    pulses = torch.empty_like(f0, memory_format=torch.contiguous_format)
+    arguments = f0.contiguous(), units, float(unit), float(sample_rate), float(highest), pulses
+    _run(_kernels.pulse_train, *arguments, rearrange=False)
+    return pulses, units[:, -1]
 
 
-def levinson(autocorrelation: Any, coefficients: Any, error: Any) -> None:
-    """Solve the normal equations; see ``wavegen.source.linear_prediction.levinson``.
+def compiled_code_runs(x: Tensor) -> bool:
+    """Whether compiled code may compute with a tensor: on a CPU, and without gradients."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and numba_compiles()
+
+
+@lru_cache(maxsize=1)
+def numba_compiles() -> bool:
+    """Whether numba can be imported and compiles; without it, torch computes the same several times slower."""
+    try:
+        import numba
+    except Exception:  # a numba built for another numpy raises any of several
+        return False
+    return not numba.config.DISABLE_JIT
+
+
+def _run(kernel: Callable[..., None], *arguments: Any, rearrange: bool = True) -> None:
+    """Run a kernel with tensors as arrays; its first call for a type of numbers compiles it or loads it from disk.
+
+    If the cache on disk cannot be used, because it cannot be written or is damaged, the kernel is compiled without it.
 
     Args:
-        autocorrelation: array ``[batch, order + 1, steps]``.
-        coefficients: array ``[batch, order, steps]``, the result.
-        error: array ``[batch, steps]``, the power of the prediction error, a result too.
+        kernel: a function of ``_kernels``.
+        arguments: its arguments.
+        rearrange: whether sums may be added up in another order.
     """
-    _ready(_levinson, autocorrelation[:0], coefficients[:0], error[:0])(autocorrelation, coefficients, error)
-
-
-def _ready(function: Callable[..., None], *nothing: Any) -> Callable[..., None]:
-    """A function, compiled for arguments of the types of ``nothing``, which are empty arrays."""
-    key = function, nothing[0].dtype
-    if key not in _FUNCTIONS:
+    arrays = [argument.numpy() if isinstance(argument, Tensor) else argument for argument in arguments]
+    key = kernel, *(array.dtype for array in arrays if hasattr(array, "dtype"))
+    if key not in _READY:
+        nothing = [array[:0] if hasattr(array, "dtype") else array for array in arrays]
         try:
-            ready = _compiled(function, cache=True)
+            ready = _compiled(kernel, cache=True, rearrange=rearrange)
             ready(*nothing)  # computes nothing, so any error is the cache's
         except Exception:
-            ready = _compiled(function, cache=False)
-        _FUNCTIONS[key] = ready
-    return _FUNCTIONS[key]
+            ready = _compiled(kernel, cache=False, rearrange=rearrange)
+        _READY[key] = ready
+    _READY[key](*arrays)
 
 
-def _compiled(function: Callable[..., None], *, cache: bool) -> Callable[..., None]:
-    return numba.njit(cache=cache, nogil=True, fastmath={"reassoc", "contract"})(function)
+def _compiled(kernel: Callable[..., None], *, cache: bool, rearrange: bool) -> Callable[..., None]:
+    import numba  # takes its time to load
+
+    fastmath = {"reassoc", "contract"} if rearrange else {"contract"}
+    return numba.njit(cache=cache, nogil=True, error_model="numpy", fastmath=fastmath)(kernel)
 
 
-_FUNCTIONS: dict[Any, Callable[..., None]] = {}
-
-
-def _all_pole(samples: Any, coefficients: Any, order: Any) -> None:
-    rows, sub_frames, _ = coefficients.shape
-    length = (samples.shape[1] - order) // sub_frames
-    for row in range(0, rows, 2):  # two rows at once: while one waits for its sum, the other goes on
-        other = min(row + 1, rows - 1)
-        x, y = samples[row], samples[other]
-        for sub_frame in range(sub_frames):
-            a, b = coefficients[row, sub_frame], coefficients[other, sub_frame]
-            for t in range(sub_frame * length, (sub_frame + 1) * length):
-                of_x = of_y = samples.dtype.type(0)
-                for k in range(order):
-                    of_x += x[t + k] * a[k]
-                    of_y += y[t + k] * b[k]
-                x[t + order] += of_x
-                if other > row:
-                    y[t + order] += of_y
-
-
-def _levinson(r: Any, a: Any, error: Any) -> None:
-    batch, order, steps = a.shape
-    for item in range(batch):
-        for first in range(0, steps, _STEPS_AT_ONCE):
-            end = min(first + _STEPS_AT_ONCE, steps)
-            e = error[item]
-            for s in range(first, end):
-                e[s] = r[item, 0, s]
-            for i in range(order):
-                reflection = a[item, i]  # the next coefficient is the reflection coefficient
-                for s in range(first, end):
-                    reflection[s] = r[item, i + 1, s]
-                for j in range(i):
-                    known, lag = a[item, j], r[item, i - j]
-                    for s in range(first, end):
-                        reflection[s] -= known[s] * lag[s]
-                for s in range(first, end):
-                    reflection[s] /= e[s]
-                    e[s] *= 1 - reflection[s] * reflection[s]
-                for j in range(i // 2):  # the predictor's own mirror image, two coefficients at a time
-                    left, right = a[item, j], a[item, i - 1 - j]
-                    for s in range(first, end):
-                        x = left[s]
-                        left[s] = x - reflection[s] * right[s]
-                        right[s] -= reflection[s] * x
-                if i % 2:
-                    middle = a[item, i // 2]
-                    for s in range(first, end):
-                        middle[s] -= reflection[s] * middle[s]
+_READY: dict[Any, Callable[..., None]] = {}

@@ -6,6 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wavegen.source import _compiled
+from wavegen.source._compiled import compiled_code_runs
+
 # The phase is counted in whole units of 2^-48 cycles, because sums of integers do not depend on how they are cut.
 _UNITS_PER_CYCLE = 1 << 48
 
@@ -48,6 +51,11 @@ def pulse_train(
         ``[batch, samples]`` in the dtype of ``f0_hz``, and the next state.
     """
     f0 = f0_hz.double()
+    if compiled_code_runs(f0) and f0.shape[1]:
+        highest = highest_hz or 0.49 * sample_rate_hz
+        before = (state.phase * _UNITS_PER_CYCLE).round().long()
+        pulses, units = _compiled.pulse_train(f0, before, _UNITS_PER_CYCLE, sample_rate_hz, highest)
+        return pulses.to(f0_hz.dtype), PulseState(units.double() / _UNITS_PER_CYCLE)
     advance = f0 / sample_rate_hz
     before = (state.phase * _UNITS_PER_CYCLE).round().long()
     units = before[:, None] + torch.cumsum((advance.detach() * _UNITS_PER_CYCLE).round().long(), dim=1)

@@ -10,7 +10,6 @@ filter ``1 / (1 - Σ a[k] z^-k)`` has the spectrum's envelope with the minimum p
 """
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 
 from wavegen.blocks import Context
 from wavegen.errors import ConfigError
+from wavegen.source import _compiled
+from wavegen.source._compiled import compiled_code_runs
 
 SMALLEST_SCALE = 3e-5  # of full scale, about one step of 16 bits
 
@@ -148,8 +149,8 @@ def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         coefficients ``[batch, p, steps]`` and the power of the prediction error ``[batch, 1, steps]``.
     """
-    if autocorrelation.dtype == torch.float64 and _compiled_code_runs(autocorrelation):
-        return _levinson_compiled(autocorrelation)
+    if autocorrelation.dtype == torch.float64 and compiled_code_runs(autocorrelation):
+        return _compiled.levinson(autocorrelation)
     # With the coefficients in rows, their sums are rounded alike for any number of steps.
     r = autocorrelation.mT.contiguous()
     mirrored = r.flip(-1)
@@ -228,7 +229,7 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
     batch, sub_frames, order = coefficients.shape
     if sub_frames == 0:
         return error, history
-    if _compiled_code_runs(error):
+    if compiled_code_runs(error):
         return _synthesise_compiled(error, predictor, history)
     excitation = error.reshape(batch, sub_frames, -1) * predictor.scale.transpose(1, 2)
     length = excitation.shape[-1]
@@ -257,39 +258,10 @@ def synthesise_from_error(error: Tensor, predictor: Predictor, history: Tensor) 
     return torch.cat(blocks, dim=1), past.flip(1)
 
 
-def _levinson_compiled(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
-    from wavegen.source import _compiled  # numba takes its time to load
-
-    batch, count, steps = autocorrelation.shape
-    coefficients = autocorrelation.new_empty(batch, count - 1, steps)
-    error = autocorrelation.new_empty(batch, 1, steps)
-    _compiled.levinson(autocorrelation.contiguous().numpy(), coefficients.numpy(), error[:, 0].numpy())
-    return coefficients, error
-
-
-def _compiled_code_runs(x: Tensor) -> bool:
-    """Whether compiled code may compute with a tensor: on a CPU, and without gradients."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and _numba_compiles()
-
-
-@lru_cache(maxsize=1)
-def _numba_compiles() -> bool:
-    """Whether numba can be imported and compiles; without it, torch filters several times slower."""
-    try:
-        import numba
-
-        from wavegen.source import _compiled  # noqa: F401
-    except Exception:  # a numba built for another numpy raises any of several
-        return False
-    return not numba.config.DISABLE_JIT
-
-
 def _synthesise_compiled(error: Tensor, predictor: Predictor, history: Tensor) -> tuple[Tensor, Tensor]:
-    from wavegen.source._compiled import all_pole  # numba takes its time to load
-
     _, order, sub_frames = predictor.coefficients.shape
     scale = predictor.scale[:, 0].repeat_interleave(error.shape[1] // sub_frames, dim=1)
     samples = torch.cat((history, error * scale), dim=1)
     coefficients = predictor.coefficients.transpose(1, 2).flip(-1).contiguous()
-    all_pole(samples.numpy(), coefficients.numpy(), order)
+    _compiled.all_pole(samples, coefficients, order)
     return samples[:, order:], samples[:, samples.shape[1] - order :]

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.blocks import Context
-from wavegen.noise import uniform_noise
+from wavegen.noise import noise_streams, uniform_noise
+from wavegen.source import _compiled
+from wavegen.source._compiled import compiled_code_runs
 from wavegen.source.excitation import PulseState, crossover_filters, initial_pulse_state, pulse_train
 from wavegen.source.linear_prediction import LinearPrediction, Predictor, synthesise_from_error
 from wavegen.source.pitch import Pitch
@@ -178,7 +180,10 @@ class ShapedSource(nn.Module):
         # The filters reach as far to both sides: the pulses run ahead, and noise is known at every position.
         pulses = torch.cat((before.pulses.to(dtype), new_pulses.to(dtype)), dim=1)
         count = stop - start + 2 * self.reach
-        noises = uniform_noise(before.seeds, start - self.reach, count, 2, pulses.device).to(dtype)
+        if compiled_code_runs(pulses):
+            noises = _compiled.uniform_noise(noise_streams(before.seeds, 2), start - self.reach, count).to(dtype)
+        else:
+            noises = uniform_noise(before.seeds, start - self.reach, count, 2, pulses.device).to(dtype)
         noises = (noises - 0.5) * math.sqrt(12)
         low, high = self._filtered(pulses, self.low), self._filtered(noises[:, 0], self.high)
         own = slice(self.reach, self.reach + stop - start)
