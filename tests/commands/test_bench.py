@@ -121,7 +121,7 @@ def test_a_row_has_the_median_of_the_speeds_and_the_last_peak_of_memory() -> Non
 
 @pytest.mark.parametrize(
     "arguments",
-    [["wavenet-tiny"], ["demo", "--engine", "numba"], ["."], ["wavenet-small", "--json", "file/folder/speed.json"]],
+    [["wavenet-tiny"], ["demo", "--engine", "tiled"], ["."], ["wavenet-small", "--json", "file/folder/speed.json"]],
     ids=" ".join,
 )
 def test_a_mistake_is_reported_in_one_line(

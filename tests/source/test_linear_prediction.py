@@ -140,11 +140,13 @@ def test_the_error_is_that_of_a_loop() -> None:
         assert float(error[0, t]) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("gradients", [True, False], ids=["torch", "compiled"])
 @pytest.mark.parametrize("centre", [HOP / 2, 0.0])
-def test_interpolation_is_linear_between_the_centres(centre: float) -> None:
+def test_interpolation_is_linear_between_the_centres(centre: float, gradients: bool) -> None:
     frames = torch.arange(5, dtype=torch.float64)[None, None]
     positions = sub_frame_positions(HOP, 4, centre)
-    values = interpolate_frames(frames, positions)[0, 0]
+    with torch.set_grad_enabled(gradients):
+        values = interpolate_frames(frames, positions)[0, 0]
     times = (torch.arange(20) + 0.5) * HOP / 4
     expected = ((times - centre) / HOP).clamp(0, 4)
     torch.testing.assert_close(values, expected.double())

@@ -1,6 +1,6 @@
 """The compiled kernels: where they run, and how they are compiled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,13 @@ from wavegen.source import _kernels
 def all_pole(samples: Tensor, coefficients: Tensor, order: int) -> None:
     """Filter an excitation in place, see ``_kernels.all_pole``."""
     _run(_kernels.all_pole, samples, coefficients, order)
+
+
+def interpolate_frames(x: Tensor, positions: Sequence[float]) -> Tensor:
+    """As ``wavegen.source.linear_prediction.interpolate_frames``."""
+    result = x.new_empty(*x.shape[:2], x.shape[2] * len(positions))
+    _run(_kernels.interpolate_frames, x.contiguous(), torch.tensor(positions, dtype=x.dtype), result)
+    return result
 
 
 def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:

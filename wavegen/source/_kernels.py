@@ -33,6 +33,19 @@ def all_pole(samples: Any, coefficients: Any, order: Any) -> None:
                     y[t + order] += of_y
 
 
+def interpolate_frames(x: Any, positions: Any, result: Any) -> None:
+    """See ``wavegen.source.linear_prediction.interpolate_frames``; positions are an array."""
+    batch, channels, frames = x.shape
+    count = len(positions)
+    for item in range(batch):
+        for channel in range(channels):
+            row, out = x[item, channel], result[item, channel]
+            for frame in range(frames):
+                for i in range(count):
+                    near = max(frame - 1, 0) if positions[i] < 0 else min(frame + 1, frames - 1)
+                    out[frame * count + i] = row[frame] + abs(positions[i]) * (row[near] - row[frame])
+
+
 def levinson(r: Any, a: Any, error: Any) -> None:
     """Solve the normal equations; see ``wavegen.source.linear_prediction.levinson``.
 

@@ -181,6 +181,8 @@ def interpolate_frames(x: Tensor, positions: tuple[float, ...]) -> Tensor:
     Returns:
         ``[batch, channels, frames * len(positions)]``; beyond the ends the first and last frame hold.
     """
+    if compiled_code_runs(x):
+        return _compiled.interpolate_frames(x, positions)
     before, after = F.pad(x, (1, 0), mode="replicate")[..., :-1], F.pad(x, (0, 1), mode="replicate")[..., 1:]
     parts = [x + abs(p) * ((before if p < 0 else after) - x) for p in positions]
     return torch.stack(parts, dim=-1).flatten(-2)

@@ -63,4 +63,6 @@ def _define(fingerprint: int, cached: bool) -> Functions:
     return Functions(invert, frame_signal, overlap_add, inverse_envelope, impose, project, convolve_and_normalise)
 
 
-FUNCTIONS = CompiledOnce(_define, (simd, bands, spectra, rows))
+COMPILED = (simd, bands, spectra, rows)
+"""The modules whose functions and constants are compiled; the cache is keyed by their source."""
+FUNCTIONS = CompiledOnce(_define, COMPILED)
