@@ -8,12 +8,11 @@ from wavegen.source.linear_prediction import (
     prediction_error,
     synthesise_from_error,
 )
-from wavegen.source.pitch import LOWEST_HZ, Pitch, PitchNetwork
+from wavegen.source.pitch import Pitch, PitchNetwork
 from wavegen.source.shaped import HIGHEST_F0_HZ, ShapedSource, SourceState, hold_last
 
 __all__ = [
     "HIGHEST_F0_HZ",
-    "LOWEST_HZ",
     "LinearPrediction",
     "Pitch",
     "PitchNetwork",

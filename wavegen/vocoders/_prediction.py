@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from wavegen.blocks import Context
 from wavegen.engines import LARGEST_INPUT, PITCH_TAPS, Prediction
 from wavegen.mel import MelSpec
-from wavegen.source import LOWEST_HZ, LinearPrediction, Predictor, prediction_error
+from wavegen.source import LinearPrediction, Predictor, prediction_error
+from wavegen.source.pitch import LOWEST_HZ
 from wavegen.vocoders._frames import count
 from wavegen.vocoders._spoken import Spoken
 
