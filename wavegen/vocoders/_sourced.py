@@ -16,7 +16,7 @@ from wavegen.source import PitchNetwork
 from wavegen.vocoders._base import State, Vocoder, WaveformVocoder, content_seeds, inference
 from wavegen.vocoders._frames import count, cut, joined
 from wavegen.vocoders._source import SourceStage
-from wavegen.vocoders._spoken import Features, SpokenStage, StageParts
+from wavegen.vocoders._spoken import Features, NoPitch, SpokenStage, StageParts
 
 if TYPE_CHECKING:
     from wavegen.engines.spectral.chain import CompiledChain
@@ -53,6 +53,7 @@ class SourcedVocoder(Vocoder, ABC):
 
     Args:
         mel: the mel definition.
+        reads_pitch: whether the vocoder needs the pitch network.
 
     Attributes:
         stage: computes what the mel says of each frame.
@@ -70,9 +71,9 @@ class SourcedVocoder(Vocoder, ABC):
     synthesis_iterations: int
     streams_natively = False
 
-    def __init__(self, mel: MelSpec) -> None:
+    def __init__(self, mel: MelSpec, *, reads_pitch: bool = True) -> None:
         super().__init__(mel)
-        self.stage = self._new_stage(mel, PitchNetwork.shipped())
+        self.stage = self._new_stage(mel, PitchNetwork.shipped() if reads_pitch else NoPitch())
         self.projection = MelProjection(mel)
         self._engines: EngineCache[Any] = EngineCache(make_spectral_engine)
 
@@ -97,7 +98,7 @@ class SourcedVocoder(Vocoder, ABC):
         engine = PlainTorch() if torch.is_grad_enabled() else self._engines.engine(self)
         return None if isinstance(engine, PlainTorch) else engine
 
-    def _new_stage(self, mel: MelSpec, network: PitchNetwork) -> SpokenStage:
+    def _new_stage(self, mel: MelSpec, network: PitchNetwork | NoPitch) -> SpokenStage:
         return SourceStage(mel, network)
 
     @property
@@ -108,7 +109,9 @@ class SourcedVocoder(Vocoder, ABC):
     @property
     def pitch(self) -> PitchNetwork:
         """The pitch network of the stage."""
-        return self.stage.network
+        network = self.stage.network
+        assert isinstance(network, PitchNetwork)
+        return network
 
     @property
     def pitch_shift(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wavegen.blocks import Context
 from wavegen.mel import MelInverse, MelSpec
 from wavegen.source import Pitch, PitchNetwork, hold_last
 from wavegen.vocoders._frames import joined
@@ -73,13 +74,30 @@ class SpokenState(NamedTuple):
     frames: Spoken
 
 
+class NoPitch(nn.Module):
+    """In the place of a pitch network whose findings nobody reads: no frame is voiced, at no cost."""
+
+    context = Context()
+
+    def pitch(self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None, stack: Any = None) -> Pitch:
+        """As ``PitchNetwork.pitch``."""
+        none = magnitude[:, :1]
+        return Pitch(torch.ones_like(none), torch.zeros_like(none))
+
+    def initial_state(self, batch: int) -> None:
+        """As ``PitchNetwork.initial_state``: nothing is carried."""
+        return
+
+    def step(self, magnitude: Tensor, sample_rate_hz: float, state: None, stack: Any = None) -> tuple[Pitch, None]:
+        """As ``PitchNetwork.step``."""
+        return self.pitch(magnitude, sample_rate_hz), None
+
+
 class SpokenStage(nn.Module):
     """Mel to magnitude and pitch::
 
         mel ─ inverse filters ─┬─ pitch network ─ F0, voicing
                                └─ magnitude
-
-    It computes in the precision of its pitch network.
 
     Args:
         mel: the mel definition.
@@ -89,7 +107,7 @@ class SpokenStage(nn.Module):
         pitch_shift: semitones by which F0 is raised.
     """
 
-    def __init__(self, mel: MelSpec, network: PitchNetwork) -> None:
+    def __init__(self, mel: MelSpec, network: PitchNetwork | NoPitch) -> None:
         super().__init__()
         self.network = network
         self.pitch_shift = 0.0
@@ -100,7 +118,7 @@ class SpokenStage(nn.Module):
         other = copy.copy(self)
         other._modules = dict(self._modules)
         other._read(mel)
-        like = next(self.parameters())
+        like = self.mel_inverse.filters
         for name, part in other.named_children():
             if name != "network":
                 part.to(like)
@@ -192,10 +210,10 @@ class SpokenStage(nn.Module):
 
     @property
     def _dtype(self) -> torch.dtype:
-        return next(self.network.parameters()).dtype
+        return self.mel_inverse.filters.dtype
 
     def _no_frames(self, batch: int) -> Spoken:
-        like = next(self.network.parameters())
+        like = self.mel_inverse.filters
         none = like.new_zeros(batch, 1, 0)
         return Spoken(
             like.new_zeros(batch, self.mel.n_mels, 0),

@@ -44,7 +44,7 @@ from wavegen.vocoders._frames import count, cut, joined
 from wavegen.vocoders._prediction import MelPrediction, errors_of, past_errors
 from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders._speakers import SpeakerCondition
-from wavegen.vocoders._spoken import PITCH_CHANNELS, Features, Spoken, SpokenStage, pitch_channels
+from wavegen.vocoders._spoken import PITCH_CHANNELS, Features, NoPitch, Spoken, SpokenStage, pitch_channels
 
 if TYPE_CHECKING:
     from wavegen.engines.spectral.chain import CompiledChain
@@ -174,8 +174,8 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
     streams_natively = True
 
     def __init__(self, mel: MelSpec, config: WaveNetConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
-        super().__init__(mel)
         config = config or WaveNetConfig()
+        super().__init__(mel, reads_pitch=config.reads_pitch)
         self.reads_pitch, self.look_ahead = config.reads_pitch, config.look_ahead
         self.prediction = MelPrediction(mel, config.prediction_order, reads_pitch=config.reads_pitch)
         self.prediction_order, self.longest_period = self.prediction.order, self.prediction.longest_period
@@ -217,7 +217,7 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
         self._engines = EngineCache(make_engine)
         self._exact = EngineCache(_in_float64)
 
-    def _new_stage(self, mel: MelSpec, network: PitchNetwork) -> SpokenStage:
+    def _new_stage(self, mel: MelSpec, network: PitchNetwork | NoPitch) -> SpokenStage:
         return SpokenStage(mel, network)
 
     @property
@@ -233,7 +233,7 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
     @property
     def context(self) -> Context:
         """Mel frames that the distributions of a frame's samples depend on, given all samples."""
-        return self._condition_context + (self.pitch.context if self.reads_pitch else Context())
+        return self._condition_context + self.stage.network.context
 
     @property
     def warm_up_samples(self) -> int:
