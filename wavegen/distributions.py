@@ -101,7 +101,7 @@ def mu_law_cells(x: Tensor, classes: int = 256) -> Cells:
     """The values in the same mu-law class as ``x``, a waveform ``[batch, time]``."""
     index = mu_law_encode(x, classes)
     mu = classes - 1
-    companded = (2 * index.double() - mu)[..., None].sub(index.new_tensor((1, -1))) / mu
+    companded = torch.stack((2 * index - 1, 2 * index + 1), dim=-1).double().sub(mu) / mu
     edges = companded.sign() * torch.expm1(companded.abs() * math.log1p(mu)) / mu
     low, high = edges.to(_full_precision(x).dtype).unbind(-1)
     return Cells((low + high) / 2, (high - low) / 2, index == 0, index == mu)

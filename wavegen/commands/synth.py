@@ -167,7 +167,7 @@ def _synth(arguments: argparse.Namespace) -> int:
             },
             substitutes=model == DEFAULT_VOICE,
         )
-    if len(vocoder.engines) > 1:
+    if vocoder.names_engine and len(vocoder.engines) > 1:
         _note(f"engine {engine}")
     for note in notes:
         _note(note)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,12 @@ def all_pole(samples: Tensor, coefficients: Tensor, order: int) -> None:
 def interpolate_frames(x: Tensor, positions: Sequence[float]) -> Tensor:
     """As ``wavegen.source.linear_prediction.interpolate_frames``."""
     result = x.new_empty(*x.shape[:2], x.shape[2] * len(positions))
-    _run(_kernels.interpolate_frames, x.contiguous(), torch.tensor(positions, dtype=x.dtype), result)
+    _run(
+        _kernels.interpolate_frames,
+        x.contiguous(),
+        np.asarray(positions, torch.empty(0, dtype=x.dtype).numpy().dtype),
+        result,
+    )
     return result
 
 

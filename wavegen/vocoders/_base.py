@@ -114,6 +114,7 @@ class Vocoder(nn.Module, ABC):
         speaks_untrained: whether its sound before training is worth comparing with, beside the baselines.
         has_speakers: whether it can learn a voice for each speaker; False if the mel alone says who speaks.
         takes_f0: whether ``synthesize`` and ``step`` take the F0 of a caller.
+        names_engine: whether the choice of engine decides if it keeps up with real time, so that commands name it.
         engines: the engines that can compute its samples, each with the precisions of its weights.
         synthesis_options: options that may be set at synthesis, by name, with the attribute that holds each.
     """
@@ -123,10 +124,11 @@ class Vocoder(nn.Module, ABC):
     trains_in_bfloat16: ClassVar[bool] = True
     accepts_discriminators: ClassVar[bool] = False
     speaks_untrained: ClassVar[bool] = True
-    takes_f0: ClassVar[bool] = False
+    takes_f0: bool = False
+    names_engine: ClassVar[bool] = True
     has_speakers: ClassVar[bool] = True
     engines: ClassVar[Mapping[str, tuple[str, ...]]] = {"torch": ("float32",)}
-    synthesis_options: ClassVar[Mapping[str, str]] = {}
+    synthesis_options: Mapping[str, str] = {}
     speaker_condition: SpeakerCondition
     family: MelFamily | None = None
 

@@ -63,8 +63,9 @@ class SourcedVocoder(Vocoder, ABC):
         streams_natively: whether the vocoder's own network carries a state in a stream.
     """
 
-    synthesis_options: ClassVar[Mapping[str, str]] = {"iterations": "synthesis_iterations", "pitch": "pitch_shift"}
+    synthesis_options: Mapping[str, str] = {"iterations": "synthesis_iterations", "pitch": "pitch_shift"}
     engines: ClassVar[Mapping[str, tuple[str, ...]]] = SPECTRAL_ENGINES
+    names_engine = False
     takes_f0 = True
     speaks_untrained = False  # untrained, it sounds like the source-filter baseline
     refinement_iterations = 0

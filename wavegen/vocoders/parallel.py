@@ -145,6 +145,7 @@ class ParallelWaveNet(SourcedWaveformVocoder):
 
     Config = ParallelConfig
     engines = PARALLEL_ENGINES
+    names_engine = True
     trains_in_bfloat16 = False  # the samples would have 8 bits, and the sum of many skips hardly more
 
     def __init__(self, mel: MelSpec, config: ParallelConfig | None = None, *, speakers: Sequence[str] = ()) -> None:

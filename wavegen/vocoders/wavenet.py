@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -168,9 +168,8 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
 
     Config = WaveNetConfig
     engines = AUTOREGRESSIVE_ENGINES
-    synthesis_options: ClassVar[Mapping[str, str]] = {
-        **SourcedVocoder.synthesis_options, "temperature": "temperature", "impose": "impose_mel",
-    }  # fmt: skip
+    names_engine = True
+    takes_f0 = False  # unless it reads pitch
     streams_natively = True
 
     def __init__(self, mel: MelSpec, config: WaveNetConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
@@ -212,6 +211,13 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
             for part in (self.frame_conv, self.input, self.stack, self.hidden):  # zeros have no norm to divide by
                 apply_weight_norm(part)
         self.speaker_condition = SpeakerCondition(speakers, config.speaker_channels, config.condition_channels)
+        self.takes_f0 = config.reads_pitch
+        self.synthesis_options = {
+            "temperature": "temperature",
+            "impose": "impose_mel",
+            **({"iterations": "synthesis_iterations"} if config.impose_mel else {}),
+            **({"pitch": "pitch_shift"} if config.reads_pitch else {}),
+        }
         self.temperature, self.voiced_temperature = 1.0, config.voiced_temperature
         self.impose_mel, self.synthesis_iterations = config.impose_mel, config.synthesis_iterations
         self._engines = EngineCache(make_engine)
