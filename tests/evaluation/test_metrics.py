@@ -435,6 +435,20 @@ def test_visqol_equals_its_package_and_leaves_numbas_threads_unchanged() -> None
     assert found == pytest.approx(wanted, abs=1e-9)
 
 
+def test_visqol_leaves_torchs_threads_unchanged() -> None:
+    """In a process of its own, because numba starts its threads once."""
+    pytest.importorskip("visqol")
+    code = (
+        "import numpy as np, torch, warnings; warnings.simplefilter('ignore'); torch.set_num_threads(1)\n"
+        "from wavegen.evaluation.scoring import score\nfrom wavegen.mel import profile\n"
+        "noise = np.random.default_rng(0).normal(0, 0.1, (2, 48000)).astype(np.float32)\n"
+        "scored = score(noise[0], noise[0] + noise[1] / 10, profile('bigvgan-24k'), ['visqol'])\n"
+        "print(scored.values['visqol'] > 1, torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "1"]
+
+
 def test_more_noise_scores_lower_in_visqol() -> None:
     samples = recording()
     scores = [compute("visqol", samples, samples + level * noise_like(samples)) for level in (0, 0.1, 0.3, 1)]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wavegen.evaluation.metrics.base import COMMON_RATE_HZ, Pair, Undefined, import_quietly
+from wavegen.progress import one_torch_thread
 
 STOI_SHORTEST_S = 0.4
 PESQ_SHORTEST_S = 0.25
@@ -47,6 +48,19 @@ def pesq_wideband(pair: Pair) -> float:
     return float(np.mean(scores))
 
 
+@contextlib.contextmanager
+def _one_numba_thread() -> Iterator[None]:
+    """Let numba use one thread inside the block: clips are scored in parallel already."""
+    import numba
+
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(threads)
+
+
 def visqol(pair: Pair) -> float:
     """ViSQOL v3 for speech as MOS-LQO, after resampling to 16 kHz (Chinen et al., 2020; the visqol-python package).
 
@@ -54,19 +68,15 @@ def visqol(pair: Pair) -> float:
     is mapped to 1 to 5 by the polynomial of ViSQOL, where equal sounds score 5; scores of its lattice network, which
     needs another package, are lower. Not defined below 1 s.
     """
-    import numba
-
     pair.require_seconds(VISQOL_SHORTEST_S)
     pair.require_sound(generated=True)
     reference, generated = (samples.astype(np.float64) for samples in pair.at_common_rate)
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)  # clips are scored in parallel already
-    try:
-        score = _visqol().measure_from_arrays(reference, generated, COMMON_RATE_HZ).moslqo
-    except IndexError:  # there is no patch to compare
-        raise Undefined("too little speech") from None
-    finally:
-        numba.set_num_threads(threads)
+    # When numba starts its threads, torch gets as many from then on, and a training that listens would round otherwise.
+    with one_torch_thread(), _one_numba_thread():
+        try:
+            score = _visqol().measure_from_arrays(reference, generated, COMMON_RATE_HZ).moslqo
+        except IndexError:  # there is no patch to compare
+            raise Undefined("too little speech") from None
     if not math.isfinite(score):
         raise Undefined("ViSQOL is not a number")
     return float(score)
