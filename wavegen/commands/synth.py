@@ -167,7 +167,8 @@ def _synth(arguments: argparse.Namespace) -> int:
             },
             substitutes=model == DEFAULT_VOICE,
         )
-    if vocoder.names_engine and len(vocoder.engines) > 1:
+    is_asked_for = arguments.engine != "auto"
+    if (vocoder.names_engine or is_asked_for) and len(vocoder.engines) > 1:
         _note(f"engine {engine}")
     for note in notes:
         _note(note)
