@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,13 +17,10 @@ def all_pole(samples: Tensor, coefficients: Tensor, order: int) -> None:
 
 def interpolate_frames(x: Tensor, positions: Sequence[float]) -> Tensor:
     """As ``wavegen.source.linear_prediction.interpolate_frames``."""
-    result = x.new_empty(*x.shape[:2], x.shape[2] * len(positions))
-    _run(
-        _kernels.interpolate_frames,
-        x.contiguous(),
-        np.asarray(positions, torch.empty(0, dtype=x.dtype).numpy().dtype),
-        result,
-    )
+    result, places = x.new_empty(*x.shape[:2], x.shape[2] * len(positions)), x.new_empty(len(positions))
+    for place, position in zip(places, positions, strict=True):
+        place.fill_(position)
+    _run(_kernels.interpolate_frames, x.contiguous(), places, result)
     return result
 
 
