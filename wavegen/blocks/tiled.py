@@ -77,11 +77,11 @@ class _Block(NamedTuple):
     """A block at work on one item, time-major: all but ``projected`` are ``[samples, …]``.
 
     Attributes:
-        layer: its weights.
-        dilation: of its convolution.
-        shape: of the stack.
-        input: what it reads.
-        gated: its tanh and sigmoid.
+        layer: the block's weights.
+        dilation: the dilation of its convolution.
+        shape: the shape of the stack.
+        input: the samples that the block reads.
+        gated: its gate's tanh and sigmoid.
         projected: the product of the frames with its condition weights, ``[frames, frames read, 2 · gates]``.
         upsampling: weights of the frames that a sample reads, ``[frames read, hop]``.
     """

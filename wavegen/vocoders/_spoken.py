@@ -54,8 +54,8 @@ class StageParts(NamedTuple):
     """What an engine computes in the place of parts of a stage.
 
     Attributes:
-        invert: in the place of its ``mel_inverse``.
-        stack: in the place of the pitch network's stack.
+        invert: replaces its ``mel_inverse``.
+        stack: replaces the pitch network's stack.
     """
 
     invert: Callable[[Tensor], Tensor]

@@ -73,8 +73,8 @@ class Room(NamedTuple):
     """Groups without content between calls: compiled code that makes no arrays need not count references to any.
 
     Attributes:
-        own, magnitude: of bins.
-        given, ratio: of filters.
+        own, magnitude: values of bins.
+        given, ratio: values of filters.
     """
 
     own: np.ndarray

@@ -20,7 +20,7 @@ def convolve_and_normalise(
         taps: ``[taps, channels]``.
         bias: ``[channels]``.
         dilation: rows between taps.
-        weight, shift, eps: of the norm.
+        weight, shift, eps: the norm's parameters.
         result: ``[frames, channels]``.
     """
     channels = result.shape[1]

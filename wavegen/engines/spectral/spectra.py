@@ -80,7 +80,7 @@ class Correction(NamedTuple):
 
     Attributes:
         gains: factors of both sources and of the magnitude, ``[rows, 3 * bins]``.
-        cosine, sine: of the phase to add, ``[rows, bins]``.
+        cosine, sine: cosine and sine of the phase to add, ``[rows, bins]``.
         largest: the largest magnitude.
     """
 
