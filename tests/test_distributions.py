@@ -11,19 +11,9 @@ import torch
 from support.messages import Messages
 from torch import Tensor
 
-from wavegen.distributions import (
-    LEVELS_16_BIT,
-    Cells,
-    Gaussian,
-    LogisticMixture,
-    MuLaw,
-    OutputDistribution,
-    mu_law_cells,
-    mu_law_decode,
-    mu_law_encode,
-    output_distribution,
-)
+from wavegen.distributions import Gaussian, LogisticMixture, MuLaw, OutputDistribution, output_distribution
 from wavegen.errors import ConfigError
+from wavegen.levels import LEVELS_16_BIT, Cells, mu_law_cells, mu_law_decode, mu_law_encode
 from wavegen.noise import normal_noise, uniform_noise
 
 ALL = [MuLaw(), LogisticMixture(), Gaussian()]
@@ -59,55 +49,6 @@ def probabilities(distribution: OutputDistribution, column: Tensor) -> Tensor:
     """Probability of every symbol under one column ``[channels]`` of parameters."""
     x = symbols(distribution)
     return distribution.log_prob(column[None, :, None].expand(1, -1, len(x)), x[None])[0].exp()
-
-
-# --- mu-law ---
-
-
-@pytest.mark.parametrize("classes", [2, 255, 256, 1024])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_mu_law_class_survives_decoding_and_encoding(classes: int, dtype: torch.dtype) -> None:
-    index = torch.arange(classes)
-    values = mu_law_decode(index, classes, dtype=dtype)
-    assert values.dtype == dtype
-    assert torch.equal(mu_law_encode(values, classes), index)
-    assert (values.diff() > 0).all()
-    assert (values[0].float(), values[-1].float()) == (-1, 1)
-    assert torch.equal(values, -values.flip(0))
-
-
-def test_mu_law_is_monotone_and_clips() -> None:
-    x = torch.linspace(-1.5, 1.5, 100_001)
-    index = mu_law_encode(x)
-    assert (index.diff() >= 0).all()
-    assert index.unique().tolist() == list(range(256))
-    assert mu_law_encode(torch.tensor([-7.0, 7.0])).tolist() == [0, 255]
-
-
-def test_mu_law_equals_the_formula_in_numpy() -> None:
-    x = np.random.default_rng(0).uniform(-1, 1, 10_000)
-    companded = np.copysign(np.log(1 + 255 * np.abs(x)) / np.log(256), x)
-    expected = np.abs(companded[:, None] - np.linspace(-1, 1, 256)).argmin(1)  # nearest, by search
-    np.testing.assert_array_equal(mu_law_encode(torch.from_numpy(x)).numpy(), expected)
-
-    y = np.linspace(-1, 1, 256)
-    expected = np.copysign((256.0 ** np.abs(y) - 1) / 255, y)
-    np.testing.assert_allclose(mu_law_decode(torch.arange(256), dtype=torch.float64), expected, rtol=1e-13, atol=1e-16)
-
-
-def test_mu_law_error_stays_within_half_a_companded_step() -> None:
-    x = torch.linspace(-1, 1, 50_001, dtype=torch.float64)
-    error = (mu_law_decode(mu_law_encode(x), dtype=torch.float64) - x).abs()
-    slope = (1 + 255 * x.abs()) * math.log(256) / 255  # d x / d companded, growing away from 0 ...
-    assert (error <= slope * 256 ** (1 / 255) / 255).all()  # ... by this factor within one step of 2/255
-
-
-def test_silence_has_one_class() -> None:
-    silence = torch.tensor([0.0, -0.0])
-    assert mu_law_encode(silence).tolist() == [128, 128]
-    assert mu_law_decode(mu_law_encode(silence)).abs().max() < 1e-4
-    assert mu_law_encode(silence, 255).tolist() == [127, 127]
-    assert mu_law_decode(torch.tensor(127), 255) == 0
 
 
 # --- cells ---

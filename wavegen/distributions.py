@@ -10,104 +10,25 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wavegen.errors import ConfigError
+from wavegen.levels import (
+    LEVELS_16_BIT,
+    Cells,
+    at_least_float32,
+    mu_law_decode,
+    mu_law_encode,
+    mu_law_position,
+    pcm_cells,
+)
 from wavegen.noise import normal_quantile
 
-LEVELS_16_BIT = 65536
 NARROW = -0.1  # log-ratio of a Gaussian's CDF at both ends of a cell, above which their difference would cancel
-
-
-# ---- mu-law -----------------------------------------------------------------------------------------------
-
-
-def mu_law_encode(x: Tensor, classes: int = 256) -> Tensor:
-    """Quantise a waveform to mu-law classes, the nearest on the companded axis (ITU-T G.711, mu = classes − 1).
-
-    ::
-
-        y = sign(x) · ln(1 + mu·|x|) / ln(1 + mu)        class = round((y + 1) / 2 · mu)
-
-    With an even number of classes, silence lies midway between the two middle classes; both 0.0 and -0.0 go to the
-    upper one, ``classes // 2`` (128 of 256).
-
-    Args:
-        x: waveform of any shape; clipped to -1..1.
-        classes: number of classes, at least 2.
-
-    Returns:
-        int64 classes in 0..classes − 1, the shape of ``x``.
-    """
-    mu = classes - 1
-    x = _full_precision(x).clamp(-1, 1)
-    companded = x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu)
-    return ((companded + 1) / 2 * mu + 0.5).long()  # never negative, so truncation is floor
-
-
-def mu_law_decode(index: Tensor, classes: int = 256, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Waveform values that represent mu-law classes; ``mu_law_encode`` maps each back to its class.
-
-    Args:
-        index: classes in 0..classes − 1, any shape.
-        classes: number of classes, at least 2.
-        dtype: dtype of the result, float32 or float64; in half precision, neighbouring classes could merge.
-
-    Returns:
-        values in -1..1, the shape of ``index``.
-    """
-    mu = classes - 1
-    # Computed in float64, so that devices agree on the float32 result.
-    companded = (2 * index.double() - mu) / mu
-    x = companded.sign() * torch.expm1(companded.abs() * math.log1p(mu)) / mu
-    return x.clamp(-1, 1).to(dtype)
-
-
-# ---- cells --------------------------------------------------------------------------------------------------
-
-
-class Cells(NamedTuple):
-    """Intervals of values: those that a level or class stands for.
-
-    Attributes:
-        centre: middle of each interval, ``[batch, time]``.
-        half_width: half of its width, a shape that broadcasts to that of ``centre``.
-        lowest: bool like ``centre``, True where the interval also includes everything below it.
-        highest: the same for everything above it.
-    """
-
-    centre: Tensor
-    half_width: Tensor
-    lowest: Tensor
-    highest: Tensor
-
-    def relative_to(self, mean: Tensor, scale: Tensor) -> "Cells":
-        """The intervals of ``(x - mean) / scale``."""
-        return self._replace(centre=(self.centre - mean) / scale, half_width=self.half_width / scale)
-
-
-def pcm_cells(x: Tensor, levels: int = LEVELS_16_BIT) -> Cells:
-    """The values that round to the same PCM level as ``x``, a waveform ``[batch, time]``."""
-    level = (x * (levels / 2)).round().clamp(-levels / 2, levels / 2 - 1)  # +1.0 is clipped to the last level
-    half = 1 / levels
-    return Cells(level * (2 * half), x.new_full((), half), level == -levels / 2, level == levels / 2 - 1)
-
-
-def mu_law_cells(x: Tensor, classes: int = 256) -> Cells:
-    """The values in the same mu-law class as ``x``, a waveform ``[batch, time]``."""
-    index = mu_law_encode(x, classes)
-    mu = classes - 1
-    companded = torch.stack((2 * index - 1, 2 * index + 1), dim=-1).double().sub(mu) / mu
-    edges = companded.sign() * torch.expm1(companded.abs() * math.log1p(mu)) / mu
-    low, high = edges.to(_full_precision(x).dtype).unbind(-1)
-    return Cells((low + high) / 2, (high - low) / 2, index == 0, index == mu)
-
-
-# ---- distributions ----------------------------------------------------------------------------------------
 
 
 class OutputDistribution(ABC):
@@ -147,7 +68,7 @@ class OutputDistribution(ABC):
             ValueError: a shape is wrong.
         """
         self._check_shape("parameters", parameters, (x.shape[0], self.channels, x.shape[-1]))
-        parameters = _full_precision(parameters)
+        parameters = at_least_float32(parameters)
         return self._log_prob(parameters, x.to(parameters.dtype))
 
     def log_mass(self, parameters: Tensor, cells: Cells) -> Tensor:
@@ -162,7 +83,7 @@ class OutputDistribution(ABC):
         """
         shape = cells.centre.shape
         self._check_shape("parameters", parameters, (shape[0], self.channels, shape[-1]))
-        parameters = _full_precision(parameters)
+        parameters = at_least_float32(parameters)
         dtype = parameters.dtype
         cells = cells._replace(centre=cells.centre.to(dtype), half_width=cells.half_width.to(dtype))
         return self._log_mass(parameters, cells)
@@ -206,7 +127,7 @@ class OutputDistribution(ABC):
         batch, _, time = parameters.shape
         self._check_shape("parameters", parameters, (batch, self.channels, time))
         self._check_shape("noise", noise, (batch, self.draws, time))
-        return self._sample(_full_precision(parameters), noise, temperature).clamp(-self.limit, self.limit)
+        return self._sample(at_least_float32(parameters), noise, temperature).clamp(-self.limit, self.limit)
 
     def _check_shape(self, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         # Without this check, broadcasting would turn a mistake into plausible numbers.
@@ -272,9 +193,7 @@ class MuLaw(OutputDistribution):
     def _log_mass(self, parameters: Tensor, cells: Cells) -> Tensor:
         # On the companded axis class k covers k…k + 1, and its probability is spread evenly.
         def place(x: Tensor) -> Tensor:
-            x = (x.double() / self.limit).clamp(-1, 1)
-            mu = self.classes - 1
-            return ((x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu) + 1) / 2 * mu + 0.5).clamp(0, self.classes)
+            return mu_law_position(x.double() / self.limit, self.classes)
 
         low = torch.where(cells.lowest, 0, place(cells.centre - cells.half_width))
         high = torch.where(cells.highest, self.classes, place(cells.centre + cells.half_width))
@@ -482,10 +401,6 @@ def _alternatives(names: Iterable[str]) -> str:
 def _over_channels(x: Tensor) -> Tensor:
     """``x``, which broadcasts to ``[batch, time]``, in a shape that broadcasts to ``[batch, channels, time]``."""
     return x.unsqueeze(-2) if x.dim() > 1 else x
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _log_normal_cdf(x: Tensor) -> Tensor:

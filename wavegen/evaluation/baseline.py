@@ -8,7 +8,7 @@ import torch
 
 from wavegen.audio import to_int16
 from wavegen.blocks import InverseSTFT, griffin_lim
-from wavegen.distributions import mu_law_decode, mu_law_encode
+from wavegen.levels import mu_law_decode, mu_law_encode
 from wavegen.mel import LogMel, MelInverse, MelSpec, check_mel
 from wavegen.synthesis import synthesize
 from wavegen.vocoders import Vocoder, build_vocoder

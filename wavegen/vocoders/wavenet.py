@@ -24,7 +24,7 @@ from wavegen.blocks import (
 )
 from wavegen.blocks.tiled import runs_in_tiles, sum_of_skips
 from wavegen.config import KeepsWeights
-from wavegen.distributions import mu_law_cells, output_distribution
+from wavegen.distributions import output_distribution
 from wavegen.engines import (
     AUTOREGRESSIVE_ENGINES,
     PITCH_TAPS,
@@ -36,6 +36,7 @@ from wavegen.engines import (
     reads_classes,
 )
 from wavegen.errors import ConfigError
+from wavegen.levels import mu_law_cells
 from wavegen.mel import MelSpec
 from wavegen.noise import uniform_noise
 from wavegen.source import PitchNetwork

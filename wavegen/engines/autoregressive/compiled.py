@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from wavegen.distributions import Gaussian, MuLaw, mu_law_decode, mu_law_encode
+from wavegen.distributions import Gaussian, MuLaw
 from wavegen.engines import base, simd
 from wavegen.engines.autoregressive import drawing, int8, packing, products, sample_loop
 from wavegen.engines.base import Engine, EngineState, FrameCondition, Network, Prediction
 from wavegen.engines.compilation import CompiledOnce
 from wavegen.errors import ConfigError, StreamingError
+from wavegen.levels import mu_law_decode, mu_law_encode
 
 COMPILED = (base, simd, int8, products, packing, drawing, sample_loop)
 """The modules whose functions and constants are compiled into the loop; its cache is keyed by their source."""

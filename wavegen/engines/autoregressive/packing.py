@@ -22,9 +22,10 @@ import numpy as np
 import torch
 
 from wavegen.blocks import DilatedConv1d, GatedResidualBlock
-from wavegen.distributions import Gaussian, LogisticMixture, MuLaw, mu_law_decode
+from wavegen.distributions import Gaussian, LogisticMixture, MuLaw
 from wavegen.engines.base import Network, reads_classes
 from wavegen.errors import ConfigError
+from wavegen.levels import mu_law_decode
 
 Precision = Literal["float32", "int16", "int8"]
 MAX_BLOCK_STEPS = 8
