@@ -16,7 +16,7 @@ from wavegen.source import PitchNetwork
 from wavegen.vocoders._base import State, Vocoder, WaveformVocoder, content_seeds, inference
 from wavegen.vocoders._frames import count, cut, joined
 from wavegen.vocoders._source import SourceStage
-from wavegen.vocoders._spoken import Features, NoPitch, SpokenStage, StageParts
+from wavegen.vocoders._spoken import Features, SpokenStage, StageParts
 
 if TYPE_CHECKING:
     from wavegen.engines.spectral.chain import CompiledChain
@@ -53,7 +53,7 @@ class SourcedVocoder(Vocoder, ABC):
 
     Args:
         mel: the mel definition.
-        reads_pitch: whether the vocoder needs the pitch network.
+        stage: the stage; by default a ``SourceStage`` with the shipped pitch network.
 
     Attributes:
         stage: computes what the mel says of each frame.
@@ -72,9 +72,9 @@ class SourcedVocoder(Vocoder, ABC):
     synthesis_iterations: int
     streams_natively = False
 
-    def __init__(self, mel: MelSpec, *, reads_pitch: bool = True) -> None:
+    def __init__(self, mel: MelSpec, stage: SpokenStage | None = None) -> None:
         super().__init__(mel)
-        self.stage = self._new_stage(mel, PitchNetwork.shipped() if reads_pitch else NoPitch())
+        self.stage = stage or SourceStage(mel, PitchNetwork.shipped())
         self.projection = MelProjection(mel)
         self._engines: EngineCache[Any] = EngineCache(make_spectral_engine)
 
@@ -98,9 +98,6 @@ class SourcedVocoder(Vocoder, ABC):
         """The numba engine if it is the chosen one; None if gradients are enabled, because it computes none."""
         engine = PlainTorch() if torch.is_grad_enabled() else self._engines.engine(self)
         return None if isinstance(engine, PlainTorch) else engine
-
-    def _new_stage(self, mel: MelSpec, network: PitchNetwork | NoPitch) -> SpokenStage:
-        return SourceStage(mel, network)
 
     @property
     def running_stage(self) -> SpokenStage:

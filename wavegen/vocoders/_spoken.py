@@ -74,6 +74,20 @@ class SpokenState(NamedTuple):
     frames: Spoken
 
 
+class NoInverse(nn.Module):
+    """In the place of a ``MelInverse`` whose magnitude nobody reads: a magnitude without bins, at no cost."""
+
+    filters: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("filters", torch.zeros(0), persistent=False)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """``[batch, n_mels, frames]`` to ``[batch, 0, frames]``."""
+        return mel[:, :0]
+
+
 class NoPitch(nn.Module):
     """In the place of a pitch network whose findings nobody reads: no frame is voiced, at no cost."""
 
@@ -81,8 +95,8 @@ class NoPitch(nn.Module):
 
     def pitch(self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None, stack: Any = None) -> Pitch:
         """As ``PitchNetwork.pitch``."""
-        none = magnitude[:, :1]
-        return Pitch(torch.ones_like(none), torch.zeros_like(none))
+        batch, _, frames = magnitude.shape
+        return Pitch(magnitude.new_ones(batch, 1, frames), magnitude.new_zeros(batch, 1, frames))
 
     def initial_state(self, batch: int) -> None:
         """As ``PitchNetwork.initial_state``: nothing is carried."""
@@ -102,14 +116,16 @@ class SpokenStage(nn.Module):
     Args:
         mel: the mel definition.
         network: the pitch network; its weights are shared by the readers of other definitions.
+        reads_magnitude: whether anything reads the magnitude; otherwise it has no bins.
 
     Attributes:
         pitch_shift: semitones by which F0 is raised.
     """
 
-    def __init__(self, mel: MelSpec, network: PitchNetwork | NoPitch) -> None:
+    def __init__(self, mel: MelSpec, network: PitchNetwork | NoPitch, *, reads_magnitude: bool = True) -> None:
         super().__init__()
         self.network = network
+        self.reads_magnitude = reads_magnitude
         self.pitch_shift = 0.0
         self._read(mel)
 
@@ -126,7 +142,7 @@ class SpokenStage(nn.Module):
 
     def _read(self, mel: MelSpec) -> None:
         self.mel = mel
-        self.mel_inverse = MelInverse(mel)
+        self.mel_inverse = MelInverse(mel) if self.reads_magnitude else NoInverse()
 
     @property
     def look_ahead(self) -> int:
@@ -214,12 +230,8 @@ class SpokenStage(nn.Module):
 
     def _no_frames(self, batch: int) -> Spoken:
         like = self.mel_inverse.filters
-        none = like.new_zeros(batch, 1, 0)
-        return Spoken(
-            like.new_zeros(batch, self.mel.n_mels, 0),
-            like.new_zeros(batch, self.mel.n_fft // 2 + 1, 0),
-            Pitch(none, none),
-        )
+        mel, none = like.new_zeros(batch, self.mel.n_mels, 0), like.new_zeros(batch, 1, 0)
+        return Spoken(mel, self.mel_inverse(mel), Pitch(none, none))
 
     def _shifted(self, pitch: Pitch) -> Pitch:
         return pitch._replace(f0_hz=pitch.f0_hz * 2 ** (self.pitch_shift / 12)) if self.pitch_shift else pitch

@@ -175,7 +175,9 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
 
     def __init__(self, mel: MelSpec, config: WaveNetConfig | None = None, *, speakers: Sequence[str] = ()) -> None:
         config = config or WaveNetConfig()
-        super().__init__(mel, reads_pitch=config.reads_pitch)
+        network = PitchNetwork.shipped() if config.reads_pitch else NoPitch()
+        reads_magnitude = config.reads_pitch or config.prediction_order > 0
+        super().__init__(mel, SpokenStage(mel, network, reads_magnitude=reads_magnitude))
         self.reads_pitch, self.look_ahead = config.reads_pitch, config.look_ahead
         self.prediction = MelPrediction(mel, config.prediction_order, reads_pitch=config.reads_pitch)
         self.prediction_order, self.longest_period = self.prediction.order, self.prediction.longest_period
@@ -223,9 +225,6 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
         self.impose_mel, self.synthesis_iterations = config.impose_mel, config.synthesis_iterations
         self._engines = EngineCache(make_engine)
         self._exact = EngineCache(_in_float64)
-
-    def _new_stage(self, mel: MelSpec, network: PitchNetwork | NoPitch) -> SpokenStage:
-        return SpokenStage(mel, network)
 
     @property
     def running_stage(self) -> SpokenStage:
