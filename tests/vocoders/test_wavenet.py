@@ -10,7 +10,7 @@ from support.vocoders import new_vocoder
 from torch import nn
 
 from wavegen.errors import ConfigError
-from wavegen.mel import LogMel, MelSpec, profile
+from wavegen.mel import LogMel, MelInverse, MelSpec, profile
 from wavegen.noise import uniform_noise
 from wavegen.vocoders._prediction import errors_of
 from wavegen.vocoders.wavenet import WaveNet
@@ -47,6 +47,19 @@ def test_the_reference_engine_predicts_what_teacher_forcing_predicts(output: str
         got = engine.advance(before, condition[..., n], state)
         torch.testing.assert_close(got, expected[..., n], rtol=1e-10, atol=1e-10)
         before = samples[:, n]
+
+
+def test_only_a_network_that_reads_a_magnitude_inverts_the_mel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(inverse: MelInverse, mel: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the mel was inverted")
+
+    monkeypatch.setattr(MelInverse, "forward", refused)
+    mel, samples = torch.zeros(1, MEL.n_mels, 3).double(), torch.zeros(1, 3 * MEL.hop_length).double()
+    plain = small("gaussian")
+    plain(samples, mel)
+    plain.synthesize(mel)
+    with pytest.raises(AssertionError, match="inverted"):
+        small("gaussian", **PREDICTED)(samples, mel)
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
