@@ -32,6 +32,7 @@ from wavegen import blocks
 from wavegen.blocks import (
     Context,
     DilatedConv1d,
+    DilatedConv2d,
     GatedResidualBlock,
     InverseSTFT,
     ResidualBlock,
@@ -98,9 +99,9 @@ def test_a_block_that_looks_ahead_refuses_to_step(subject: Subject) -> None:
         streamed(subject, subject.inputs(1, 5), [5])
 
 
-@pytest.mark.parametrize("kind", [DilatedConv1d, GatedResidualBlock, SeparableResidualBlock])
+@pytest.mark.parametrize("kind", [DilatedConv1d, DilatedConv2d, GatedResidualBlock, SeparableResidualBlock])
 def test_dilation_never_changes_the_parameter_count(kind: type[nn.Module]) -> None:
-    arguments = (4, 4, 3) if kind is DilatedConv1d else (4,)
+    arguments = (4, 4, 3) if kind in (DilatedConv1d, DilatedConv2d) else (4,)
     counts = {sum(p.numel() for p in kind(*arguments, dilation=d).parameters()) for d in (1, 2, 64)}
     assert len(counts) == 1
 

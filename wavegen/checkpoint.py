@@ -6,7 +6,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,10 +18,13 @@ from wavegen.config import did_you_mean, parse
 from wavegen.errors import CheckpointError, MissingCheckpointError, WavegenError
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec
+from wavegen.models import MODELS, Model, ModelConfig, build_model
+from wavegen.network import Network, NetworkConfig
 from wavegen.remote import download, is_remote
 from wavegen.vocoders import VOCODERS, Vocoder, VocoderConfig, build_vocoder
 
 Nested = Tensor | tuple["Nested", ...] | None
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 FORMAT = 1
 MODEL = "model.safetensors"
@@ -142,7 +145,7 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     return f"{crc:08x}"
 
 
-# --- vocoders ----------------------------------------------------
+# --- vocoders and other models ------------------------------------
 
 
 def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
@@ -158,8 +161,8 @@ def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
         CheckpointError: the folder or repository contains no model.
     """
     if where is None:
-        finished = sorted(runs.glob(f"**/{MODEL}"), key=lambda path: path.stat().st_mtime)
-        return finished[-1] if finished else DEFAULT_VOICE
+        finished = (path for path in _finished(runs) if not _holds_another_model(path))
+        return next(finished, DEFAULT_VOICE)
     if str(where) == DEFAULT:  # ./default is a folder of that name
         return DEFAULT_VOICE
     if is_remote(where):
@@ -175,14 +178,42 @@ def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
     return checkpoints[-1]
 
 
+def _finished(runs: Path) -> list[Path]:
+    """The model files of the finished runs below a folder, newest first."""
+    return sorted(runs.glob(f"**/{MODEL}"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _holds_another_model(path: Path, name: str | None = None) -> bool:
+    """Whether a file holds a network that is not a vocoder, with a name; False if the file is damaged."""
+    try:
+        section = read_header(path).get(ModelConfig.section)
+    except CheckpointError:
+        return False
+    return isinstance(section, dict) and name in (None, section.get("name"))
+
+
 def list_checkpoints(run: Path) -> list[Path]:
     """The training checkpoints of a run, oldest first."""
     return sorted((run / CHECKPOINTS).glob(CHECKPOINT))
 
 
 def vocoder_header(vocoder_config: Mapping[str, Any], mel: MelSpec, speakers: Sequence[str] = ()) -> dict[str, Any]:
-    """The part of a header from which ``load_vocoder`` builds the model."""
+    """The part of a header from which ``load_vocoder`` builds the vocoder."""
     return {"vocoder": dict(vocoder_config), "mel": mel.model_dump(mode="json"), "speakers": list(speakers)}
+
+
+def network_header(config: NetworkConfig, mel: MelSpec, speakers: Sequence[str] = ()) -> dict[str, Any]:
+    """The part of a header from which ``load_vocoder`` or ``load_model`` builds the network."""
+    header = vocoder_header(config.model_dump(mode="json"), mel, speakers)
+    return {config.section: header.pop("vocoder"), **header}
+
+
+def build_network(config: NetworkConfig, mel: MelSpec, speakers: Sequence[str] = ()) -> Network:
+    """Build a vocoder or another model with random weights; only a vocoder may have speakers."""
+    if isinstance(config, VocoderConfig):
+        return build_vocoder(config, mel, speakers)
+    assert isinstance(config, ModelConfig)
+    return build_model(config, mel)
 
 
 def load_vocoder(where: Path | str | None = None, device: torch.device | str = "cpu") -> Vocoder:
@@ -198,30 +229,70 @@ def load_vocoder(where: Path | str | None = None, device: torch.device | str = "
     Raises:
         CheckpointError: as in ``load_checkpoint``, or the weights do not fit the model that the header describes.
     """
-    path = find_model(where)
+    vocoder = _load(find_model(where), "vocoder", VOCODERS)
+    assert isinstance(vocoder, Vocoder)
+    return vocoder.to(device)
+
+
+def load_model(kind: type[AnyModel], where: Path | str | None = None, device: torch.device | str = "cpu") -> AnyModel:
+    """Load a model that is not a vocoder, from a model file or with its EMA weights from a training checkpoint.
+
+    Args:
+        kind: the class of the model.
+        where: as in ``find_model``, or None for the newest finished run below ``./runs`` of this class.
+        device: the device to put it on.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        CheckpointError: as in ``load_vocoder``, or there is no such model.
+    """
+    name = kind.Config.model_fields["name"].default
+    if where is None:
+        where = next((path for path in _finished(Path("runs")) if _holds_another_model(path, name)), None)
+        if where is None:
+            remedy = f"train one with wavegen-train, or give the folder of a run of {name}"
+            raise CheckpointError(f"holds no finished run of {name}", where="runs", remedy=remedy)
+    model = _load(find_model(where), ModelConfig.section, {name: MODELS[name]})
+    assert isinstance(model, kind)
+    return model.to(device)
+
+
+def _load(path: Path, section: str, known: Mapping[str, type[Network]]) -> Network:
+    """The network of a file, ready for synthesis.
+
+    Args:
+        path: the file.
+        section: the part of its header that describes the network.
+        known: the networks that it may hold, by name.
+    """
     tensors, header = load_checkpoint(path)
-    config, mel, speakers = _described_vocoder(header, path)
+    config, mel, speakers = _described(header, path, section, known)
     prefix = EMA if any(key.startswith(EMA) for key in tensors) else WEIGHTS
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     with _no_more_than(weights, path):
-        vocoder = build_vocoder(config, mel, speakers)
-    load_weights(vocoder, weights, path)
-    return vocoder.prepared_for_synthesis().to(device)
+        network = build_network(config, mel, speakers)
+    load_weights(network, weights, path)
+    return network.prepared_for_synthesis()
 
 
-def _described_vocoder(header: Mapping[str, Any], path: Path) -> tuple[VocoderConfig, MelSpec, tuple[str, ...]]:
+def _described(
+    header: Mapping[str, Any], path: Path, section: str, known: Mapping[str, type[Network]]
+) -> tuple[NetworkConfig, MelSpec, tuple[str, ...]]:
     """The config, mel definition and speakers that a header states."""
     try:
-        name, definition = header["vocoder"]["name"], header["mel"]
+        name, definition = header[section]["name"], header["mel"]
         speakers = header.get("speakers", [])  # older files have none
     except (KeyError, TypeError) as error:
-        raise CheckpointError("holds no vocoder", where=path, remedy="give a model or checkpoint of a run") from error
-    if not isinstance(name, str) or name not in VOCODERS:
-        raise CheckpointError(f"unknown vocoder {name!r:.40}", where=path, remedy=did_you_mean(str(name), VOCODERS))
+        what = "no vocoder" if section == "vocoder" else f"no {' or '.join(known)}"
+        raise CheckpointError(f"holds {what}", where=path, remedy="give a model or checkpoint of a run") from error
+    if not isinstance(name, str) or name not in known:
+        raise CheckpointError(f"unknown {section} {name!r:.40}", where=path, remedy=did_you_mean(str(name), known))
     if not isinstance(speakers, list) or not all(isinstance(speaker, str) for speaker in speakers):
         raise CheckpointError("its speakers are not a list of names", where=path, remedy=_REMEDY)
-    config = parse(VOCODERS[name].Config, header["vocoder"], where=path)
+    config = parse(known[name].Config, header[section], where=path)
     return config, parse(MelSpec, definition, where=path), tuple(speakers)
 
 

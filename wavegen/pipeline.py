@@ -90,11 +90,11 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
 
     # The first process extracts. The others poll, because extraction may take longer than the time-out of collectives.
     if rank > 0:
-        while not is_complete(recordings, features, recipe.mel, labels_pitch=recipe.vocoder.reads_pitch_labels):
+        while not is_complete(recordings, features, recipe.mel, labels_pitch=recipe.network.reads_pitch_labels):
             time.sleep(0.5)
     with lock_folder(out, "wait for it, or use another --out") if rank == 0 else contextlib.nullcontext():
         extraction = extract(
-            recordings, features, recipe.mel, labels_pitch=recipe.vocoder.reads_pitch_labels, progress=progress
+            recordings, features, recipe.mel, labels_pitch=recipe.network.reads_pitch_labels, progress=progress
         )
         _report_extraction(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, notify)
         if rank == 0:
@@ -109,7 +109,7 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
                 return False
         finally:
             distributed.stop()
-        if rank == 0:
+        if rank == 0 and recipe.vocoder is not None:
             _write_samples(recipe, extraction.clips, out, device, notify, progress)
         return True
 
@@ -162,7 +162,7 @@ def list_recordings(
             remedy="provide at least one to train on and one for the validation set",
         )
     computing = {
-        "vocoder.any_mel": recipe.vocoder.draws_mel_definitions,
+        "vocoder.any_mel": recipe.network.draws_mel_definitions,
         "training.augmentation": recipe.training.augmentation is not None,
     }
     for setting, computes_mels in computing.items():
@@ -172,11 +172,11 @@ def list_recordings(
                 where=setting,
                 remedy="leave it out to train on the predicted mels, or remove the column mel",
             )
-    if recipe.vocoder.reads_pitch_labels and any(recording.mel is not None for recording in recordings):
+    if recipe.network.reads_pitch_labels and any(recording.mel is not None for recording in recordings):
         raise ConfigError(
-            f"the {recipe.vocoder.name} vocoder computes its training mels from the recordings, so predicted mels "
-            "cannot train it",
-            where=recipe.data.manifest or "vocoder.name",
+            f"the {recipe.network.name} {recipe.network.section} computes its training mels from the recordings, so "
+            "predicted mels cannot train it",
+            where=recipe.data.manifest or f"{recipe.network.section}.name",
             remedy="remove the column mel",
         )
     if not recipe.data.speakers:
@@ -229,17 +229,17 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, n
         return True
 
     torch.manual_seed(recipe.seed)
-    vocoder = build(recipe, speakers=_speakers(recipe, clips))
-    millions = sum(parameter.numel() for parameter in vocoder.parameters()) / 1e6
-    speakers = f"{len(vocoder.speakers)} speakers, " if vocoder.speakers else ""
-    field = vocoder.receptive_field_samples
-    rate = vocoder.mel.sample_rate_hz
+    network = build(recipe, speakers=_speakers(recipe, clips))
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    speakers = f"{len(network.speakers)} speakers, " if network.speakers else ""
+    field = network.receptive_field_samples
+    rate = network.mel.sample_rate_hz
     notify(
-        f"training {recipe.vocoder.name} ({millions:.2f} M parameters, {speakers}receptive field {field} samples, "
+        f"training {recipe.network.name} ({millions:.2f} M parameters, {speakers}receptive field {field} samples, "
         f"{1000 * field / rate:.0f} ms at {rate} Hz) to step {recipe.training.steps} on {device}"
     )
     finished = train(
-        vocoder,
+        network,
         clips,
         recipe.training,
         _run_folder(recipe, out),
@@ -254,7 +254,7 @@ def _train(recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, n
 
 
 def _run_folder(recipe: Recipe, out: Path) -> RunFolder:
-    return RunFolder(out, recipe.vocoder, recipe.without_paths())
+    return RunFolder(out, recipe.network, recipe.without_paths())
 
 
 def _finished_steps(model: Path) -> int:
@@ -310,6 +310,7 @@ def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) ->
     """The vocoder as training started from it; None if its sound is not worth comparing with."""
     torch.manual_seed(recipe.seed)
     vocoder = build(recipe, speakers=speakers)
+    assert isinstance(vocoder, Vocoder)
     if recipe.init is None and not vocoder.speaks_untrained:
         return None
     if recipe.init is not None:

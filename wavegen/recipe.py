@@ -1,4 +1,4 @@
-"""The recipe: one YAML file with every setting of a run, from the recordings to the trained vocoder."""
+"""The recipe: one YAML file with every setting of a run, from the recordings to the trained network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from wavegen.checkpoint import DEFAULT
+from wavegen.checkpoint import DEFAULT, build_network
 from wavegen.config import (
     Config,
     MayChangeDuringRun,
@@ -20,10 +20,12 @@ from wavegen.config import (
 from wavegen.errors import ConfigError
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec, profile
+from wavegen.models import MODELS, ModelConfig
+from wavegen.network import Network, NetworkConfig
 from wavegen.tables import text_table
 from wavegen.training.config import TrainingConfig
 from wavegen.training.objectives import shortest_for_discriminators, shortest_segment
-from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
+from wavegen.vocoders import VOCODERS
 from wavegen.vocoders._base import VocoderConfig
 
 # In a wheel, recipes/ and conf/ are inside the package; in a checkout, they are beside it.
@@ -34,11 +36,15 @@ _MAX_EMPTY_FILTERS = 0.1  # of all filters; definitions in use have a few at the
 
 if TYPE_CHECKING:
     AnyVocoderConfig = VocoderConfig
-else:  # the union of all vocoders' configs; the field ``name`` selects the member
-    AnyVocoderConfig = Annotated[
-        Union[tuple(vocoder.Config for vocoder in VOCODERS.values())],  # noqa: UP007  (the members are known at run time only)
-        Field(discriminator="name"),
-    ]
+    AnyModelConfig = ModelConfig
+else:
+
+    def _any_of(networks: dict[str, type[Network]]) -> Any:
+        """The union of all networks' configs, or the only one; the field ``name`` selects the member."""
+        configs = [network.Config for network in networks.values()]
+        return Annotated[Union[tuple(configs)], Field(discriminator="name")] if len(configs) > 1 else configs[0]  # noqa: UP007  (the members are known at run time only)
+
+    AnyVocoderConfig, AnyModelConfig = _any_of(VOCODERS), _any_of(MODELS)
 
 
 class DataConfig(Config):
@@ -89,6 +95,7 @@ class Recipe(Config):
         mel: the mel definition: a profile's name, all fields, or a profile with some fields changed.
         data: which recordings to use.
         vocoder: the vocoder and its shape; ``name`` selects the vocoder.
+        model: in place of a vocoder, another network and its shape.
         training: settings of the training loop.
         init: a finished run's folder, a model or a checkpoint, whose weights training starts from; relative to the same
             folder as ``data.corpus``. ``default`` is the voice that wavegen ships.
@@ -99,10 +106,18 @@ class Recipe(Config):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     mel: MelSpec
     data: DataConfig
-    vocoder: AnyVocoderConfig
+    vocoder: AnyVocoderConfig | None = None
+    model: AnyModelConfig | None = None
     training: TrainingConfig
     init: Path | None = None
     samples: SamplesConfig = SamplesConfig()
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The section of the network that the recipe trains: ``vocoder`` or ``model``."""
+        network = self.model if self.vocoder is None else self.vocoder
+        assert network is not None
+        return network
 
     @field_validator("mel", mode="before")
     @classmethod
@@ -115,7 +130,26 @@ class Recipe(Config):
         return {**profile(str(named["profile"])).model_dump(), **changes}
 
     @model_validator(mode="after")
+    def _trains_one_network(self) -> "Recipe":
+        if self.vocoder is not None and self.model is not None:
+            raise ValueError("vocoder and model are both given; leave one out, because a run trains one network")
+        if self.vocoder is None and self.model is None:
+            raise ValueError("vocoder: missing; give a vocoder, or another model")
+        if self.model is None:
+            return self
+        if self.training.best_by != "loss":
+            raise ValueError(
+                f"training.best_by={self.training.best_by} needs a vocoder's sound, but this recipe trains a "
+                f"{self.model.name}; set training.best_by=loss"
+            )
+        if self.data.speakers:
+            raise ValueError(f"data.speakers=true, but a {self.model.name} learns no speakers; set it to false")
+        return self
+
+    @model_validator(mode="after")
     def _speakers_have_channels(self) -> "Recipe":
+        if self.vocoder is None:
+            return self
         channels = self.vocoder.speaker_channels
         if (self.data.speakers or channels) and not VOCODERS[self.vocoder.name].has_speakers:
             raise ValueError(
@@ -154,34 +188,35 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _segment_fits(self) -> "Recipe":
         """Refuse training segments that are too short for the vocoder, its loss, or a discriminator."""
-        vocoder = build(self, device="meta")
-        if self.training.adversarial is not None and not vocoder.accepts_discriminators:
+        network = build(self, device="meta")
+        name = f"{self.network.name} {self.network.section}"
+        if self.training.adversarial is not None and not network.accepts_discriminators:
             raise ValueError(
-                f"training.adversarial: discriminators cannot train the {self.vocoder.name} vocoder, because its "
+                f"training.adversarial: discriminators cannot train the {name}, because its "
                 "training generates no sound; leave training.adversarial out"
             )
         segment = self.training.segment_frames
         samples = segment * self.mel.hop_length
-        shortest = shortest_segment(vocoder, self.training)
+        shortest = shortest_segment(network, self.training)
         too_short = f"training.segment_frames: {segment} frames ({samples} samples) are too short"
 
         needed = {name: n for name, n in shortest_for_discriminators(self.training).items() if n > samples}
         if needed:
-            name = max(needed, key=lambda name: needed[name])
+            largest = max(needed, key=lambda discriminator: needed[discriminator])
             raise ValueError(
-                f"{too_short} for {len(needed)} of the discriminators ({name} needs {needed[name]} samples); "
+                f"{too_short} for {len(needed)} of the discriminators ({largest} needs {needed[largest]} samples); "
                 f"use at least {shortest}"
             )
         if segment < shortest:
             raise ValueError(
-                f"{too_short} for the {self.vocoder.name} vocoder (receptive field {vocoder.receptive_field_samples} "
+                f"{too_short} for the {name} (receptive field {network.receptive_field_samples} "
                 f"samples) and its loss; use at least {shortest}"
             )
         return self
 
 
-def build(recipe: Recipe, *, device: str = "cpu", speakers: Sequence[str] = ()) -> Vocoder:
-    """Build the recipe's vocoder with random weights.
+def build(recipe: Recipe, *, device: str = "cpu", speakers: Sequence[str] = ()) -> Network:
+    """Build the recipe's vocoder or model with random weights.
 
     Args:
         recipe: the recipe.
@@ -191,7 +226,7 @@ def build(recipe: Recipe, *, device: str = "cpu", speakers: Sequence[str] = ()) 
     import torch
 
     with torch.device(device):
-        return build_vocoder(recipe.vocoder, recipe.mel, speakers)
+        return build_network(recipe.network, recipe.mel, speakers)
 
 
 def shipped_recipes() -> list[str]:

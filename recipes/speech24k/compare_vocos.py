@@ -299,7 +299,7 @@ def train(arguments: argparse.Namespace) -> int:
             raise ConfigError(what, where=corpus, remedy="give a folder or link with another name")
         corpora[corpus.absolute().name] = {r.name: r.path for r in listed_recordings(corpus) if r.split == "valid"}
 
-    run = RunFolder(arguments.out, recipe.vocoder, {})  # for its log
+    run = RunFolder(arguments.out, recipe.network, {})  # for its log
     with lock_folder(arguments.out, "wait for it, or give another --out"):
         settings = {"batch": arguments.batch, "seed": arguments.seed, "corpus": arguments.corpus.absolute().name}
         if folder.state.exists():

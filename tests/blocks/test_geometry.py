@@ -1,5 +1,6 @@
 """Sizes and paddings, against real convolutions."""
 
+import doctest
 import itertools
 from collections.abc import Callable
 
@@ -12,14 +13,17 @@ from torch import nn
 from wavegen.blocks import (
     Context,
     DilatedConv1d,
+    DilatedConv2d,
     DilatedStack,
     GatedResidualBlock,
     causal_padding,
     effective_kernel_size,
+    geometry,
     output_size,
     receptive_field,
     same_padding,
 )
+from wavegen.blocks.geometry import padding_for
 from wavegen.errors import ConfigError
 
 SIZES = list(itertools.product((1, 2, 3, 5), (1, 2, 3, 6), (1, 2, 3), (0, 1, 5), (26, 47)))
@@ -69,6 +73,43 @@ def test_several_dimensions_at_once() -> None:
     assert same_padding((3, 4), (1, 3)) == ((1, 1), (4, 5))
     assert output_size((9, 8), (3, 4), padding=((1, 1), (4, 5)), dilation=(1, 3)) == (9, 8)
     assert output_size((10, 10, 10), 3, padding=1) == (10, 10, 10)
+
+
+def test_causal_padding_and_receptive_fields_take_pairs() -> None:
+    assert causal_padding((3, 2), (1, 5)) == ((2, 0), (5, 0))
+    assert padding_for("causal", (3, 2)) == ((2, 0), (1, 0))
+    assert padding_for("same", (3, 5), 2) == ((2, 2), (4, 4))
+    assert receptive_field((3, 5), [(1, 2), 4]) == (11, 25)
+    assert receptive_field(3, [(1, 2), 4]) == (11, 13)
+
+
+def test_the_worked_example_in_the_documentation_runs() -> None:
+    outcome = doctest.testmod(geometry)
+    assert (outcome.attempted, outcome.failed) == (3, 0)
+
+
+def test_the_worked_example_holds_for_layers_over_frequency_and_time() -> None:
+    x = torch.zeros(1, 1, 19, 19)
+    assert DilatedConv2d(1, 1, 3, dilation=6, padding="same")(x).shape == x.shape
+    layers = [DilatedConv2d(1, 1, 3, dilation=d, padding="same") for d in (1, 2, 4)]
+    impulse = torch.zeros(1, 1, 19, 19)
+    impulse[..., 9, 9] = 1
+    reached = []
+    for layer in layers:
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        impulse = layer(impulse)
+        reached.append((int(impulse[0, 0].any(1).sum()), int(impulse[0, 0].any(0).sum())))
+    assert reached == [(3, 3), (7, 7), (15, 15)]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+def test_a_layer_over_frequency_and_time_is_a_same_padded_conv2d() -> None:
+    ours = DilatedConv2d(2, 3, (4, 3), dilation=(3, 2), padding="same")
+    theirs = nn.Conv2d(2, 3, (4, 3), dilation=(3, 2), padding="same")
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(1, 2, 11, 9)
+    torch.testing.assert_close(ours(x), theirs(x))
 
 
 def test_receptive_field_grows_to_15_not_16() -> None:

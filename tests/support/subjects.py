@@ -12,6 +12,7 @@ from support.vocoders import small_pitch_network
 from wavegen import blocks
 from wavegen.blocks import (
     DilatedConv1d,
+    DilatedConv2d,
     DilatedStack,
     GatedResidualBlock,
     HoldUpsampler,
@@ -32,6 +33,11 @@ BLOCKS = {
         lambda padding: DilatedConv1d(CHANNELS, 5, 3, dilation=2, padding=padding),
         lambda padding: DilatedConv1d(CHANNELS, 5, 2, dilation=3, padding=padding),
         lambda padding: DilatedConv1d(CHANNELS, CHANNELS, 1, padding=padding),
+    ],
+    DilatedConv2d: [
+        lambda padding: DilatedConv2d(CHANNELS, 5, (3, 3), dilation=(1, 2), padding=padding),
+        lambda padding: DilatedConv2d(CHANNELS, 5, (4, 2), dilation=(2, 3), padding=padding),
+        lambda padding: DilatedConv2d(CHANNELS, CHANNELS, (5, 1), padding=padding, groups=2),
     ],
     GatedResidualBlock: [
         lambda padding: GatedResidualBlock(
@@ -63,6 +69,7 @@ BLOCKS = {
         lambda padding: StagedUpsampler((1,), padding=padding),
     ],
 }
+BINS = 6  # of the inputs of layers over frequency and time
 SPEAKERS = ("ann", "bob", "cy")
 
 
@@ -76,25 +83,33 @@ def randomised(module: nn.Module) -> nn.Module:
 
 def block_subject(name: str, block: nn.Module) -> Subject:
     conditioned = isinstance(block, ResidualBlock | DilatedStack)
+    bins = BINS if isinstance(block, DilatedConv2d) else 0
+
+    def folded(x: Tensor) -> Tensor:  # laws know [batch, channels, steps] only
+        return x.flatten(1, 2) if bins else x
+
+    def unfolded(x: Tensor) -> Tensor:
+        return x.unflatten(1, (CHANNELS, bins)) if bins else x
 
     def inputs(batch: int, steps: int) -> tuple[Tensor, ...]:
-        x = torch.randn(batch, CHANNELS, steps, dtype=torch.float64)
+        x = torch.randn(batch, CHANNELS * max(1, bins), steps, dtype=torch.float64)
         return (x, torch.randn(batch, CONDITION, steps, dtype=torch.float64)) if conditioned else (x,)
 
     def joined(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        return torch.cat(output, dim=1) if isinstance(output, tuple) else output
+        return torch.cat(output, dim=1) if isinstance(output, tuple) else folded(output)
 
     def run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
         mask = frame_mask(lengths, inputs[0].shape[-1])
         condition = tuple(blocks.masked(c, mask) for c in inputs[1:])
-        return joined(block(inputs[0], *condition, mask=mask))
+        return joined(block(unfolded(inputs[0]), *condition, mask=mask))
 
     def step(inputs: tuple[Tensor, ...], state: Tensor) -> tuple[Tensor, Tensor]:
-        output, state = block.step(inputs[0], state, *inputs[1:])
+        output, state = block.step(unfolded(inputs[0]), state, *inputs[1:])
         return joined(output), state
 
     def initial_state(batch: int) -> Tensor:
-        return block.initial_state(batch, *([CHANNELS] if hasattr(block, "hop_length") else []))
+        sizes = [bins] if bins else [CHANNELS] if hasattr(block, "hop_length") else []
+        return block.initial_state(batch, *sizes)
 
     rate = getattr(block, "hop_length", 1)
     return Subject(name, block.context, rate, inputs, run, initial_state, step)

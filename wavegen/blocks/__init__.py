@@ -1,13 +1,15 @@
 """The building blocks of wavegen's vocoders, also for use in other projects. Of other packages they need only torch.
 
-Layers take and return tensors ``[batch, channels, time]``. Each declares how many steps it reads around an output step
-(``context``), and a causal layer can run chunk by chunk (``initial_state``, ``step``). A streaming state is a tensor, a
-tuple with a tensor per layer, or a named tuple of tensors; ``step`` returns a new one and leaves the old one unchanged.
+Layers take and return tensors ``[batch, channels, time]``, those over frequency too ``[batch, channels, bins, time]``.
+Each declares how many steps it reads around an output step (``context``), and a causal layer can run chunk by chunk
+(``initial_state``, ``step``). A streaming state is a tensor, a tuple with a tensor per layer, or a named tuple of
+tensors; ``step`` returns a new one and leaves the old one unchanged.
 """
 
 from wavegen.blocks.conv import (
     Context,
     DilatedConv1d,
+    DilatedConv2d,
     LayerStates,
     Padding,
     apply_weight_norm,
@@ -35,6 +37,7 @@ from wavegen.blocks.upsample import HoldUpsampler, StagedUpsampler, small_factor
 __all__ = [
     "Context",
     "DilatedConv1d",
+    "DilatedConv2d",
     "DilatedStack",
     "GatedResidualBlock",
     "HoldUpsampler",

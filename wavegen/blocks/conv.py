@@ -1,4 +1,4 @@
-"""The dilated convolution inside every block: causal or same-padded, whole or streamed."""
+"""The dilated convolutions inside every block: causal or same-padded, whole or streamed."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from wavegen.blocks.geometry import padding_for
+from wavegen.blocks.geometry import padding_for, same_padding
 from wavegen.blocks.masks import masked
 from wavegen.errors import StreamingError
 
@@ -120,6 +120,80 @@ class DilatedConv1d(nn.Conv1d):
         # As an image of height 1 whose channels come last in memory, which a CPU convolves faster.
         image, weight = seen[:, :, None], self.weight[:, :, None]
         return F.conv2d(image, weight, self.bias, dilation=(1, self.dilation[0]), groups=self.groups)[:, :, 0]
+
+
+class DilatedConv2d(nn.Conv2d):
+    """2-D convolution over frequency and time with stride 1, whose output has as many bins and steps as its input.
+
+    It is ``DilatedConv1d`` along time, whose context it declares and whose state it carries; along frequency, all bins
+    are there at once, so it is always same-padded. Beyond the edges are zeros. The parameters are those of
+    ``nn.Conv2d``.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: taps along frequency and time; one number for both.
+        dilation: bins and steps between taps; one number for both.
+        padding: ``"causal"`` or ``"same"``, along time.
+        groups: as in ``nn.Conv2d``.
+        bias: as in ``nn.Conv2d``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        dilation: int | tuple[int, int] = 1,
+        padding: Padding = "causal",
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        taps, distances = (pair if isinstance(pair, tuple) else (pair, pair) for pair in (kernel_size, dilation))
+        self._bins_around = same_padding(taps[0], distances[0])
+        left, right = padding_for(padding, taps[1], distances[1])
+        super().__init__(in_channels, out_channels, taps, dilation=distances, groups=groups, bias=bias)
+        self.context = Context(left, right)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Convolve a whole sequence.
+
+        Args:
+            x: ``[batch, in_channels, bins, time]``.
+            mask: ``[batch, 1, time]``, True where a step is real; all other steps are read as zeros.
+
+        Returns:
+            ``[batch, out_channels, bins, time]``; steps outside the mask hold unspecified finite values.
+        """
+        x = masked(x, None if mask is None else mask[:, :, None])
+        return self._convolve(F.pad(x, (self.context.left, self.context.right)))
+
+    def initial_state(self, batch: int, bins: int) -> Tensor:
+        """The zeros before the first step: ``[batch, in_channels, bins, context.left]``."""
+        return self.weight.new_zeros(batch, self.in_channels, bins, self.context.left)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve the next chunk of a sequence: ``forward`` with the previous steps in place of the left padding.
+
+        Args:
+            x: ``[batch, in_channels, bins, time]`` for any ``time``.
+            state: the state that ``initial_state`` or the previous ``step`` returned; it is not changed.
+
+        Returns:
+            ``[batch, out_channels, bins, time]`` and the next state.
+
+        Raises:
+            StreamingError: the layer looks ahead.
+        """
+        refuse_look_ahead(self)
+        seen = torch.cat((state, x), dim=-1)
+        return self._convolve(seen), seen[..., seen.shape[-1] - self.context.left :]
+
+    def _convolve(self, seen: Tensor) -> Tensor:
+        if seen.shape[-1] < self.context.receptive_field:  # an empty chunk gives no output
+            return seen.new_zeros(seen.shape[0], self.out_channels, seen.shape[2], 0)
+        return super().forward(F.pad(seen, (0, 0, *self._bins_around)))
 
 
 def _steps_first(x: Tensor) -> bool:

@@ -5,7 +5,18 @@ A kernel of ``k`` taps that are ``d`` steps apart spans ``d * (k - 1) + 1`` step
     k = 3, d = 2      x . x . x      spans 5
 
 Arguments are ints for one dimension, or tuples with one entry per dimension; an int beside tuples holds for every
-dimension. So 1-D vocoder stacks and 2-D discriminators share one set of formulas.
+dimension. So 1-D stacks, 2-D stacks and 2-D discriminators share one set of formulas.
+
+The first example in most texts: on a map of 19 by 19, a kernel of 3 with dilation 6 spans 13, and a padding of 6 on
+each side keeps the size. With dilations 1, 2 and 4 one above the other, an output reads 3, 7 and then 15 steps in each
+dimension (often printed as 16):
+
+>>> effective_kernel_size((3, 3), 6), same_padding((3, 3), 6)
+((13, 13), ((6, 6), (6, 6)))
+>>> output_size((19, 19), 3, padding=6, dilation=6)
+(19, 19)
+>>> [receptive_field((3, 3), (1, 2, 4)[:layers]) for layers in (1, 2, 3)]
+[(3, 3), (7, 7), (15, 15)]
 """
 
 import operator
@@ -99,25 +110,44 @@ def same_padding(kernel_size: Ints, dilation: Ints = 1) -> LeftRight | tuple[Lef
     return (spans - 1) // 2, spans // 2
 
 
-def causal_padding(kernel_size: int, dilation: int = 1) -> LeftRight:
-    """``(left, 0)`` padding that keeps the size at stride 1 and never reads the future."""
-    return effective_kernel_size(kernel_size, dilation) - 1, 0
+@overload
+def causal_padding(kernel_size: int, dilation: int = 1) -> LeftRight: ...
+@overload
+def causal_padding(kernel_size: Ints, dilation: Ints = 1) -> LeftRight | tuple[LeftRight, ...]: ...
+def causal_padding(kernel_size: Ints, dilation: Ints = 1) -> LeftRight | tuple[LeftRight, ...]:
+    """``(left, 0)`` padding that keeps the size at stride 1 and never reads the future.
+
+    One pair per dimension if a tuple is given; of these, mostly the last dimension alone is one of time.
+    """
+    spans = effective_kernel_size(kernel_size, dilation)
+    return tuple((span - 1, 0) for span in spans) if isinstance(spans, tuple) else (spans - 1, 0)
 
 
-def padding_for(kind: str, kernel_size: int, dilation: int = 1) -> LeftRight:
-    """``(left, right)`` padding for the kind ``"causal"`` or ``"same"``. Raises ConfigError for any other kind."""
+@overload
+def padding_for(kind: str, kernel_size: int, dilation: int = 1) -> LeftRight: ...
+@overload
+def padding_for(kind: str, kernel_size: Ints, dilation: Ints = 1) -> LeftRight | tuple[LeftRight, ...]: ...
+def padding_for(kind: str, kernel_size: Ints, dilation: Ints = 1) -> LeftRight | tuple[LeftRight, ...]:
+    """The padding of the kind ``"causal"`` or ``"same"``. Raises ConfigError for any other kind."""
     if kind not in ("causal", "same"):
         raise ConfigError(f"padding is {kind!r}", remedy="give 'causal' or 'same'")
     return causal_padding(kernel_size, dilation) if kind == "causal" else same_padding(kernel_size, dilation)
 
 
-def receptive_field(kernel_size: int, dilations: Iterable[int]) -> int:
+@overload
+def receptive_field(kernel_size: int, dilations: Iterable[int]) -> int: ...
+@overload
+def receptive_field(kernel_size: Ints, dilations: Iterable[Ints]) -> Ints: ...
+def receptive_field(kernel_size: Ints, dilations: Iterable[Ints]) -> Ints:
     """Input steps that one output step of a stack of stride-1 layers reads: ``1 + (k - 1) * sum(dilations)``.
 
-    Kernel 3 with dilations 1, 2, 4 gives 3, 7 and 15 after each layer: 7 steps on either side of the middle. Some
-    texts print 16 for the last, which is wrong.
+    A tuple, one entry per dimension, if the kernel size or a dilation is one. Kernel 3 with dilations 1, 2, 4 gives 3,
+    7 and 15 after each layer: 7 steps on either side of the middle. Some texts print 16 for the last, which is wrong.
     """
-    return 1 + sum(effective_kernel_size(kernel_size, dilation) - 1 for dilation in dilations)
+    spans = [effective_kernel_size(kernel_size, dilation) for dilation in dilations]
+    if not any(isinstance(span, tuple) for span in spans):
+        return 1 + sum(span - 1 for span in spans if isinstance(span, int))
+    return tuple(1 + sum(span - 1 for span in of_layers) for of_layers in _per_dimension(*spans))
 
 
 def _per_dimension(*arguments: Any) -> Iterator[tuple[Any, ...]]:

@@ -60,6 +60,27 @@ def spectrogram_figure(waveforms: Mapping[str, np.ndarray], spec: MelSpec) -> "F
     return figure
 
 
+def rows_figure(pictures: Mapping[str, np.ndarray], *, frame_s: float) -> "Figure":
+    """Pictures of the same frames one below another, each on a colour scale of its own.
+
+    Args:
+        pictures: title -> float ``[rows, frames]``, the first row at the bottom.
+        frame_s: duration of a frame in seconds.
+    """
+    from matplotlib.figure import Figure
+
+    heights = [3.0 if len(values) > 10 else 1.0 for values in pictures.values()]
+    figure = Figure(figsize=(9.0, 0.5 + 0.7 * sum(heights)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(pictures), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for panel, (title, values) in zip(axes, pictures.items(), strict=True):
+        extent = (0.0, values.shape[1] * frame_s, -0.5, len(values) - 0.5)
+        panel.imshow(values, cmap="magma", extent=extent, origin="lower", aspect="auto", interpolation="nearest")
+        panel.set_title(title, fontsize=10)
+        panel.set_yticks([])
+    axes[-1].set_xlabel("time in s")
+    return figure
+
+
 def save_figure(figure: "Figure", path: Path) -> None:
     """Write ``figure`` as a PNG.
 

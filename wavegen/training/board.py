@@ -9,8 +9,10 @@ import torch
 from wavegen.audio import read_audio
 from wavegen.corpora.manifest import Clip, take_evenly
 from wavegen.evaluation.metrics import score
-from wavegen.evaluation.pictures import figure_to_array, spectrogram_figure
+from wavegen.evaluation.pictures import figure_to_array, rows_figure, spectrogram_figure
 from wavegen.mel import open_mel
+from wavegen.models import Model
+from wavegen.network import Network
 from wavegen.precision import deterministic
 from wavegen.training.config import TrainingConfig
 from wavegen.training.validation import listened_metrics
@@ -38,13 +40,15 @@ class Board:
 
     @torch.no_grad()
     def listen(
-        self, step: int, vocoder: Vocoder, clips: Sequence[Clip], config: TrainingConfig, device: torch.device
+        self, step: int, network: Network, clips: Sequence[Clip], config: TrainingConfig, device: torch.device
     ) -> dict[str, float]:
         """Synthesise a few clips, and add their sound, spectrograms and mean scores.
 
+        A model that is not a vocoder shows what it makes of the clips, without scores.
+
         Args:
             step: the step that the results belong to.
-            vocoder: the vocoder to listen to.
+            network: the vocoder to listen to, or other model.
             clips: validation clips.
             config: training settings.
             device: the device of this process.
@@ -52,6 +56,12 @@ class Board:
         Returns:
             the means of all scores that any clip has.
         """
+        clips = take_evenly(clips, config.listen_clips)
+        if isinstance(network, Model):
+            self._show(step, network, clips, config, device)
+            return {}
+        vocoder = network
+        assert isinstance(vocoder, Vocoder)
         rate = vocoder.mel.sample_rate_hz
         metrics = listened_metrics(config.best_by)
         scores: dict[str, list[float]] = {}
@@ -60,7 +70,7 @@ class Board:
         is_first_time = step == min(config.validate_every, config.steps)
         # Listening does not change the weights, and some of its kernels have no deterministic form on a GPU.
         with deterministic(False):
-            for clip in take_evenly(clips, config.listen_clips):
+            for clip in clips:
                 frames = min(config.listen_frames, clip.frames)
                 mel = torch.tensor(open_mel(clip.mel)[:, :frames], device=device)[None]
                 generated = vocoder.synthesize(mel, speaker=clip.speaker or None)[0].float().cpu().numpy()
@@ -74,6 +84,26 @@ class Board:
                     if value is not None:
                         scores.setdefault(key, []).append(value)
         return {key: sum(values) / len(values) for key, values in scores.items()}
+
+    def _show(
+        self, step: int, model: Model, clips: Sequence[Clip], config: TrainingConfig, device: torch.device
+    ) -> None:
+        """Add the pictures and sounds that a model makes of clips."""
+        hop = model.mel.hop_length
+        with deterministic(False):
+            for clip in clips:
+                frames = min(config.listen_frames, clip.frames)
+                mel = torch.tensor(open_mel(clip.mel)[:, :frames], device=device)
+                audio = torch.zeros(frames * hop, device=device)
+                samples = torch.from_numpy(read_audio(clip.audio)[: frames * hop])
+                audio[: len(samples)] = samples
+                shown = model.show(mel, audio)
+                for title, sound in shown.sounds.items():
+                    tag, rate = f"{clip.name}/{title}", model.mel.sample_rate_hz
+                    self.writer.add_audio(tag, sound.cpu().clamp(-1, 1)[None], step, sample_rate=rate)
+                pictures = {title: picture.float().cpu().numpy() for title, picture in shown.pictures.items()}
+                figure = rows_figure(pictures, frame_s=hop / model.mel.sample_rate_hz)
+                self.writer.add_image(f"{clip.name}/pictures", figure_to_array(figure), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write buffered events and close the files."""

@@ -13,6 +13,7 @@ from wavegen.checkpoint import MODEL
 from wavegen.corpora.manifest import Clip, take_evenly
 from wavegen.errors import ConfigError
 from wavegen.evaluation.metrics import METRICS, available, missing_note
+from wavegen.network import Network
 from wavegen.progress import Notify
 from wavegen.training import distributed
 from wavegen.training.compilation import compile_stacks, explain_failed_compilation
@@ -27,11 +28,10 @@ from wavegen.training.replay import Gradients, Replayed
 from wavegen.training.run_folder import RunFolder
 from wavegen.training.state import TrainingState
 from wavegen.training.validation import best_score, clips_for, is_improvement, validate
-from wavegen.vocoders import Vocoder
 
 
 def train(
-    vocoder: Vocoder,
+    vocoder: Network,
     clips: Sequence[Clip],
     config: TrainingConfig,
     run: RunFolder,
@@ -41,12 +41,12 @@ def train(
     notify: Notify,
     init: Path | None = None,
 ) -> Path | None:
-    """Train a vocoder to ``config.steps``, from the run's newest checkpoint if it has one.
+    """Train a vocoder or another model to ``config.steps``, from the run's newest checkpoint if it has one.
 
     Processes that torchrun started share each batch and take the steps that one process would.
 
     Args:
-        vocoder: the vocoder with its initial weights, the same in every process.
+        vocoder: the vocoder or other model with its initial weights, the same in every process.
         clips: training and validation clips.
         config: training settings.
         run: the folder for checkpoints and logs.
@@ -165,7 +165,7 @@ class _Job:
 
 @contextlib.contextmanager
 def _prepared(
-    vocoder: Vocoder,
+    vocoder: Network,
     clips: Sequence[Clip],
     config: TrainingConfig,
     run: RunFolder,

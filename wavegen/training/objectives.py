@@ -11,6 +11,8 @@ from torch.func import functional_call
 from wavegen.blocks import frame_mask, masked, sample_mask
 from wavegen.mel import LogMel, MelSpec
 from wavegen.mel.family import RATE_STEPS, SLOWEST
+from wavegen.models import Model
+from wavegen.network import Network
 from wavegen.source.pitch import Pitch, decode
 from wavegen.training import distributed
 from wavegen.training.augmentation import Disturbance, disturbed, dithered, draw_disturbance, resample
@@ -45,10 +47,10 @@ PITCH_WEIGHT = 2.0
 
 
 class Objective(nn.Module, ABC):
-    """The losses of a vocoder for a batch.
+    """The losses of a vocoder, or of another model, for a batch.
 
     Args:
-        vocoder: the vocoder in training, or its EMA copy in validation.
+        vocoder: the vocoder or other model in training, or its EMA copy in validation.
 
     Attributes:
         shortest_validation_segment: frames of the shortest segment that validation computes the losses of; shorter
@@ -57,7 +59,7 @@ class Objective(nn.Module, ABC):
 
     shortest_validation_segment: int
 
-    def __init__(self, vocoder: Vocoder) -> None:
+    def __init__(self, vocoder: Network) -> None:
         super().__init__()
         self.vocoder = vocoder
 
@@ -237,6 +239,28 @@ class PitchObjective(Objective):
         return losses | pitch_scores(Pitch(decode(logits.float()), voicing.float().sigmoid()), f0_hz, mask)
 
 
+class ModelObjective(Objective):
+    """What a model that is not a vocoder says of a batch: its own ``losses``."""
+
+    shortest_validation_segment = 1
+    vocoder: Model
+
+    def kind(self, step: int) -> Hashable:
+        """Steps differ in what is drawn for them."""
+        return step
+
+    def forward(self, batch: Batch, *, step: int = 0) -> Losses:
+        """The losses, with seeds that are unique to a step and a place in the batch, or to a validation clip."""
+        mask = frame_mask(batch.lengths, batch.mel.shape[-1])
+        assert mask is not None
+        mel = masked(batch.mel, mask)
+        seeds = content_seeds(mel)
+        if self.vocoder.training:
+            rank, world = distributed.rank_and_world()
+            seeds = rank + world * torch.arange(len(mel), device=mel.device) + (step << 24)
+        return self.vocoder.losses(mel, mask, batch.audio, seeds)
+
+
 class AdversarialObjective(Objective):
     """Reconstruction and, from ``config.start_step`` on, training against discriminators.
 
@@ -309,9 +333,14 @@ class AdversarialObjective(Objective):
 
 
 def build_objective(
-    vocoder: Vocoder, config: TrainingConfig, discriminators: Discriminators | None = None
+    vocoder: Network, config: TrainingConfig, discriminators: Discriminators | None = None
 ) -> Objective:
-    """The objective of a vocoder: likelihood, pitch, or reconstruction, which may have discriminators."""
+    """The objective of a vocoder: likelihood, pitch, or reconstruction, which may have discriminators.
+
+    Any other model has its own losses.
+    """
+    if isinstance(vocoder, Model):
+        return ModelObjective(vocoder)
     if isinstance(vocoder, AutoregressiveVocoder):
         return LikelihoodObjective(vocoder)
     if isinstance(vocoder, PitchVocoder):
@@ -323,19 +352,21 @@ def build_objective(
     return AdversarialObjective(reconstruction, discriminators, config.adversarial)
 
 
-def shortest_segment(vocoder: Vocoder, config: TrainingConfig) -> int:
-    """Frames of the shortest segment that a vocoder can be trained on.
+def shortest_segment(vocoder: Network, config: TrainingConfig) -> int:
+    """Frames of the shortest segment that a vocoder or another model can be trained on.
 
     Likelihood needs more samples than those that it does not count. Pitch needs enough samples for each of the mel
     definitions of its training. Reconstruction needs enough samples for its
     longest transform to mirror at the edges and for the discriminators; also the vocoder's context, unless the vocoder
-    normalises over channels.
+    normalises over channels. Other models need a frame, or likewise their context.
     """
     mel = vocoder.mel
     if isinstance(vocoder, AutoregressiveVocoder):
         samples = vocoder.warm_up_samples + 1
     elif isinstance(vocoder, PitchVocoder):
         samples = shortest_training_segment(mel)
+    elif isinstance(vocoder, Model):
+        samples = mel.min_samples if vocoder.normalised_over_channels else vocoder.receptive_field_samples + 1
     else:
         mirrored = [(n_fft - hop) // 2 + 1 for n_fft, hop in config.stft_resolutions]
         mirrored += [3 * n_fft // 8 + 1 for n_fft, _ in config.mel_scales]

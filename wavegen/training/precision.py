@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import torch
 
+from wavegen.network import Network
 from wavegen.precision import cudnn_benchmark, deterministic, tf32_convolutions
 from wavegen.training.config import TrainingConfig
-from wavegen.vocoders import Vocoder
 
 
 @contextlib.contextmanager
@@ -21,7 +21,7 @@ def training_switches(config: TrainingConfig) -> Iterator[None]:
         yield
 
 
-def uses_bfloat16(config: TrainingConfig, vocoder: Vocoder, device: torch.device) -> bool:
+def uses_bfloat16(config: TrainingConfig, vocoder: Network, device: torch.device) -> bool:
     """Whether the forward pass runs in bfloat16."""
     if config.precision == "auto":
         return (

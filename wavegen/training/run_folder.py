@@ -9,13 +9,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from wavegen.checkpoint import find_model, load_checkpoint, load_weights, save_checkpoint, vocoder_header
+from wavegen.checkpoint import (
+    build_network,
+    find_model,
+    load_checkpoint,
+    load_weights,
+    network_header,
+    save_checkpoint,
+)
 from wavegen.config import Config, KeepsWeights, join_names, parse
 from wavegen.errors import CheckpointError, ConfigError, MelError, OutputError
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec
+from wavegen.network import NetworkConfig
 from wavegen.training.state import TrainingState
-from wavegen.vocoders import VocoderConfig, build_vocoder
+from wavegen.vocoders import Vocoder
 from wavegen.vocoders._speakers import SpeakerCondition
 
 BEST = "best.safetensors"
@@ -31,13 +39,13 @@ class RunFolder:
 
     Args:
         path: the run's folder.
-        vocoder_config: the vocoder's section of the recipe, saved with the weights.
+        network_config: the vocoder's or model's section of the recipe, saved with the weights.
         recipe: the whole resolved recipe as plain data without paths, saved with the weights too. Equal runs then write
             equal files, and a model file tells nothing about the machine that trained it.
     """
 
-    def __init__(self, path: Path, vocoder_config: VocoderConfig, recipe: Mapping[str, Any]) -> None:
-        self.path, self.vocoder_config, self.recipe = path, vocoder_config, recipe
+    def __init__(self, path: Path, network_config: NetworkConfig, recipe: Mapping[str, Any]) -> None:
+        self.path, self.network_config, self.recipe = path, network_config, recipe
         self.checkpoints = path / "checkpoints"
         self.log = path / "log.jsonl"
 
@@ -161,8 +169,7 @@ class RunFolder:
             beside.write_text("".join(kept), encoding="utf-8")
 
     def _header(self, kind: str, state: TrainingState) -> dict[str, Any]:
-        vocoder = self.vocoder_config.model_dump(mode="json")
-        header = vocoder_header(vocoder, state.vocoder.mel, state.vocoder.speakers)
+        header = network_header(self.network_config, state.vocoder.mel, state.vocoder.speakers)
         return header | {"kind": kind, "recipe": self.recipe}
 
     def _refuse_another(
@@ -188,21 +195,21 @@ class RunFolder:
                 also be another one that the file's vocoder reads.
             may_add_speakers: whether this run may have speakers that the file does not have, if the file has some.
         """
-        ours = self.vocoder_config
-        saved = _section(header, "vocoder")
+        ours = self.network_config
+        saved = _section(header, ours.section)
         if saved.get("name") != ours.name:
-            differences = {"vocoder": {"name": (ours.name, saved.get("name"))}, "mel": {}}
+            differences = {ours.section: {"name": (ours.name, saved.get("name"))}, "mel": {}}
         else:
             try:
-                saved_vocoder = _parse_known(type(ours), saved, where="vocoder")
+                saved_network = _parse_known(type(ours), saved, where=ours.section)
                 saved_mel = _parse_known(MelSpec, _section(header, "mel"), where="mel")
             except ConfigError as error:
                 raise CheckpointError(
                     f"has settings of another version ({error})", where=path, remedy=remedy
                 ) from error
             differences = {
-                "vocoder": ours.differences(saved_vocoder, without=without),
-                "mel": {} if without and _reads(saved_vocoder, saved_mel, mel) else mel.differences(saved_mel),
+                ours.section: ours.differences(saved_network, without=without),
+                "mel": {} if without and _reads(saved_network, saved_mel, mel) else mel.differences(saved_mel),
             }
         for section, fields in differences.items():
             if fields:
@@ -223,10 +230,12 @@ class RunFolder:
             raise CheckpointError(f"was trained with other speakers ({shown})", where=path, remedy=remedy)
 
 
-def _reads(config: VocoderConfig, own: MelSpec, mel: MelSpec) -> bool:
+def _reads(config: NetworkConfig, own: MelSpec, mel: MelSpec) -> bool:
     """Whether a vocoder with this config and its own definition reads mels of another one, with the same weights."""
     with torch.device("meta"):
-        vocoder = build_vocoder(config, own)
+        vocoder = build_network(config, own)
+    if not isinstance(vocoder, Vocoder):
+        return own == mel
     try:
         vocoder.for_mel(mel)
     except MelError:

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from wavegen.checkpoint import load_weights
 from wavegen.errors import CheckpointError
+from wavegen.network import Network
 from wavegen.training.config import TrainingConfig
 from wavegen.training.discriminators import Discriminators
 from wavegen.training.schedule import discriminator_learning_rate, learning_rate
-from wavegen.vocoders import Vocoder
 
 
 class TrainingState:
     """A vocoder in training with its EMA weights, discriminators and optimisers.
 
     Args:
-        vocoder: the vocoder, on the device to train on.
+        vocoder: the vocoder or other model, on the device to train on.
         config: training settings; ``adversarial`` adds discriminators, initialised from torch's global generator.
 
     Attributes:
@@ -30,7 +30,7 @@ class TrainingState:
         rollbacks: how often the run went back to a checkpoint; each time the learning rates are halved.
     """
 
-    def __init__(self, vocoder: Vocoder, config: TrainingConfig) -> None:
+    def __init__(self, vocoder: Network, config: TrainingConfig) -> None:
         self.vocoder, self.config = vocoder, config
         self.ema = copy.deepcopy(vocoder).eval().requires_grad_(False)
         device = next(vocoder.parameters()).device

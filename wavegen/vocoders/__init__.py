@@ -1,12 +1,9 @@
 """One vocoder per file; the file's name is the vocoder's name in a recipe. Helper modules begin with an underscore."""
 
-import importlib
-import pkgutil
-from abc import ABC
 from collections.abc import Sequence
 
-from wavegen.errors import ConfigError
 from wavegen.mel import MelSpec
+from wavegen.network import find_networks
 from wavegen.vocoders._base import (
     AutoregressiveVocoder,
     PitchVocoder,
@@ -27,33 +24,7 @@ def find_vocoders(package: str, path: Sequence[str]) -> dict[str, type[Vocoder]]
     Raises:
         ConfigError: a module defines no vocoder or several, or a vocoder lacks a part of the contract.
     """
-    found = {}
-    for module_info in pkgutil.iter_modules(path):
-        if module_info.name.startswith("_"):
-            continue
-        module = importlib.import_module(f"{package}.{module_info.name}")
-        vocoders = [
-            member
-            for member in vars(module).values()
-            if isinstance(member, type) and issubclass(member, Vocoder)
-            if member.__module__ == module.__name__ and ABC not in member.__bases__
-        ]
-        if len(vocoders) != 1:
-            names = ", ".join(vocoder.__name__ for vocoder in vocoders) or "none"
-            raise ConfigError(
-                f"a module defines one vocoder, this one {names}",
-                where=module.__name__,
-                remedy="move helpers into a module whose name begins with an underscore",
-            )
-        name = vocoders[0].Config.model_fields["name"].default
-        if name.replace("-", "_") != module_info.name:
-            raise ConfigError(
-                f"the vocoder's name is {name!r}, but its file is {module_info.name}.py",
-                where=module.__name__,
-                remedy="give both the same name",
-            )
-        found[name] = vocoders[0]
-    return found
+    return find_networks(package, path, Vocoder, "vocoder")  # type: ignore[type-abstract]
 
 
 VOCODERS = find_vocoders(__name__, __path__)

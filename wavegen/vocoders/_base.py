@@ -1,22 +1,19 @@
 """The contract that every vocoder keeps: mel frames in, ``hop_length`` samples per frame out, whole or streamed."""
 
-import inspect
-import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 import torch
-from pydantic import NonNegativeInt, model_validator
-from torch import Tensor, nn
-from typing_extensions import Self
+from pydantic import NonNegativeInt
+from torch import Tensor
 
-from wavegen.blocks import Context, fold_weight_norm, frame_mask, masked, sample_mask
-from wavegen.config import Config
+from wavegen.blocks import frame_mask, masked, sample_mask
 from wavegen.cores import usable_cores
 from wavegen.engines import check_engine
 from wavegen.errors import ConfigError, MelError
-from wavegen.mel import MelFamily, MelSpec, check_compatible
+from wavegen.mel import MelSpec, check_compatible
+from wavegen.network import Network, NetworkConfig, check_definition
 from wavegen.precision import full_float32
 from wavegen.source import HIGHEST_F0_HZ, PitchNetwork
 from wavegen.vocoders import _arguments as arguments
@@ -25,8 +22,6 @@ from wavegen.vocoders._speakers import SpeakerCondition
 P = ParamSpec("P")
 T = TypeVar("T")
 State = tuple[Any, ...]  # a NamedTuple of tensors, None and further such tuples
-MAX_SIZE = 4096  # of every size in a config: far above any in use, and small enough that building ends
-_GUIDE = ".github/CONTRIBUTING.md describes how to add a vocoder"
 
 
 def inference(method: Callable[P, T]) -> Callable[P, T]:
@@ -34,41 +29,15 @@ def inference(method: Callable[P, T]) -> Callable[P, T]:
     return torch.no_grad()(full_float32()(method))
 
 
-class VocoderConfig(Config):
+class VocoderConfig(NetworkConfig):
     """The ``vocoder`` section of a recipe: a vocoder's shape.
 
     Attributes:
-        name: the vocoder's name, equal to the name of the file that defines it.
         speaker_channels: channels of the vector that is learned for each speaker; 0 for a vocoder without speakers.
     """
 
-    name: str
+    section: ClassVar[str] = "vocoder"
     speaker_channels: NonNegativeInt = 0
-
-    @model_validator(mode="after")
-    def _sizes_are_possible(self) -> Self:
-        """Refuse sizes that only a forged model file or a slip of the keyboard has, before they take all memory."""
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            for size in value if isinstance(value, tuple) else (value,):
-                if isinstance(size, int) and size > MAX_SIZE:
-                    raise ValueError(f"{name} is {size}; give at most {MAX_SIZE}")
-        return self
-
-    @property
-    def draws_mel_definitions(self) -> bool:
-        """Whether training computes mels to definitions that it draws, and so cannot use mels from files."""
-        return False
-
-    @property
-    def reads_pitch_labels(self) -> bool:
-        """Whether training needs the F0 of the recordings, which extraction then stores beside the mels."""
-        return False
-
-    @classmethod
-    def examples(cls) -> tuple[Self, ...]:
-        """Tiny shapes that together use every option: all laws are tested on each of them."""
-        raise NotImplementedError
 
 
 class WindowState(NamedTuple):
@@ -89,7 +58,7 @@ class WindowState(NamedTuple):
     speakers: Tensor | None
 
 
-class Vocoder(nn.Module, ABC):
+class Vocoder(Network, ABC):
     """Base of all vocoders; derive from ``WaveformVocoder``, ``AutoregressiveVocoder`` or ``PitchVocoder``.
 
     A subclass defines ``Config``, ``context`` and ``generate``, and in its constructor a ``speaker_condition``
@@ -106,11 +75,6 @@ class Vocoder(nn.Module, ABC):
     Attributes:
         Config: the class of its recipe section.
         speaker_condition: adds the speaker to features at frame rate.
-        family: the mel definitions that ``for_mel`` accepts; None if the vocoder reads its own definition only.
-        normalised_over_channels: True if the stack normalises its features, so that training segments may be
-            shorter than its context.
-        trains_in_bfloat16: whether ``training.precision=auto`` chooses bfloat16.
-        accepts_discriminators: whether adversarial training is possible.
         speaks_untrained: whether its sound before training is worth comparing with, beside the baselines.
         has_speakers: whether it can learn a voice for each speaker; False if the mel alone says who speaks.
         takes_f0: whether ``synthesize`` and ``step`` take the F0 of a caller.
@@ -120,9 +84,6 @@ class Vocoder(nn.Module, ABC):
     """
 
     Config: ClassVar[type[VocoderConfig]]
-    normalised_over_channels: ClassVar[bool] = False
-    trains_in_bfloat16: ClassVar[bool] = True
-    accepts_discriminators: ClassVar[bool] = False
     speaks_untrained: ClassVar[bool] = True
     takes_f0: bool = False
     names_engine: ClassVar[bool] = True
@@ -130,16 +91,19 @@ class Vocoder(nn.Module, ABC):
     engines: ClassVar[Mapping[str, tuple[str, ...]]] = {"torch": ("float32",)}
     synthesis_options: Mapping[str, str] = {}
     speaker_condition: SpeakerCondition
-    family: MelFamily | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if ABC not in cls.__bases__:  # otherwise it is a kind of vocoder, not a vocoder
-            _check_definition(cls)
-
-    def __init__(self, mel: MelSpec) -> None:
-        super().__init__()
-        self.mel = mel
+            kinds = WaveformVocoder | AutoregressiveVocoder | PitchVocoder
+            derives = "derive from WaveformVocoder, AutoregressiveVocoder or PitchVocoder"
+            check_definition(
+                cls,
+                VocoderConfig,
+                "self, mel, config=None, *, speakers=()",
+                kind="vocoder",
+                faults=[] if issubclass(cls, kinds) else [derives],
+            )
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -160,19 +124,9 @@ class Vocoder(nn.Module, ABC):
         return self
 
     @property
-    @abstractmethod
-    def context(self) -> Context:
-        """Mel frames read around the frame whose samples are computed."""
-
-    @property
     def reads_other_mels(self) -> bool:
         """Whether ``for_mel`` accepts definitions that differ from ``self.mel``."""
         return self.family is not None
-
-    @property
-    def receptive_field_samples(self) -> int:
-        """Samples of mel context and output that one output sample depends on; training compares segments to it."""
-        return self.context.receptive_field * self.mel.hop_length
 
     @property
     def latency_samples(self) -> int:
@@ -303,10 +257,6 @@ class Vocoder(nn.Module, ABC):
         if self.steps_natively:
             return 1.0
         return (frames + self.context.left + self.context.right) / frames
-
-    def prepared_for_synthesis(self) -> Self:
-        """This vocoder in evaluation mode with its weight normalisation folded; changes the module itself."""
-        return fold_weight_norm(self).eval().requires_grad_(False)
 
     def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
         """Choose the engine that computes samples from now on; returns its description.
@@ -464,29 +414,3 @@ class PitchVocoder(Vocoder, ABC):
     @abstractmethod
     def pitch(self) -> PitchNetwork:
         """The pitch network, a submodule; it reads the magnitude that ``MelInverse`` finds for a mel."""
-
-
-def _check_definition(vocoder: type[Vocoder]) -> None:
-    """Raise ConfigError if a vocoder's class lacks parts of the contract; the message names all of them."""
-    faults = []
-    if not issubclass(vocoder, WaveformVocoder | AutoregressiveVocoder | PitchVocoder):
-        faults.append("derive from WaveformVocoder, AutoregressiveVocoder or PitchVocoder")
-    missing = [name for name in dir(vocoder) if getattr(getattr(vocoder, name, None), "__isabstractmethod__", False)]
-    if missing:
-        faults.append(f"define {' and '.join(missing)}")
-    if not {"mel", "config", "speakers"} <= inspect.signature(vocoder.__init__).parameters.keys():
-        faults.append("take __init__(self, mel, config=None, *, speakers=())")
-
-    config = vars(vocoder).get("Config")
-    if not (isinstance(config, type) and issubclass(config, VocoderConfig)):
-        faults.append("set Config to a subclass of VocoderConfig")
-    else:
-        module = vocoder.__module__.rpartition(".")[2]
-        names = typing.get_args(config.model_fields["name"].annotation)
-        if names != (config.model_fields["name"].default,):
-            faults.append(f'declare name: Literal["{module}"] = "{module}" in {config.__name__}')
-        if config.examples.__func__ is VocoderConfig.examples.__func__:  # type: ignore[attr-defined]
-            faults.append(f"define {config.__name__}.examples")
-    if faults:
-        what = f"a vocoder must {', '.join(faults)}"
-        raise ConfigError(what, where=f"{vocoder.__module__}.{vocoder.__qualname__}", remedy=_GUIDE)

@@ -1,0 +1,72 @@
+"""The contract of the networks that are not vocoders: what a recipe trains beside them, with losses of its own."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from wavegen.network import Network, NetworkConfig, check_definition
+
+
+class ModelConfig(NetworkConfig):
+    """The ``model`` section of a recipe: a model's shape."""
+
+    section: ClassVar[str] = "model"
+
+
+class Shown(NamedTuple):
+    """What TensorBoard shows of a clip.
+
+    Attributes:
+        pictures: title -> ``[rows, frames]``, drawn one below another; log-mels and other values that rise upwards.
+        sounds: title -> samples ``[samples]`` in -1…1.
+    """
+
+    pictures: Mapping[str, Tensor]
+    sounds: Mapping[str, Tensor] = {}
+
+
+class Model(Network, ABC):
+    """Base of all models. A subclass defines ``Config``, ``context``, ``losses`` and ``show``.
+
+    Args:
+        mel: the definition of the mel spectrograms that the model reads.
+
+    Raises:
+        ConfigError: when a class is defined that lacks a part of this contract.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if ABC not in cls.__bases__:  # otherwise it is a kind of model, not a model
+            check_definition(cls, ModelConfig, "self, mel, config=None", kind="model")
+
+    @abstractmethod
+    def losses(self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor) -> dict[str, Tensor]:
+        """The losses of a batch of segments, in training and in validation.
+
+        All that is drawn at random must follow from ``seeds`` (``wavegen.noise``): a resumed training then equals an
+        uninterrupted one, and a clip gets the same task in every validation.
+
+        Args:
+            mel: ``[batch, n_mels, frames]``, zeros outside the mask.
+            mask: ``[batch, 1, frames]``, True where a frame is real.
+            audio: ``[batch, frames * hop_length]``, zeros after a clip's end.
+            seeds: int64 ``[batch]``: in training, one of its own for each step and place in the batch; in validation,
+                one of its own for each clip.
+
+        Returns:
+            scalars by name: ``loss``, which is minimised, detached parts of it, and scores.
+        """
+
+    @abstractmethod
+    def show(self, mel: Tensor, audio: Tensor) -> Shown:
+        """What TensorBoard shows of a validation clip.
+
+        Args:
+            mel: ``[n_mels, frames]``.
+            audio: ``[frames * hop_length]``.
+        """

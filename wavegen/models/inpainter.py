@@ -1,0 +1,271 @@
+"""The inpainter: completes a log-mel of which some bins of some frames are missing."""
+
+import math
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from wavegen.blocks import (
+    Context,
+    DilatedConv1d,
+    DilatedConv2d,
+    DilatedStack,
+    Padding,
+    SeparableResidualBlock,
+    exponential_dilations,
+    masked,
+)
+from wavegen.errors import ConfigError
+from wavegen.mel import MelSpec
+from wavegen.models._base import Model, ModelConfig, Shown
+from wavegen.noise import uniform_noise
+
+# What training hides from a segment: some holes in time, and in a share of the segments a band.
+HOLES, HOLE_FRAMES = 4, (2.0, 24.0)
+BAND_SHARE = 0.3
+LOWEST_CUT = 0.3  # the lowest bin above which a band may be hidden, as a share of all bins
+
+
+class InpainterConfig(ModelConfig):
+    """Settings of an inpainter in a recipe.
+
+    Attributes:
+        padding: ``"causal"`` reads no frames to come but those of ``look_ahead``; ``"same"`` reads both sides.
+        look_ahead: frames that a causal inpainter reads beyond the one it completes, at most 4.
+        image_channels: channels of the two layers over frequency and time that read the mel and its mask.
+        channels: channels of the stack.
+        layers: number of its blocks.
+        kernel_size: taps of the blocks' depthwise convolutions.
+        dilation_depth: dilations grow 1, 2, … 2^(depth - 1) and start over.
+        expansion: hidden channels of each block as a multiple of ``channels``.
+    """
+
+    name: Literal["inpainter"] = "inpainter"
+    padding: Padding = "same"
+    look_ahead: Annotated[NonNegativeInt, Field(le=4)] = 0
+    image_channels: PositiveInt = 8
+    channels: PositiveInt = 192
+    layers: PositiveInt = 6
+    kernel_size: PositiveInt = 5
+    dilation_depth: PositiveInt = 3
+    expansion: PositiveInt = 3
+
+    @classmethod
+    def examples(cls) -> tuple["InpainterConfig", ...]:
+        """Same-padded, causal, and causal with look-ahead."""
+        tiny = cls(image_channels=2, channels=6, layers=2, kernel_size=3, dilation_depth=2, expansion=2)
+        causal = tiny.model_copy(update={"padding": "causal"})
+        return (tiny, causal, causal.model_copy(update={"look_ahead": 2}))
+
+
+class InpainterState(NamedTuple):
+    """State of a stream.
+
+    Attributes:
+        mel: frames that wait for the look-ahead, ``[batch, n_mels, waiting]``.
+        known: what is known of them, same shape.
+        early: outputs of the first layer that are still to be dropped because they precede the first frame.
+        image: states of the layers over frequency and time.
+        stack: state of the stack.
+    """
+
+    mel: Tensor
+    known: Tensor
+    early: Tensor
+    image: tuple[Tensor, ...]
+    stack: tuple[Tensor, ...]
+
+
+class Inpainter(Model):
+    """Completes a log-mel: what is known of it stays, the rest is what a dilated stack expects there.
+
+    ::
+
+        mel, known ─ two layers over frequency and time ─ 1×1 ─ norm ─ separable dilated blocks ─ norm ─ 1×1 ─ mel
+
+    The mask has a value for each bin of each frame, so lost packets and missing bands are one task.
+
+    Args:
+        mel: the mel definition.
+        config: the shape; by default that of the config's defaults.
+
+    Raises:
+        ConfigError: the padding does not allow the look-ahead.
+    """
+
+    Config = InpainterConfig
+    normalised_over_channels = True
+
+    def __init__(self, mel: MelSpec, config: InpainterConfig | None = None) -> None:
+        super().__init__(mel)
+        config = config or InpainterConfig()
+        padding, channels, images = config.padding, config.channels, config.image_channels
+        if config.look_ahead and padding != "causal":
+            raise ConfigError(
+                f"look_ahead {config.look_ahead} needs padding causal, but it is {padding}", remedy="change one of both"
+            )
+        dilations = exponential_dilations(math.ceil(config.layers / config.dilation_depth), config.dilation_depth)
+        self.first = DilatedConv2d(2, images, (5, 5), padding=padding)
+        self.second = DilatedConv2d(images, images, (5, 3), dilation=(3, 1), padding=padding)
+        self.input = DilatedConv1d(images * mel.n_mels, channels, 1)
+        self.input_norm = nn.LayerNorm(channels)
+        self.stack = DilatedStack(
+            SeparableResidualBlock(
+                channels,
+                kernel_size=config.kernel_size,
+                dilation=dilation,
+                padding=padding,
+                expansion=config.expansion,
+                initial_scale=1 / config.layers,
+            )
+            for dilation in dilations[: config.layers]
+        )
+        self.output_norm = nn.LayerNorm(channels)
+        self.output = DilatedConv1d(channels, mel.n_mels, 1)
+        self.look_ahead = config.look_ahead
+
+    @property
+    def context(self) -> Context:
+        """Frames read around the one that is completed."""
+        first = self.first.context
+        shifted = Context(first.left - self.look_ahead, first.right + self.look_ahead)
+        return shifted + self.second.context + self.stack.context
+
+    def forward(self, mel: Tensor, known: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Complete a mel.
+
+        Args:
+            mel: ``[batch, n_mels, frames]``; values that are not known may be anything, NaN included.
+            known: bool, same shape; True where the mel is known.
+            mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
+
+        Returns:
+            ``[batch, n_mels, frames]``: ``mel`` where it is known, and what is expected elsewhere.
+        """
+        return torch.where(known, mel, self._mel_of(self._expected(mel, known, mask)))
+
+    def initial_state(self, batch: int) -> InpainterState:
+        """State of a stream before the first frame; refused by ``step`` if the inpainter is same-padded."""
+        like, bins = self.output.weight, self.mel.n_mels
+        return InpainterState(
+            mel=like.new_zeros(batch, bins, 0),
+            known=torch.zeros(batch, bins, 0, dtype=torch.bool, device=like.device),
+            early=torch.tensor(self.look_ahead),
+            image=(self.first.initial_state(batch, bins), self.second.initial_state(batch, bins)),
+            stack=self.stack.initial_state(batch),
+        )
+
+    def step(self, mel: Tensor, known: Tensor, state: InpainterState) -> tuple[Tensor, InpainterState]:
+        """Complete the next frames; they come out ``look_ahead`` frames late.
+
+        Args:
+            mel: as in ``forward``, any number of frames.
+            known: as in ``forward``.
+            state: the state that ``initial_state`` or the previous ``step`` returned; it is left unchanged.
+
+        Returns:
+            the completed frames that are ready ``[batch, n_mels, frames]``, and the next state.
+
+        Raises:
+            StreamingError: the inpainter is same-padded.
+        """
+        return self._step(self._image(mel, known), mel, known, state)
+
+    def flush(self, state: InpainterState) -> Tensor:
+        """The frames that waited for the look-ahead when the sound ended."""
+        beyond = state.mel.new_zeros(len(state.mel), 2, self.mel.n_mels, self.look_ahead)
+        return self._step(beyond, state.mel[..., :0], state.known[..., :0], state)[0]
+
+    def losses(self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor) -> dict[str, Tensor]:
+        """Mean distance of the normalised log-mel where it is hidden.
+
+        ``holes`` and ``band`` are the parts of ``loss`` in units of ln: in time, and above a frequency.
+        """
+        known = draw_known(seeds, mel.shape[1], mel.shape[2])
+        hole = ~known.any(dim=1, keepdim=True) & mask
+        distance = (self._expected(mel, known, mask) - self._normalised(mel)).abs().float()
+        distance = masked(distance, mask)
+        missing = ~known & mask
+
+        def mean_over(cells: Tensor) -> Tensor:
+            return torch.where(cells, distance, 0.0).sum() / cells.sum().clamp(min=1)
+
+        # A small weight on what is known teaches the network what a mel is, in the first steps most of all.
+        loss = mean_over(missing) + 0.1 * mean_over(known & mask)
+        parts = {"holes": hole & missing, "band": missing & ~hole}
+        return {"loss": loss, **{name: 2.5 * mean_over(cells).detach() for name, cells in parts.items()}}
+
+    @torch.no_grad()
+    def show(self, mel: Tensor, audio: Tensor) -> Shown:
+        """The mel with holes, completed, and as it was."""
+        known = draw_known(torch.tensor([1], device=mel.device), *mel.shape)
+        damaged = torch.where(known, mel[None], mel.min())
+        return Shown({"damaged": damaged[0], "repaired": self(mel[None], known)[0], "original": mel})
+
+    def _expected(self, mel: Tensor, known: Tensor, mask: Tensor | None) -> Tensor:
+        """The network: the normalised mel that it expects in every bin of every frame."""
+        # A causal layer's output at t + look_ahead belongs to frame t, so drop the first look_ahead frames.
+        image = masked(self._image(mel, known), None if mask is None else mask[:, :, None])
+        h = F.gelu(self.first(F.pad(image, (0, self.look_ahead)))[..., self.look_ahead :])
+        h = F.gelu(self.second(h, mask))
+        _, h = self.stack(self._stack_input(h), None, mask)
+        return self._heads(h)
+
+    def _step(self, image: Tensor, mel: Tensor, known: Tensor, state: InpainterState) -> tuple[Tensor, InpainterState]:
+        mel, known = torch.cat((state.mel, mel), dim=-1), torch.cat((state.known, known), dim=-1)
+        h, first = self.first.step(image, state.image[0])
+        dropped = min(int(state.early), h.shape[-1])
+        h, second = self.second.step(F.gelu(h[..., dropped:]), state.image[1])
+        (_, h), stack = self.stack.step(self._stack_input(F.gelu(h)), state.stack)
+        ready = h.shape[-1]
+        expected = self._mel_of(self._heads(h))
+        completed = torch.where(known[..., :ready], mel[..., :ready], expected)
+        waiting = mel[..., ready:], known[..., ready:]
+        return completed, InpainterState(*waiting, state.early - dropped, (first, second), stack)
+
+    def _image(self, mel: Tensor, known: Tensor) -> Tensor:
+        """``[batch, 2, n_mels, frames]``: the mel, 0 where it is not known, and the mask."""
+        return torch.stack((masked(self._normalised(mel), known), known.to(mel.dtype)), dim=1)
+
+    def _stack_input(self, h: Tensor) -> Tensor:
+        return self._norm(self.input_norm, self.input(h.flatten(1, 2)))
+
+    def _heads(self, h: Tensor) -> Tensor:
+        return self.output(self._norm(self.output_norm, h))
+
+    @staticmethod
+    def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        return norm(x.transpose(1, 2)).transpose(1, 2)
+
+    def _normalised(self, mel: Tensor) -> Tensor:
+        """Natural-log mel scaled to about -2…2 for speech."""
+        return (self.mel.to_linear(mel).clamp(min=self.mel.floor).log() + 5) / 2.5
+
+    def _mel_of(self, normalised: Tensor) -> Tensor:
+        ln = (normalised * 2.5 - 5).clamp(min=math.log(self.mel.floor), max=10.0)
+        return self.mel.from_linear(ln.exp())
+
+
+def draw_known(seeds: Tensor, n_mels: int, frames: int) -> Tensor:
+    """What training leaves of segments, as a function of their seeds: bool ``[batch, n_mels, frames]``.
+
+    Up to ``HOLES`` holes in time, of 2 to 24 frames; in a share of the segments also all bins above one.
+    """
+    draws = uniform_noise(seeds, 0, HOLES + 1, 3, seeds.device)  # [batch, 3, HOLES + 1]
+    shortest, longest = HOLE_FRAMES
+    lengths = (shortest * (longest / shortest) ** draws[:, 0, :HOLES]).round()
+    # At least one hole; of the others, each with probability 1/2.
+    present = draws[:, 2, :HOLES] < 0.5
+    present[:, 0] = True
+    starts = (draws[:, 1, :HOLES] * (frames + 1 - lengths).clamp(min=1)).floor()
+    time = torch.arange(frames, device=seeds.device)[:, None]
+    inside = (
+        (time >= starts[:, None]) & (time < (starts + lengths)[:, None]) & present[:, None]
+    )  # [batch, frames, HOLES]
+    band, cut = draws[:, 2, HOLES] < BAND_SHARE, draws[:, 1, HOLES]
+    lowest = torch.where(band, LOWEST_CUT + (1 - LOWEST_CUT) * cut, 1.0) * n_mels
+    hidden = torch.arange(n_mels, device=seeds.device) >= lowest[:, None]
+    return ~(inside.any(dim=-1)[:, None] | hidden[:, :, None])
