@@ -1,0 +1,199 @@
+"""What an inpainter and a vocoder put into the holes of a recording, and above the band that it has."""
+
+import numpy as np
+import torch
+from scipy.signal import firwin, oaconvolve
+from torch import Tensor
+
+from wavegen.audio.resampling import resample
+from wavegen.errors import ConfigError
+from wavegen.inpainting.holes import Hole, merged
+from wavegen.inpainting.prediction import interpolate
+from wavegen.mel import LogMel, MelProjection
+from wavegen.models.inpainter import Inpainter
+from wavegen.vocoders import Vocoder
+
+SHORT_S = 0.005  # linear prediction alone fills shorter holes
+FADE_S = 0.004  # from linear prediction to the rendered sound, within the hole
+TOUCHED = 1e-3  # share of a frame's window energy that may be missing from a known frame
+ALIGNED_S, SHIFT_S = 0.02, 0.008  # sound that is compared beside a hole, and the longest shift
+CONTEXT_FRAMES = 48  # on both sides of a hole, beyond what the inpainter reads
+BAND_TAPS = 511
+
+
+def fill_holes(
+    samples: np.ndarray,
+    holes: list[Hole],
+    inpainter: Inpainter,
+    vocoder: Vocoder,
+    *,
+    sample_rate_hz: int,
+    iterations: int = 32,
+    seed: int = 0,
+) -> np.ndarray:
+    """Fill the holes of a recording; all other samples stay as they are, bit for bit.
+
+    Each hole is rendered from the mel that the inpainter completes around it. Sound below 5 ms is interpolated.
+
+    Args:
+        samples: float ``[samples]``; those in holes are ignored.
+        holes: the missing samples.
+        inpainter: completes the mel.
+        vocoder: renders the mel; it reads the inpainter's definition.
+        sample_rate_hz: sample rate of the recording.
+        iterations: iterations in which the known samples, and the mel of the missing ones, are imposed.
+        seed: seeds the vocoder's noise.
+
+    Returns:
+        ``[samples]`` of the same type.
+
+    Raises:
+        MelError: the vocoder does not read mels of the inpainter's definition.
+    """
+    mel, rate = inpainter.mel, inpainter.mel.sample_rate_hz
+    vocoder = vocoder.for_mel(mel)
+    repaired = samples.copy()
+    holes = merged(holes)
+    predicted = {hole: interpolate(_without(samples, holes, hole), hole) for hole in holes}
+    long = [hole for hole in holes if hole.stop - hole.start >= SHORT_S * sample_rate_hz]
+    for hole in holes:
+        repaired[hole.start : hole.stop] = predicted[hole]
+
+    # Holes whose surroundings overlap are rendered together.
+    around_frames = CONTEXT_FRAMES + max(inpainter.context.left, inpainter.context.right)
+    around = round(around_frames * mel.hop_length * sample_rate_hz / rate)
+    for region in merged(Hole(max(0, h.start - around), min(len(samples), h.stop + around)) for h in long):
+        inside = [
+            Hole(h.start - region.start, h.stop - region.start) for h in long if region.start <= h.start < region.stop
+        ]
+        # Short holes are known here: they are filled already.
+        known = repaired[region.start : region.stop].astype(np.float32)
+        if sample_rate_hz != rate:
+            known = resample(known, sample_rate_hz, rate)
+        at_rate = [Hole(h.start * rate // sample_rate_hz, -(-h.stop * rate // sample_rate_hz)) for h in inside]
+        rendered = _render(known, at_rate, inpainter, vocoder, iterations, seed)
+        if sample_rate_hz != rate:
+            rendered = resample(rendered, rate, sample_rate_hz)
+        for hole in inside:
+            whole = Hole(hole.start + region.start, hole.stop + region.start)
+            faded = _faded(predicted[whole], rendered[hole.start : hole.stop], round(FADE_S * sample_rate_hz))
+            repaired[whole.start : whole.stop] = faded
+    return repaired
+
+
+def extend_band(
+    samples: np.ndarray, above_hz: float, inpainter: Inpainter, vocoder: Vocoder, *, sample_rate_hz: int, seed: int = 0
+) -> np.ndarray:
+    """Add what a recording lacks above a frequency.
+
+    Args:
+        samples: float ``[samples]``.
+        above_hz: the frequency; what the recording has above it stays.
+        inpainter: as in ``fill_holes``.
+        vocoder: as in ``fill_holes``.
+        sample_rate_hz: sample rate of the recording, which must be the inpainter's.
+        seed: seeds the vocoder's noise.
+
+    Raises:
+        ConfigError: the recording has another sample rate, or the frequency is not within the mel's band.
+        MelError: as in ``fill_holes``.
+    """
+    mel = inpainter.mel
+    if sample_rate_hz != mel.sample_rate_hz:
+        remedy = f"resample the recording to {mel.sample_rate_hz} Hz"
+        raise ConfigError(f"a band is completed at {mel.sample_rate_hz} Hz, not {sample_rate_hz} Hz", remedy=remedy)
+    highest = mel.sample_rate_hz / 2
+    if not 500 <= above_hz < min(highest, mel.f_max_hz):
+        raise ConfigError(f"no band begins at {above_hz:g} Hz", remedy=f"give 500 to {min(highest, mel.f_max_hz):g}")
+    vocoder = vocoder.for_mel(mel)
+    whole = _in_frames(samples.astype(np.float32), mel.hop_length)
+    given = LogMel(mel)(whole)[..., : whole.shape[-1] // mel.hop_length]
+    # A filter is known if all that it reads lies below the frequency.
+    reach = mel.filterbank() > 0
+    frequencies = np.linspace(0, highest, reach.shape[1])
+    known_bins = torch.from_numpy(np.where(reach, frequencies, 0).max(axis=1) <= above_hz)
+    known = known_bins[None, :, None].expand_as(given)
+    with torch.no_grad():
+        completed = inpainter(given, known)
+    rendered = vocoder.synthesize(completed, seed=seed)[0, : len(samples)].numpy()
+    high = firwin(BAND_TAPS, above_hz, fs=mel.sample_rate_hz, pass_zero=False)
+    return (samples + oaconvolve(rendered, high, mode="same")).astype(samples.dtype)
+
+
+@torch.no_grad()
+def _render(
+    samples: np.ndarray, holes: list[Hole], inpainter: Inpainter, vocoder: Vocoder, iterations: int, seed: int
+) -> np.ndarray:
+    """The sound of a region with its holes rendered, float32; beside the holes it is nearly ``samples``."""
+    mel, hop = inpainter.mel, inpainter.mel.hop_length
+    missing = np.zeros(len(samples), dtype=bool)
+    for hole in holes:
+        missing[hole.start : hole.stop] = True
+    given = _in_frames(np.where(missing, 0, samples).astype(np.float32), hop)
+    lost = _in_frames(missing.astype(np.float32), hop)
+    frames = given.shape[-1] // hop
+
+    # Complete the mel of the frames whose windows reach into a hole.
+    projection = MelProjection(mel)
+    window = projection.istft.window.square()
+    padded = torch.nn.functional.pad(lost, (mel.left_padding, mel.n_fft - hop - mel.left_padding))
+    share = torch.nn.functional.conv1d(padded[None], window[None, None] / window.sum(), stride=hop)[0, :, :frames]
+    known = (share < TOUCHED)[:, None]
+    completed = inpainter(LogMel(mel)(given)[..., :frames], known.expand(1, mel.n_mels, frames))
+
+    # Begin with the vocoder's sound, in phase with what is known on either side.
+    spoken = vocoder.synthesize(completed, seed=seed)[0].numpy()
+    sound = given[0].numpy().copy()
+    for hole in holes:
+        sound[hole.start : hole.stop] = _aligned(spoken, given[0].numpy(), hole, mel.sample_rate_hz)
+
+    # Impose what is known: the samples, and in the frames that were completed the mel.
+    is_lost = lost > 0
+    current = torch.from_numpy(sound)[None]
+    for _ in range(iterations):
+        spectrum = projection.istft.analyse(torch.where(is_lost, current, given))
+        spectrum = torch.where(known, spectrum, projection.impose(spectrum, completed)[1])
+        current = torch.where(is_lost, projection.istft(spectrum), given)
+    return current[0, : len(samples)].numpy()
+
+
+def _aligned(spoken: np.ndarray, known: np.ndarray, hole: Hole, rate: int) -> np.ndarray:
+    """The spoken sound of a hole, shifted so that it continues what is known before and after it."""
+    length, reach = round(ALIGNED_S * rate), round(SHIFT_S * rate)
+    count = hole.stop - hole.start
+
+    def shifted(beside: int) -> np.ndarray:
+        """The sound of the hole, shifted to agree with the known samples from ``beside`` on."""
+        first, last = beside - reach, beside + length + reach
+        from_here = slice(hole.start, hole.stop)
+        if first < 0 or last > len(spoken) or hole.start < reach or hole.stop + reach > len(spoken):
+            return spoken[from_here]
+        wanted, found = known[beside : beside + length], spoken[first:last]
+        energy = np.convolve(found**2, np.ones(length), "valid")
+        shift = int(np.argmax(np.correlate(found, wanted, "valid") / np.sqrt(energy + 1e-9))) - reach
+        return spoken[hole.start + shift : hole.stop + shift]
+
+    towards_end = (np.arange(count) + 0.5) / count
+    return shifted(hole.start - length) * (1 - towards_end) + shifted(hole.stop) * towards_end
+
+
+def _faded(predicted: np.ndarray, rendered: np.ndarray, fade: int) -> np.ndarray:
+    """The rendered sound, which begins and ends as linear prediction goes on from what is known."""
+    count = len(rendered)
+    distance = np.minimum(np.arange(count), np.arange(count)[::-1]) + 0.5  # samples from the nearer end
+    weight = np.clip(distance / min(fade, count / 4), 0, 1)
+    return predicted * (1 - weight) + rendered * weight
+
+
+def _in_frames(samples: np.ndarray, hop: int) -> Tensor:
+    """``[1, frames * hop]``, padded with zeros."""
+    return torch.from_numpy(np.pad(samples, (0, -len(samples) % hop)))[None]
+
+
+def _without(samples: np.ndarray, holes: list[Hole], but: Hole) -> np.ndarray:
+    """The samples with zeros in all holes but one, which is ignored anyway."""
+    cleared = samples.astype(np.float64)
+    for hole in holes:
+        if hole != but:
+            cleared[hole.start : hole.stop] = 0
+    return cleared
