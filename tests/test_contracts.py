@@ -1,4 +1,4 @@
-"""Every law over every block and vocoder found, and every law seen to fail."""
+"""Every law over every block, vocoder and model found, and every law seen to fail."""
 
 import dataclasses
 import inspect
@@ -19,8 +19,10 @@ from support.contracts import (
 from support.subjects import (
     BLOCKS,
     CHANNELS,
+    MODEL_SUBJECTS,
     SPEAKERS,
     all_blocks,
+    all_models,
     all_vocoders,
     block_subject,
     randomised,
@@ -39,14 +41,16 @@ from wavegen.blocks import (
     SeparableResidualBlock,
 )
 from wavegen.errors import StreamingError
+from wavegen.models import MODELS
 from wavegen.vocoders import AutoregressiveVocoder, Vocoder, frame_mask
 from wavegen.vocoders._sourced import SourcedVocoder
 
 BLOCK_SUBJECTS = all_blocks()
+MODELS_FOUND = all_models()
 EVERY_VOCODER = all_vocoders() + all_vocoders(SPEAKERS)
 USED = [vocoder_subject(*item) for item in EVERY_VOCODER]
 GIVEN = [vocoder_subject(*item, teacher_forced=True) for item in EVERY_VOCODER]
-STREAMING = [s for s in BLOCK_SUBJECTS if s.context.right == 0 or s.flush] + USED
+STREAMING = [s for s in BLOCK_SUBJECTS if s.context.right == 0 or s.flush] + USED + [s for s in MODELS_FOUND if s.step]
 
 
 @pytest.fixture(autouse=True)
@@ -61,24 +65,25 @@ def test_everything_is_covered() -> None:
         if inspect.isclass(member := getattr(blocks, name)) and issubclass(member, nn.Module)
     }
     assert modules == {*BLOCKS, InverseSTFT, ResidualBlock}, "give every block an entry in BLOCKS"
+    assert {*MODELS.values()} == {*MODEL_SUBJECTS}, "give every model an entry in MODEL_SUBJECTS"
 
 
-@pytest.mark.parametrize("subject", BLOCK_SUBJECTS + GIVEN, ids=str)
+@pytest.mark.parametrize("subject", BLOCK_SUBJECTS + GIVEN + MODELS_FOUND, ids=str)
 def test_context(subject: Subject) -> None:
     check_context(subject)
 
 
-@pytest.mark.parametrize("subject", BLOCK_SUBJECTS + GIVEN, ids=str)
+@pytest.mark.parametrize("subject", BLOCK_SUBJECTS + GIVEN + MODELS_FOUND, ids=str)
 def test_causality(subject: Subject) -> None:
     check_causality(subject)
 
 
-@pytest.mark.parametrize("subject", BLOCK_SUBJECTS + USED, ids=str)
+@pytest.mark.parametrize("subject", BLOCK_SUBJECTS + USED + MODELS_FOUND, ids=str)
 def test_length(subject: Subject) -> None:
     check_length(subject)
 
 
-@pytest.mark.parametrize("subject", BLOCK_SUBJECTS + USED, ids=str)
+@pytest.mark.parametrize("subject", BLOCK_SUBJECTS + USED + MODELS_FOUND, ids=str)
 def test_batching(subject: Subject) -> None:
     check_batching(subject)
 

@@ -13,6 +13,7 @@ from wavegen.config import Config, MayChangeDuringRun, load_yaml
 from wavegen.corpora.manifest import Recording
 from wavegen.errors import ConfigError, MelError
 from wavegen.mel import PROFILES, profile
+from wavegen.models import MODELS
 from wavegen.pipeline import list_recordings
 from wavegen.recipe import (
     SHIPPED,
@@ -93,8 +94,20 @@ def test_tables_of_recipes_are_found() -> None:
     assert "ljspeech/spectral" in recipe_rows(SHIPPED / "recipes/ljspeech/README.md")
 
 
-def test_every_vocoder_has_a_recipe() -> None:
-    assert {load_recipe(find_recipe(name)).vocoder.name for name in shipped_recipes()} == set(VOCODERS)
+def test_every_vocoder_and_model_has_a_recipe() -> None:
+    assert {load_recipe(find_recipe(name)).network.name for name in shipped_recipes()} == {*VOCODERS, *MODELS}
+
+
+def test_a_recipe_trains_a_vocoder_or_a_model(messages: Messages) -> None:
+    model = "model: {name: inpainter, channels: 8, layers: 1}"
+    without = SMALLEST.replace("vocoder: {name: spectral, channels: 8, layers: 1}\n", "")
+    for text in (SMALLEST + model, without):
+        messages.check(refusal(text=text))
+    for faulty in ("training.best_by=pesq", "data.speakers=true", "model.look_ahead=2", "model.look_ahead=5"):
+        messages.check(refusal(faulty, text=without + model))
+    recipe = load_recipe(write(without + model))
+    assert (recipe.network, recipe.vocoder) == (recipe.model, None)
+    assert type(build(recipe, device="meta")).__name__ == "Inpainter"
 
 
 def test_every_shipped_fragment_is_used_by_two_recipes_or_more() -> None:

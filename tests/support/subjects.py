@@ -1,6 +1,7 @@
-"""Every block and vocoder, as subjects of the laws."""
+"""Every block, vocoder and model, as subjects of the laws."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from wavegen.blocks import (
     StagedUpsampler,
 )
 from wavegen.mel import MelSpec
+from wavegen.models import MODELS, Model, build_model
+from wavegen.models.inpainter import Inpainter
 from wavegen.vocoders import VOCODERS, AutoregressiveVocoder, Vocoder, build_vocoder, frame_mask
 from wavegen.vocoders._sourced import SourcedVocoder
 
@@ -179,6 +182,45 @@ def vocoder_subject(name: str, vocoder: Vocoder, *, teacher_forced: bool = False
         # Linear prediction solves equations whose condition number is up to 1e5, and Griffin-Lim divides.
         rounding=100 if isinstance(vocoder, SourcedVocoder) else 1,
     )
+
+
+def inpainter_subject(name: str, model: Inpainter) -> Subject:
+    """The inpainter with a mask of its own for each item, as a second input that is above 0 where the mel is known."""
+
+    def run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
+        return model(inputs[0], inputs[1] > 0, frame_mask(lengths, inputs[0].shape[-1]))
+
+    def inputs(batch: int, steps: int) -> tuple[Tensor, ...]:
+        mel, known = torch.randn(2, batch, model.mel.n_mels, steps, dtype=torch.float64)
+        return mel - 4, known
+
+    streams = model.first.context.right == 0
+    return Subject(
+        name,
+        model.context,
+        1,
+        inputs=inputs,
+        run=run,
+        initial_state=model.initial_state if streams else None,
+        step=(lambda inputs, state: model.step(inputs[0], inputs[1] > 0, state)) if streams else None,
+        flush=model.flush if streams else None,
+    )
+
+
+# How each model is called; a model without an entry fails `test_everything_is_covered`.
+MODEL_SUBJECTS: dict[type[Model], Any] = {Inpainter: inpainter_subject}
+
+
+def all_models() -> list[Subject]:
+    """Every example of every model's config, for two mel definitions."""
+    subjects = []
+    for name, kind in MODELS.items():
+        for i, example in enumerate(kind.Config.examples()):
+            for spec in (MEL, CENTRED_SHORT_WINDOW):
+                torch.manual_seed(0)
+                label = f"{name}-{i}-{'centred' if spec.center else 'uncentred'}"
+                subjects.append(MODEL_SUBJECTS[kind](label, randomised(build_model(example, spec))))
+    return subjects
 
 
 def all_blocks() -> list[Subject]:

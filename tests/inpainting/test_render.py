@@ -1,0 +1,77 @@
+"""What fills a hole: bit equality outside, no jump at its edges, and sound where a mel is known."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from support.corpus import voice
+from torch import Tensor
+
+import wavegen
+from wavegen.blocks import Context
+from wavegen.inpainting import Hole, fill_holes
+from wavegen.mel import LogMel, profile
+
+RATE = 24000
+MEL = profile("bigvgan-24k")
+HOLES = [Hole(6000, 7920), Hole(14000, 14048)]  # 80 ms, and 2 ms
+
+
+class Foreseen:
+    """Stands in for an inpainter, and knows the mel."""
+
+    mel = MEL
+    context: ClassVar[Context] = Context()
+
+    def __init__(self, complete: Callable[[Tensor], Tensor]) -> None:
+        self.complete = complete
+
+    def __call__(self, mel: Tensor, known: Tensor) -> Tensor:
+        return torch.where(known, mel, self.complete(mel))
+
+
+def whole_mel(sound: np.ndarray) -> Tensor:
+    padded = np.pad(sound, (0, -len(sound) % MEL.hop_length)).astype(np.float32)
+    return LogMel(MEL)(torch.from_numpy(padded)[None])
+
+
+def fill(sound: np.ndarray, inpainter: Any, iterations: int = 8) -> np.ndarray:
+    return fill_holes(sound, HOLES, inpainter, wavegen.load("default"), sample_rate_hz=RATE, iterations=iterations)
+
+
+@pytest.fixture(scope="module")
+def sound() -> np.ndarray:
+    return voice(0.8).astype(np.float64)
+
+
+def test_outside_holes_nothing_changes_and_inside_the_mel_is_restored(sound: np.ndarray) -> None:
+    damaged = sound.copy()
+    for hole in HOLES:
+        damaged[hole.start : hole.stop] = 0
+    true = whole_mel(sound)
+    filled = fill(damaged, Foreseen(lambda mel: true))
+    outside = np.ones(len(sound), dtype=bool)
+    for hole in HOLES:
+        outside[hole.start : hole.stop] = False
+    assert np.array_equal(filled[outside], sound[outside])
+    inside = slice(6000 // 256, 7920 // 256)
+    distances = [float((whole_mel(x) - true)[..., inside].abs().mean()) for x in (filled, damaged)]
+    assert distances[0] < 0.25 * distances[1]
+
+
+def test_there_is_no_jump_at_the_edges(sound: np.ndarray) -> None:
+    true = whole_mel(sound)
+    filled = fill(sound, Foreseen(lambda mel: true))
+    usual = np.abs(np.diff(sound)).max()
+    for hole in HOLES:
+        assert np.abs(np.diff(filled[hole.start - 2 : hole.stop + 2])).max() < 2 * usual
+
+
+def test_what_the_hole_held_does_not_matter(sound: np.ndarray) -> None:
+    true = whole_mel(sound)
+    noisy = sound.copy()
+    noisy[6000:7920] = 0.9
+    results = [fill(x, Foreseen(lambda mel: true), 1) for x in (sound, noisy)]
+    assert np.array_equal(*results)
