@@ -47,7 +47,7 @@ def test_what_is_known_stays_and_the_rest_is_replaced_whatever_it_held() -> None
 def test_the_loss_is_of_what_is_hidden_and_reaches_every_weight() -> None:
     model, mel, mask = tiny(), a_mel(60), torch.ones(2, 1, 60, dtype=torch.bool)
     losses = model.losses(mel, mask, torch.zeros(2, 60 * MEL.hop_length), torch.tensor([3, 4]))
-    assert {"loss", "holes", "band"} == losses.keys()
+    assert {"loss", "holes"} == losses.keys()
     losses["loss"].backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
 
@@ -79,6 +79,6 @@ def test_a_recipe_trains_resumes_and_loads(tmp_path: Path) -> None:
     for steps in (2, 4):
         assert train(recipe, tmp_path / "parts", constant, f"training.steps={steps}") == 0
     assert_same_checkpoint(checkpoint(tmp_path / "whole", 4), checkpoint(tmp_path / "parts", 4))
-    assert {"loss", "holes", "band"} <= rows(tmp_path / "whole", "valid")[-1].keys()
+    assert {"loss", "holes"} <= rows(tmp_path / "whole", "valid")[-1].keys()
     assert load_model(Inpainter, tmp_path / "whole").mel.n_mels == 100
     assert [*(tmp_path / "whole" / "tensorboard").iterdir()]
