@@ -4,7 +4,6 @@ import numpy as np
 
 from wavegen.inpainting import Hole, interpolate
 
-
 TIME = np.arange(2000)
 SINES = np.sin(TIME / 3) + 0.5 * np.sin(TIME / 7.3 + 1)
 
