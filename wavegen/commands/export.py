@@ -1,35 +1,53 @@
-"""wavegen-export: write a model in a form that others load."""
+"""``wavegen-export``: a model as a file that other programs run."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
-from wavegen.commands import command_parser, notify, run_command
+from wavegen.commands import at_least, command_parser, notify, run_command
+
+MIT = "MIT"  # of the voice that wavegen ships
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    parser = command_parser("wavegen-export", "Write a model in a form that others load.")
-    parser.add_argument("model", help="a run's folder, a model file, or 'default', the voice that wavegen ships")
-    parser.add_argument("out", type=Path, help="what to write")
+    """Run the command and return its exit code."""
+    parser = command_parser(
+        "wavegen-export",
+        "Write a vocoder as an ONNX file from mel to samples, after comparing its sound in onnxruntime with torch's.",
+    )
+    parser.add_argument("model", type=Path, help="a run's folder, a model file, or 'default', the shipped voice")
+    parser.add_argument("out", type=Path, help="an .onnx file, or with --hub a folder")
     parser.add_argument(
         "--hub", action="store_true", help="write a folder for the Hugging Face Hub: weights, config and a card"
     )
-    parser.add_argument("--licence", metavar="ID", help="the licence on the card, such as mit (default: unknown)")
-    parser.add_argument("--data", metavar="TEXT", help="what the card says about the training data")
+    parser.add_argument("--data", metavar="TEXT", help="what the card of --hub says about the training data")
     parser.add_argument(
         "--scores",
         type=Path,
         metavar="FOLDER",
-        help="results of wavegen-evaluate for the card (default: the samples of the run)",
+        help="results of wavegen-evaluate for the card of --hub (default: the samples of the run)",
     )
+    parser.add_argument(
+        "--form",
+        choices=("samples", "vocos"),
+        default="samples",
+        help="outputs: samples, or the spectrum for a program with an inverse STFT, without iterations "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--profile", metavar="NAME", help="the mel definition that the file reads, for a model of several")
+    parser.add_argument("--speaker", metavar="NAME", help="the speaker, for a model with several")
+    parser.add_argument(
+        "--iterations", type=at_least(0), metavar="N", help="Griffin-Lim iterations, as in wavegen-synth"
+    )
+    parser.add_argument("--licence", default=None, metavar="TEXT", help="the licence of the weights, for the metadata")
+    parser.add_argument("--reader", action="store_true", help="also write reader.py beside OUT, which renders the file")
     arguments = parser.parse_args(argv)
-    if not arguments.hub:
-        parser.error("give --hub")
-    return run_command("wavegen-export", lambda: _export(arguments))
+    export = _export_hub if arguments.hub else _export
+    return run_command("wavegen-export", lambda: export(arguments))
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _export_hub(arguments: argparse.Namespace) -> int:
     from wavegen.exchange.hub import write_hub_folder
 
     model = write_hub_folder(
@@ -37,6 +55,40 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     notify(f"written: {model.parent}; upload it with: hf upload OWNER/NAME {model.parent}")
     return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from wavegen.checkpoint import DEFAULT_VOICE, find_model, load_vocoder, read_header
+    from wavegen.exchange.onnx import reader_path
+    from wavegen.exchange.onnx.writer import Source, write_onnx
+    from wavegen.files import atomic_write
+    from wavegen.mel import profile
+
+    path = find_model(arguments.model)
+    vocoder = load_vocoder(path)
+    if arguments.profile is not None:
+        vocoder = vocoder.for_mel(profile(arguments.profile), "--profile")
+    vocoder.set_synthesis_options(iterations=arguments.iterations)
+    card = path.with_name("README.md")
+    licence = arguments.licence or (MIT if path == DEFAULT_VOICE else "")
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    source = Source(path, read_header(path).get("step", 0), licence, text)
+    with torch.inference_mode(False):
+        deviation = write_onnx(
+            vocoder, arguments.out, source, form=arguments.form, speaker=arguments.speaker, notify=_note
+        )
+    if arguments.reader:
+        with atomic_write(arguments.out.with_name("reader.py")) as beside:
+            shutil.copyfile(reader_path(), beside)
+    size = arguments.out.stat().st_size / 1e6
+    notify(f"{arguments.out}: {size:.1f} MB, within {deviation.largest:.1e} of the peak of torch's sound")
+    return 0
+
+
+def _note(line: str) -> None:
+    print(f"wavegen-export: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,143 @@
+"""Render mel spectrograms with a model that ``wavegen-export`` wrote. It needs numpy and onnxruntime, and no wavegen::
+
+    python reader.py model.onnx mel.npz speech.wav
+    python reader.py model.onnx mel.npy speech.wav --seed 3
+
+In a program::
+
+    model = Model("model.onnx")
+    samples = model.render(mel)  # float32 [n_mels, frames] to float32 [frames * hop_length], in -1…1 or slightly beyond
+
+A mel must be made to ``model.mel``, the definition that the model was trained on. An ``.npz`` of ``wavegen-extract``
+states its own, which is compared; the values of all mels are.
+"""
+
+import argparse
+import json
+import math
+import sys
+import wave
+
+import numpy as np
+import onnxruntime
+
+
+class WrongMel(ValueError):
+    """A mel that is malformed, or has another definition than the model's."""
+
+
+class Model:
+    """A vocoder in an ONNX file.
+
+    Args:
+        path: the file.
+        threads: threads of onnxruntime; 0 for its own choice.
+
+    Attributes:
+        mel: the mel definition, by the names of wavegen's ``MelSpec``.
+        sample_rate_hz: sample rate of the sound.
+        hop_length: samples per frame.
+        metadata: all that the file says about itself: licence, card, steps and more.
+
+    Raises:
+        ValueError: the file is not a model of wavegen that renders samples.
+    """
+
+    def __init__(self, path, threads=0):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.metadata = self.session.get_modelmeta().custom_metadata_map
+        if "wavegen_mel" not in self.metadata or [o.name for o in self.session.get_outputs()] != ["samples"]:
+            raise ValueError(f"{path}: is not a model of wavegen that renders samples; export one with wavegen-export")
+        self.mel = json.loads(self.metadata["wavegen_mel"])
+        self.sample_rate_hz = self.mel["sample_rate_hz"]
+        self.hop_length = self.mel["hop_length"]
+
+    def render(self, mel, seed=0, definition=None):
+        """Samples float32 ``[frames * hop_length]`` of a float mel ``[n_mels, frames]``.
+
+        ``seed`` seeds the noise: the same seed gives the same sound. ``definition`` is that of the mel, if it is known.
+        Raises WrongMel.
+        """
+        mel = np.asarray(mel)
+        self.check(mel, definition)
+        given = {"mel": mel[None].astype(np.float32), "seed": np.array([seed], np.int64)}
+        return self.session.run(["samples"], given)[0][0]
+
+    def check(self, mel, definition=None):
+        """Raise WrongMel unless ``mel`` can be a mel of this model's definition; its own one is compared if given."""
+        if definition is not None:
+            names = sorted(name for name in {*self.mel, *definition} if self.mel.get(name) != definition.get(name))
+            if names:
+                found = ", ".join(f"{name} is {definition.get(name)}, not {self.mel.get(name)}" for name in names)
+                raise WrongMel(f"mel has another definition: {found}; extract it again with the model's")
+        bins = self.mel["n_mels"]
+        if mel.dtype.kind != "f":
+            raise WrongMel(f"holds {mel.dtype} values, not floats; save the mel as float32")
+        if mel.ndim != 2 or mel.shape[0] != bins or mel.shape[1] == 0:
+            raise WrongMel(f"has shape {mel.shape}, not [{bins}, frames]; transpose it, or extract it again")
+        if not np.isfinite(mel).all():
+            raise WrongMel("has NaN or infinite values; look for the fault in what made it")
+        lowest, highest, quietest = json.loads(self.metadata["wavegen_ln_limits"])
+        found_lowest, found_highest = self._ln(mel.min(axis=1)).min(), self._ln(mel.max(axis=1)).max()
+        scaled = self.mel["clip"] is None and self.mel["mean"] is None and mel.min() >= 0 and mel.max() <= 1
+        if scaled or found_highest > highest or not lowest <= found_lowest <= quietest:
+            raise WrongMel(
+                f"goes from {mel.min():.3g} to {mel.max():.3g}, which no mel of this definition does; extract it again "
+                "with this definition from samples within ±1"
+            )
+
+    def _ln(self, values):
+        """Natural logarithm of the linear mel of one value for each bin."""
+        if self.mel["mean"] is not None:
+            values = values * np.array(self.mel["std"]) + np.array(self.mel["mean"])
+        gain = self.mel["gain"] / (math.log(10) if self.mel["log"] == "log10" else 1.0)
+        return (values - self.mel["bias"]) / gain
+
+
+def read_mel(path):
+    """A mel and its definition, which a bare ``.npy`` does not state. Nothing is unpickled."""
+    try:
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded, None
+            return loaded["mel"], json.loads(str(loaded["spec"]))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise WrongMel(f"is not a mel file ({error}); give an .npz of wavegen-extract or a .npy") from error
+
+
+def write_wav(path, samples, sample_rate_hz):
+    """Write samples as a 16-bit WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate_hz)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())  # clipped: int16 wraps
+
+
+def main(argv=None):
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(description="Render a mel spectrogram with an exported vocoder.")
+    parser.add_argument("model", help="an .onnx file of wavegen-export")
+    parser.add_argument("mel", help="an .npz of wavegen-extract, or a .npy [n_mels, frames]")
+    parser.add_argument("out", help="a .wav file")
+    parser.add_argument("--seed", type=int, default=0, help="seeds the noise (default: 0)")
+    arguments = parser.parse_args(argv)
+    try:
+        model = Model(arguments.model)
+        mel, definition = read_mel(arguments.mel)
+        samples = model.render(mel, arguments.seed, definition)
+    except WrongMel as error:
+        print(f"error: {arguments.mel}: {error}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write_wav(arguments.out, samples, model.sample_rate_hz)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

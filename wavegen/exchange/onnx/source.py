@@ -1,0 +1,159 @@
+"""The source stage as operations that ONNX has: framing by slices, and the all-pole filter as one scan."""
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavegen.exchange.onnx.transforms import RealProjection
+from wavegen.source import Pitch, Predictor, ShapedSource
+from wavegen.vocoders._source import SourceStage
+
+
+def real_stage(stage: SourceStage, projection: RealProjection) -> SourceStage:
+    """A source stage that an exporter can follow, with the weights of ``stage``."""
+    other = copy.copy(stage)
+    other._modules = dict(stage._modules)
+    other.mel_inverse = RealMelInverse(projection, stage.mel_inverse.updates)  # type: ignore[assignment]
+    other.shaped = RealShapedSource.of(stage.shaped)
+    return other
+
+
+class RealMelInverse(nn.Module):
+    """``MelInverse`` in real arithmetic.
+
+    Args:
+        projection: whose filters it uses.
+        updates: as in ``MelInverse``.
+    """
+
+    def __init__(self, projection: RealProjection, updates: int) -> None:
+        super().__init__()
+        self.projection, self.updates = projection, updates
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Mel ``[batch, n_mels, frames]`` to a magnitude ``[batch, bins, frames]``."""
+        return self.projection.flat(self.projection.linear(mel), self.updates).mT
+
+
+class RealShapedSource(ShapedSource):
+    """``ShapedSource`` of whole utterances, without compiled code and without loops over a length."""
+
+    @classmethod
+    def of(cls, shaped: ShapedSource) -> "RealShapedSource":
+        """The same source, which shares all constants."""
+        other = copy.copy(shaped)
+        other.__class__ = cls
+        assert isinstance(other, cls)
+        return other
+
+    def whole(self, magnitude: Tensor, pitch: Pitch, seeds: Tensor) -> Tensor:
+        """As in ``ShapedSource``."""
+        stop = magnitude.shape[-1] * self.hop_length
+        state = self.initial_state(seeds)
+        excitation, _, _ = self._excitation(pitch, state, 0, stop, 0)
+        samples = all_pole(excitation, self.prediction(magnitude), state.memory)
+        return samples.reshape(len(seeds), 2, -1)
+
+    def _filtered(self, x: Tensor, taps: Tensor) -> Tensor:
+        return F.conv1d(x[:, None], taps.to(x.dtype).flip(0)[None, None])[:, 0]
+
+
+def all_pole(excitation: Tensor, predictor: Predictor, past: Tensor) -> Tensor:
+    """Filter both excitations of one utterance: ``synthesise_from_error`` with one scan over sub-frames.
+
+    Within a sub-frame the filter is constant, so its samples are those of two linear maps: of the excitation, by the
+    impulse response, and of the samples before the sub-frame. Only the second waits for the sub-frame before.
+
+    Args:
+        excitation: ``[1, 2, samples]``.
+        predictor: of the sub-frames.
+        past: the samples before, ``[1, 2, order]``, the last one last.
+
+    Returns:
+        ``[2, samples]``.
+    """
+    coefficients = predictor.coefficients[0].mT  # [sub-frames, order]
+    count, order = coefficients.shape
+    rows = excitation[0].reshape(2, count, -1).transpose(0, 1) * predictor.scale[0].mT[:, None]
+    length = rows.shape[-1]
+
+    # The impulse response, and its shifts as a lower triangular matrix [sub-frames, samples in, samples out].
+    mirrored = coefficients.flip(-1)
+    recent = F.pad(torch.ones_like(coefficients[:, :1]), (order - 1, 0))
+    responses = [recent[:, -1:]]
+    for _ in range(length - 1):
+        responses.append((recent * mirrored).sum(-1, keepdim=True))
+        recent = torch.cat((recent[:, 1:], responses[-1]), dim=-1)
+    impulse = F.pad(torch.cat(responses, dim=-1), (length, 0))
+    delays = torch.arange(length)
+    shifts = impulse[:, length + delays - delays[:, None]]
+
+    # Past sample j, the oldest first, contributes a[order - 1 - j + i] to the prediction of sample i.
+    near = min(order, length)
+    lags = torch.arange(near) + torch.arange(order - 1, -1, -1)[:, None]
+    ringing = F.pad(coefficients, (0, order))[:, lags] @ shifts[:, :near]
+    return ring(rows @ shifts, ringing, past[0])
+
+
+RING = "Ring"  # in the domain "wavegen", until ``with_scans`` replaces it
+
+
+def ring(driven: Tensor, ringing: Tensor, past: Tensor) -> Tensor:
+    """Let every sub-frame ring on into the next: ``x[i] = driven[i] + last_samples(x[…i-1]) @ ringing[i]``.
+
+    Args:
+        driven: ``[sub-frames, rows, samples]``.
+        ringing: ``[sub-frames, order, samples]``.
+        past: ``[rows, order]``.
+
+    Returns:
+        ``[rows, sub-frames * samples]``.
+    """
+    if torch.compiler.is_exporting():
+        blocks = torch.onnx.ops.symbolic(
+            f"wavegen::{RING}", (driven, ringing, past), dtype=driven.dtype, shape=driven.shape, version=1
+        )
+    else:
+        parts = []
+        for begun, response in zip(driven, ringing, strict=True):
+            parts.append(begun + past @ response)
+            past = torch.cat((past, parts[-1]), dim=-1)[:, parts[-1].shape[-1] :]
+        blocks = torch.stack(parts)
+    return blocks.transpose(0, 1).reshape(len(past), -1)
+
+
+def replace_rings(model: Any) -> None:
+    """Write every ``ring`` of an ONNX model as a Scan, an operator that all runtimes have."""
+    from onnx import TensorProto, helper
+
+    for node in model.graph.node:
+        if node.domain != "wavegen":
+            continue
+        driven, ringing, past = node.input
+        nodes = [
+            helper.make_node("MatMul", ["past", "response"], ["rung"]),
+            helper.make_node("Add", ["begun", "rung"], ["block"]),
+            helper.make_node("Concat", ["past", "block"], ["all"], axis=1),
+            helper.make_node("Shape", ["block"], ["length"], start=1),
+            helper.make_node("Constant", [], ["end"], value_ints=[2**31 - 1]),
+            helper.make_node("Constant", [], ["axis"], value_ints=[1]),
+            helper.make_node("Slice", ["all", "length", "end", "axis"], ["last"]),
+        ]
+        names = ("past", "begun", "response", "last", "block")
+        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in names]
+        body = helper.make_graph(nodes, "ring", values[:3], values[3:])
+        scan = helper.make_node(
+            "Scan",
+            [past, driven, ringing],
+            [f"{node.output[0]}_last", node.output[0]],
+            name=node.name,
+            body=body,
+            num_scan_inputs=2,
+        )
+        node.CopyFrom(scan)
+    kept = [opset for opset in model.opset_import if opset.domain != "wavegen"]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)

@@ -1,0 +1,78 @@
+"""Compares the sound of an ONNX file with torch's."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wavegen.mel import LogMel, MelSpec
+from wavegen.vocoders import Vocoder
+from wavegen.vocoders._sourced import SourcedVocoder
+
+LENGTHS = (1, 2, 17, 100, 250)  # frames
+BOUND, BOUND_WITH_ITERATIONS = 1e-4, 1e-3  # of the peak; iterations amplify rounding
+SEEDS = (0, 2**63 - 1)
+
+
+class Deviation(NamedTuple):
+    """How far a file's sound is from torch's.
+
+    Attributes:
+        largest: largest difference of two samples, as a share of the peak of torch's sound.
+        bound: the largest one that is accepted.
+    """
+
+    largest: float
+    bound: float
+
+
+def verify(path: Path, vocoder: Vocoder, speaker: str | None) -> Deviation:
+    """Render mels of several lengths with onnxruntime and with torch.
+
+    Args:
+        path: the file.
+        vocoder: the vocoder that it was made from, on the CPU.
+        speaker: as in ``Vocoder.synthesize``.
+    """
+    import onnxruntime
+
+    assert isinstance(vocoder, SourcedVocoder)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    longest = probe(vocoder.mel, max(LENGTHS))
+    largest = 0.0
+    for frames in LENGTHS:
+        mel = longest[..., :frames]
+        for seed in SEEDS:
+            expected = vocoder.synthesize(mel, seed=seed, speaker=speaker)
+            outputs = session.run(None, {"mel": mel.numpy(), "seed": torch.tensor([seed]).numpy()})
+            found = samples_of([torch.from_numpy(output) for output in outputs], vocoder)
+            if found.shape != expected.shape or not found.isfinite().all():
+                return Deviation(math.inf, 0.0)
+            largest = max(largest, float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-5)))
+    return Deviation(largest, BOUND_WITH_ITERATIONS if vocoder.iterations else BOUND)
+
+
+def samples_of(outputs: list[Tensor], vocoder: SourcedVocoder) -> Tensor:
+    """Samples of the outputs of a file of either form."""
+    if len(outputs) == 1:
+        return outputs[0]
+    magnitude, cosine, sine = outputs
+    return vocoder.projection.istft(torch.complex(magnitude * cosine, magnitude * sine))
+
+
+def probe(spec: MelSpec, frames: int) -> Tensor:
+    """The mel ``[1, n_mels, frames]`` of a made-up voice: harmonics of a moving pitch, and noise, that come and go."""
+    generator = torch.Generator().manual_seed(0)
+    count = max(frames * spec.hop_length, spec.min_samples)
+    time = torch.arange(count, dtype=torch.float64) / spec.sample_rate_hz
+    f0 = 150 * 2 ** (0.7 * torch.sin(2 * math.pi * 0.9 * time))
+    phase = 2 * math.pi * torch.cumsum(f0 / spec.sample_rate_hz, dim=0)
+    harmonics = range(1, max(2, min(25, int(spec.sample_rate_hz / 2 / 300))))
+    voice = torch.stack([torch.sin(k * phase) / k for k in harmonics]).sum(0) * torch.sin(2 * math.pi * 1.3 * time).clamp(min=0)
+    noise = torch.randn(count, generator=generator, dtype=torch.float64) * torch.sin(2 * math.pi * 2.1 * time).clamp(min=0)
+    samples = (0.1 * voice + 0.03 * noise)[None].float()
+    return LogMel(spec)(samples)[..., :frames]

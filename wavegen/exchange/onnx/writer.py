@@ -1,0 +1,195 @@
+"""Writes a vocoder as an ONNX file: export, metadata, verification; the file appears when all of it has passed."""
+
+import hashlib
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+import wavegen
+from wavegen.errors import ConfigError, OutputError
+from wavegen.exchange.onnx.graphs import SpectraGraph, WholeGraph, sourced_graph
+from wavegen.exchange.onnx.source import replace_rings
+from wavegen.exchange.onnx.verification import Deviation, verify
+from wavegen.files import atomic_write
+from wavegen.mel import MelSpec, ln_ceilings
+from wavegen.vocoders import Vocoder
+
+Form = Literal["samples", "vocos"]
+FORMS: tuple[Form, ...] = ("samples", "vocos")
+OPSET = 18  # the first one with bitwise operators
+EXAMPLE_FRAMES = 60
+MAX_FRAMES = 2**22
+_INSTALL = "install it with: pip install 'wavegen[export]'"
+
+
+class Source(NamedTuple):
+    """What a file says about the model that it was made from.
+
+    Attributes:
+        path: the model's file.
+        steps: training steps.
+        licence: the licence of the weights; empty if it is not known.
+        card: the text of the model card; empty if there is none.
+    """
+
+    path: Path
+    steps: int = 0
+    licence: str = ""
+    card: str = ""
+
+
+def write_onnx(
+    vocoder: Vocoder,
+    out: Path,
+    source: Source,
+    *,
+    form: Form = "samples",
+    speaker: str | None = None,
+    notify: Callable[[str], object] = lambda line: None,
+) -> Deviation:
+    """Export a vocoder, verify the file with onnxruntime, and write it.
+
+    Inputs of the file are ``mel``, float32 ``[1, n_mels, frames]`` with any number of frames, and ``seed``, int64
+    ``[1]``, which is optional and 0 by default. The output is ``samples``, ``[1, frames * hop_length]``; or with the
+    form ``"vocos"``, for programs that have an inverse STFT of their own, ``mag``, ``x`` and ``y``,
+    ``[1, n_fft // 2 + 1, frames]``, of which ``mag * (x + iy)`` is the spectrum.
+
+    Args:
+        vocoder: prepared for synthesis, on the CPU, with its options set.
+        out: the file, ending in ``.onnx``.
+        source: what the file will say about its origin.
+        form: the outputs.
+        speaker: as in ``Vocoder.synthesize``; it is fixed in the file.
+        notify: is told each step.
+
+    Raises:
+        ConfigError: this vocoder cannot be exported in this form, or a package is missing.
+        OutputError: the file's sound differs from torch's by more than the bound, or it cannot be written.
+    """
+    if out.suffix != ".onnx":
+        raise ConfigError("an ONNX file ends in .onnx", where=out, remedy="rename it")
+    graph: WholeGraph | SpectraGraph = sourced_graph(vocoder, speaker)
+    if form == "vocos":
+        if graph.iterations:
+            raise ConfigError(
+                f"the form vocos ends before the {graph.iterations} iterations of this vocoder",
+                remedy="add --iterations 0 to a model that was trained without iterations, or leave out --form",
+            )
+        graph = SpectraGraph(graph)
+    _require_packages()
+    import onnx
+
+    notify("exporting, which takes up to two minutes")
+    model = _exported(graph)
+    _describe(model, {**_metadata(vocoder.mel, source, speaker), **_of_form(form, vocoder.mel)})
+    with atomic_write(out) as beside:
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, str(beside))
+        notify("comparing its sound with torch's")
+        deviation = verify(beside, vocoder, speaker)
+        if deviation.largest > deviation.bound:
+            raise OutputError(
+                f"the file's sound would differ from torch's by {deviation.largest:.1e} of the peak, more than "
+                f"{deviation.bound:.0e}",
+                where=out,
+                remedy="report this model to wavegen; nothing was written",
+            )
+    return deviation
+
+
+def _require_packages() -> None:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"wavegen-export needs the package {error.name}", remedy=_INSTALL) from error
+    del onnx, onnxruntime
+
+
+def _exported(graph: torch.nn.Module) -> Any:
+    """The graph as an ONNX model."""
+    n_mels = graph.mel.n_mels  # type: ignore[union-attr]
+    example = torch.full((1, int(n_mels), EXAMPLE_FRAMES), -5.0), torch.tensor([0])
+    frames = torch.export.Dim("frames", min=2, max=MAX_FRAMES)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the exporter's own parts
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                graph.eval(),
+                example,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["mel", "seed"],
+                output_names=list(graph.outputs),  # type: ignore[arg-type]
+                dynamic_shapes={"mel": {2: frames}, "seed": None},
+                verbose=False,
+            )
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    replace_rings(model)
+    return model
+
+
+def _describe(model: Any, metadata: Mapping[str, str]) -> None:
+    """Add metadata, and make the seed optional: an input that an initializer has the name of."""
+    from onnx import helper, numpy_helper
+
+    default = numpy_helper.from_array(torch.zeros(1, dtype=torch.int64).numpy(), "seed")
+    model.graph.initializer.append(default)
+    model.graph.name = "wavegen"
+    model.producer_name, model.producer_version = "wavegen", wavegen.__version__
+    helper.set_model_props(model, dict(metadata))
+    for node in model.graph.node:  # the exporter's notes hold paths of its machine, and are as large as the graph
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+def _metadata(mel: MelSpec, source: Source, speaker: str | None) -> dict[str, str]:
+    floor, ceiling = mel.ln_range
+    loudest, quietest = ln_ceilings(mel)
+    twenty_db = math.log(10)  # as ``check_mel`` allows
+    limits = [floor - twenty_db, min(ceiling, loudest) + twenty_db, quietest - twenty_db / 2]
+    digest = hashlib.sha256(source.path.read_bytes()).hexdigest()
+    return {
+        "wavegen_mel": mel.model_dump_json(),
+        "wavegen_ln_limits": json.dumps(limits),
+        "sample_rate": str(mel.sample_rate_hz),
+        "licence": source.licence,
+        "card": source.card,
+        "steps": str(source.steps),
+        "source": f"wavegen {wavegen.__version__}, {source.path.name} with sha256 {digest}",
+        "speaker": speaker or "",
+    }
+
+
+def _of_form(form: Form, mel: MelSpec) -> dict[str, str]:
+    """What sherpa-onnx reads to know how to run the file."""
+    if form == "samples":
+        return {"model_type": "hifigan"}  # any vocoder from a mel to samples
+    sizes = {"n_fft": mel.n_fft, "hop_length": mel.hop_length, "win_length": mel.win_length}
+    return {
+        "model_type": "vocos",
+        **{name: str(size) for name, size in sizes.items()},
+        "center": str(int(mel.center)),
+        "normalized": "0",
+        "window_type": "hann",
+        "pad_mode": "reflect",
+    }
+
