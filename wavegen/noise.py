@@ -26,7 +26,9 @@ def _mix(z: Tensor) -> Tensor:
     return z.bitwise_xor_(_shift_right(z, 31))
 
 
-def uniform_noise(seed: Tensor, start: int, count: int, draws: int, device: torch.device | str = "cpu") -> Tensor:
+def uniform_noise(
+    seed: Tensor, start: int | Tensor, count: int, draws: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """Uniform numbers in the open interval (0, 1), addressed by position instead of drawn one after another.
 
     Each number is a pure function of seed, absolute sample index and draw index, so chunking, batch and device do not
@@ -39,7 +41,7 @@ def uniform_noise(seed: Tensor, start: int, count: int, draws: int, device: torc
 
     Args:
         seed: int64 ``[batch]``, a seed per item.
-        start: absolute index of the first sample.
+        start: absolute index of the first sample; also an int64 tensor of one number, on the device.
         count: number of samples.
         draws: numbers per sample.
         device: the device to compute on.
@@ -47,7 +49,7 @@ def uniform_noise(seed: Tensor, start: int, count: int, draws: int, device: torc
     Returns:
         float32 ``[batch, draws, count]``, odd multiples of 2^-24.
     """
-    index = torch.arange(start + 1, start + count + 1, device=device)
+    index = torch.arange(1, count + 1, device=device) + start
     bits = _mix(noise_streams(seed, draws, device)[:, :, None] + index * _GOLDEN_GAMMA)
     # 23 bits, not 24: (k + 1/2) / 2^23 needs 24 significant bits, all that float32 has. With one more bit the upper
     # half of the numbers would be rounded, and the largest would become 1.0, whose normal quantile is infinite.

@@ -30,12 +30,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--form",
-        choices=("samples", "vocos"),
+        choices=("samples", "streaming", "vocos"),
         default="samples",
-        help="outputs: samples, or the spectrum for a program with an inverse STFT, without iterations "
-        "(default: %(default)s)",
+        help="samples of whole mels; streaming: of chunks, with a state; vocos: the spectrum, for a program with an "
+        "inverse STFT, without iterations (default: %(default)s)",
     )
-    parser.add_argument("--profile", metavar="NAME", help="the mel definition that the file reads, for a model of several")
+    parser.add_argument(
+        "--streaming", action="store_const", const="streaming", dest="form", help="short for --form streaming"
+    )
+    parser.add_argument(
+        "--profile", metavar="NAME", help="the mel definition that the file reads, for a model of several"
+    )
     parser.add_argument("--speaker", metavar="NAME", help="the speaker, for a model with several")
     parser.add_argument(
         "--iterations", type=at_least(0), metavar="N", help="Griffin-Lim iterations, as in wavegen-synth"

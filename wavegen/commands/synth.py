@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import math
 import sys
 from pathlib import Path
@@ -12,11 +13,14 @@ from wavegen.commands import at_least, command_parser, notify, pick_device, run_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+
     from wavegen.synthesis import AnyMelFile, Timing
     from wavegen.vocoders import Vocoder
 
 MAX_PITCH_SHIFT = 24  # semitones; beyond two octaves it is no longer a voice
 MAX_CLIPPED_SHARE = 0.01  # more than a loud voice clips: usually the mel was made to another definition
+_ENGINE_OPTIONS = (("device", "auto"), ("engine", "auto"), ("precision", "float32"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         "--model",
         type=Path,
         metavar="RUN_OR_FILE",
-        help="a run's folder, a model file, or 'default', the voice that wavegen ships (default: the newest finished "
-        "run below ./runs; without one, that voice)",
+        help="a run's folder, a model file, an .onnx of wavegen-export, or 'default', the voice that wavegen ships "
+        "(default: the newest finished run below ./runs; without one, that voice)",
     )
     parser.add_argument(
         "--profile",
@@ -136,6 +140,9 @@ def _synth(arguments: argparse.Namespace) -> int:
     from wavegen.progress import bar_options, tell_if_slow
     from wavegen.synthesis import AnyMelFile, open_mels, prepare, synthesize_files
 
+    if arguments.model is not None and arguments.model.suffix == ".onnx":
+        return _synth_exported(arguments)
+
     # Open the mels, load the model, and check one against the other.
     copies = arguments.mel.suffix.lower() in AUDIO_SUFFIXES
     mels: list[AnyMelFile] = [] if copies else [*open_mels(arguments.mel)]
@@ -191,7 +198,61 @@ def _synth(arguments: argparse.Namespace) -> int:
                 on_progress=bar.update,
             )
 
-    # Report.
+    _report(arguments, timing, live=live)
+    return 0
+
+
+def _synth_exported(arguments: argparse.Namespace) -> int:
+    """Synthesise with a model of ``wavegen-export``, whose options are fixed in the file."""
+    from tqdm import tqdm
+
+    from wavegen.audio import AUDIO_SUFFIXES, AudioWriter, WavStream
+    from wavegen.errors import ConfigError
+    from wavegen.exchange.onnx.rendering import OnnxModel, render_into
+    from wavegen.mel import check_compatible, profile
+    from wavegen.mel.recorded import recorded_mel
+    from wavegen.progress import bar_options
+    from wavegen.synthesis import AnyMelFile, open_mels
+
+    fixed = ("speaker", "temperature", "iterations", "pitch", "batch", "jobs")
+    given = [f"--{name}" for name in fixed if getattr(arguments, name) is not None]
+    given += [f"--{name}" for name, usual in _ENGINE_OPTIONS if getattr(arguments, name) != usual]
+    given += ["--play"] if arguments.play else []
+    if given:
+        raise ConfigError(
+            "an ONNX file renders whole mels as it was exported",
+            where=" and ".join(given),
+            remedy="leave it out, or give the model that the file was made from",
+        )
+    model = OnnxModel(arguments.model)
+    if arguments.profile is not None:
+        check_compatible(profile(arguments.profile), model.mel, "--profile")
+    copies = arguments.mel.suffix.lower() in AUDIO_SUFFIXES
+    mels: list[AnyMelFile] = [recorded_mel(arguments.mel, model.mel)] if copies else [*open_mels(arguments.mel)]
+    for mel in mels:
+        mel.check(model.mel)
+
+    rate, live = model.mel.sample_rate_hz, arguments.out == Path("-")
+    samples = sum(mel.frames for mel in mels) * model.mel.hop_length
+    with tqdm(total=samples, desc="synthesising", unit="sample", unit_scale=True, **bar_options()) as bar:
+
+        def write(out: Path, sound: "np.ndarray") -> None:
+            with AudioWriter(out, rate, float32=arguments.float) as writer:
+                writer.write(sound)
+
+        if live:
+            sink = WavStream(sys.stdout.buffer, rate, float32=arguments.float, raw=arguments.raw)
+            pairs = [(mels[0], sink.write)]
+        else:
+            outputs = _with_outputs(mels, arguments.mel, arguments.out)
+            pairs = [(mel, functools.partial(write, out)) for mel, out in outputs]
+        timing = render_into(model, pairs, seed=arguments.seed, on_progress=bar.update)
+    _report(arguments, timing, live=live)
+    return 0
+
+
+def _report(arguments: argparse.Namespace, timing: "Timing", *, live: bool) -> None:
+    """Print how much sound there is and how long it took."""
     if timing.clipped_share > MAX_CLIPPED_SHARE:
         _note(f"{timing.clipped_share:.0%} of the samples clipped; was the mel made to the model's definition?")
     times = timing.times_real_time
@@ -201,7 +262,6 @@ def _synth(arguments: argparse.Namespace) -> int:
         _note(f"{summary}, first sound after {1000 * timing.first_s:.0f} ms")
     else:
         notify(f"{arguments.out}: {summary}")
-    return 0
 
 
 def _with_outputs(mels: "list[AnyMelFile]", source: Path, out: Path) -> "list[tuple[AnyMelFile, Path]]":

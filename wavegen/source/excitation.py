@@ -57,10 +57,7 @@ def pulse_train(
         pulses, units = _compiled.pulse_train(f0, before, _UNITS_PER_CYCLE, sample_rate_hz, highest)
         return pulses.to(f0_hz.dtype), PulseState(units.double() / _UNITS_PER_CYCLE)
     advance = f0 / sample_rate_hz
-    before = (state.phase * _UNITS_PER_CYCLE).round().long()
-    units = before[:, None] + torch.cumsum((advance.detach() * _UNITS_PER_CYCLE).round().long(), dim=1)
-    units.bitwise_and_(_UNITS_PER_CYCLE - 1)
-    phase = units.double() / _UNITS_PER_CYCLE
+    phase = running_phase(advance.detach(), state)
     last = phase[:, -1] if phase.shape[1] else state.phase
     if advance.requires_grad:
         phase = phase + (advance - advance.detach())
@@ -69,6 +66,14 @@ def pulse_train(
     kernel = ((twice + 1) * half).sin() / half.sin()
     pulses = (kernel - 1) * twice.rsqrt()
     return pulses.to(f0_hz.dtype), PulseState(last)
+
+
+def running_phase(advance: Tensor, state: PulseState) -> Tensor:
+    """The phase of every sample, float64 ``[batch, samples]`` in 0…1, by what each one advances it in cycles."""
+    before = (state.phase * _UNITS_PER_CYCLE).round().long()
+    units = before[:, None] + torch.cumsum((advance * _UNITS_PER_CYCLE).round().long(), dim=1)
+    units.bitwise_and_(_UNITS_PER_CYCLE - 1)
+    return units.double() / _UNITS_PER_CYCLE
 
 
 def crossover_filters(sample_rate_hz: int, crossover_hz: float, width_hz: float, reach: int) -> tuple[Tensor, Tensor]:

@@ -165,7 +165,25 @@ class ShapedSource(nn.Module):
         self, pitch: Pitch, before: SourceState, start: int, stop: int, first_frame: int
     ) -> tuple[Tensor, PulseState, Tensor]:
         """Both excitations ``[batch, 2, samples]`` of unit power together, the phase, and the pulses to keep."""
+        f0, voiced = self._at_each_sample(pitch, start, stop, first_frame, before.pulses.shape[1])
+        new_pulses, pulse = pulse_train(f0, self.sample_rate_hz, before.pulse)
+
+        # The filters reach as far to both sides: the pulses run ahead, and noise is known at every position.
         dtype = pitch.f0_hz.dtype
+        pulses = torch.cat((before.pulses.to(dtype), new_pulses.to(dtype)), dim=1)
+        excitation = self._mixed(pulses, voiced, before.seeds, start)
+        kept = pulses[:, pulses.shape[1] - 2 * self.reach :]
+        return excitation, pulse, kept.detach()
+
+    def _at_each_sample(
+        self, pitch: Pitch, start: int, stop: int, first_frame: int, skipped: int
+    ) -> tuple[Tensor, Tensor]:
+        """F0 from ``reach`` samples before ``start`` to as many after ``stop``, and how much of a sample is voiced.
+
+        Returns:
+            F0 in Hz, float64, without the first ``skipped`` samples; and a share for each sample from ``start`` to
+            ``stop``, in the precision of the pitch.
+        """
         gate = _on_fine_grid(torch.sigmoid((pitch.voicing.double() - 0.5) * VOICING_STEEPNESS))
 
         # Between two frames F0 is interpolated where both are voiced; otherwise it is that of the voiced one.
@@ -173,26 +191,24 @@ class ShapedSource(nn.Module):
         least = 1e-4
         frames = torch.cat(((gate + least) * log_f0, gate + least), dim=1)
         weighted, weight = self._at_samples(frames, start - self.reach, stop + self.reach, first_frame).unbind(1)
-        new = slice(before.pulses.shape[1], None)
-        f0 = (weighted[:, new] / weight[:, new]).exp()
-        new_pulses, pulse = pulse_train(f0, self.sample_rate_hz, before.pulse)
+        f0 = (weighted[:, skipped:] / weight[:, skipped:]).exp()
+        voiced = (weight[:, self.reach : self.reach + stop - start] - least).clamp(0, 1)
+        return f0, voiced.to(pitch.f0_hz.dtype)
 
-        # The filters reach as far to both sides: the pulses run ahead, and noise is known at every position.
-        pulses = torch.cat((before.pulses.to(dtype), new_pulses.to(dtype)), dim=1)
-        count = stop - start + 2 * self.reach
+    def _mixed(self, pulses: Tensor, voiced: Tensor, seeds: Tensor, start: int | Tensor) -> Tensor:
+        """Both excitations ``[batch, 2, samples]`` of pulses that reach further on both sides, from ``start`` on."""
+        samples = voiced.shape[1]
+        first, count = start - self.reach, samples + 2 * self.reach
         if compiled_code_runs(pulses):
-            noises = _compiled.uniform_noise(noise_streams(before.seeds, 2), start - self.reach, count).to(dtype)
+            noises = _compiled.uniform_noise(noise_streams(seeds, 2), int(first), count).to(pulses.dtype)
         else:
-            noises = uniform_noise(before.seeds, start - self.reach, count, 2, pulses.device).to(dtype)
+            noises = uniform_noise(seeds, first, count, 2, pulses.device).to(pulses.dtype)
         noises = (noises - 0.5) * math.sqrt(12)
         low, high = self._filtered(pulses, self.low), self._filtered(noises[:, 0], self.high)
-        own = slice(self.reach, self.reach + stop - start)
-        voiced = (weight[:, own] - least).clamp(0, 1).to(dtype)
         pulsed = voiced.sqrt()
         periodic = pulsed * low
-        aperiodic = pulsed * high + (1 - voiced).sqrt() * noises[:, 1, own]
-        kept = pulses[:, pulses.shape[1] - 2 * self.reach :]
-        return torch.stack((periodic, aperiodic), dim=1), pulse, kept.detach()
+        aperiodic = pulsed * high + (1 - voiced).sqrt() * noises[:, 1, self.reach : self.reach + samples]
+        return torch.stack((periodic, aperiodic), dim=1)
 
     def _at_samples(self, x: Tensor, start: int, stop: int, first_frame: int) -> Tensor:
         """Interpolate frames ``[batch, channels, frames]`` linearly at the samples from ``start`` to ``stop``."""

@@ -8,6 +8,11 @@ In a program::
     model = Model("model.onnx")
     samples = model.render(mel)  # float32 [n_mels, frames] to float32 [frames * hop_length], in -1…1 or slightly beyond
 
+    stream = model.stream()  # of a file that was exported with --streaming
+    for chunk in chunks:  # float32 [n_mels, any number of frames]
+        play(stream.step(chunk))  # the samples that are ready
+    play(stream.flush())  # the rest; together they are the samples of the whole, for any chunks
+
 A mel must be made to ``model.mel``, the definition that the model was trained on. An ``.npz`` of ``wavegen-extract``
 states its own, which is compared; the values of all mels are.
 """
@@ -22,8 +27,16 @@ import numpy as np
 import onnxruntime
 
 
-class WrongMel(ValueError):
+class WrongMelError(ValueError):
     """A mel that is malformed, or has another definition than the model's."""
+
+
+def open_session(path, threads=0):
+    """An onnxruntime session of a file on the CPU; threads as in ``Model``."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class Model:
@@ -44,46 +57,54 @@ class Model:
     """
 
     def __init__(self, path, threads=0):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.session = open_session(path, threads)
         self.metadata = self.session.get_modelmeta().custom_metadata_map
-        if "wavegen_mel" not in self.metadata or [o.name for o in self.session.get_outputs()] != ["samples"]:
+        if "wavegen_mel" not in self.metadata or self.session.get_outputs()[0].name != "samples":
             raise ValueError(f"{path}: is not a model of wavegen that renders samples; export one with wavegen-export")
         self.mel = json.loads(self.metadata["wavegen_mel"])
         self.sample_rate_hz = self.mel["sample_rate_hz"]
         self.hop_length = self.mel["hop_length"]
+        self.streaming = json.loads(self.metadata.get("wavegen_streaming", "null"))
 
     def render(self, mel, seed=0, definition=None):
         """Samples float32 ``[frames * hop_length]`` of a float mel ``[n_mels, frames]``.
 
         ``seed`` seeds the noise: the same seed gives the same sound. ``definition`` is that of the mel, if it is known.
-        Raises WrongMel.
+        Raises WrongMelError.
         """
         mel = np.asarray(mel)
         self.check(mel, definition)
+        if self.streaming:
+            stream = self.stream(seed)
+            return np.concatenate([stream.step(mel), stream.flush()])
         given = {"mel": mel[None].astype(np.float32), "seed": np.array([seed], np.int64)}
         return self.session.run(["samples"], given)[0][0]
 
+    def stream(self, seed=0):
+        """A stream of one utterance; raises ValueError if the file was exported without ``--streaming``."""
+        if not self.streaming:
+            raise ValueError("this file renders whole mels only; export one with wavegen-export --streaming")
+        return Stream(self, seed)
+
     def check(self, mel, definition=None):
-        """Raise WrongMel unless ``mel`` can be a mel of this model's definition; its own one is compared if given."""
+        """Raise WrongMelError unless ``mel`` can be a mel of the model's definition; ``definition`` is the mel's own."""
         if definition is not None:
             names = sorted(name for name in {*self.mel, *definition} if self.mel.get(name) != definition.get(name))
             if names:
                 found = ", ".join(f"{name} is {definition.get(name)}, not {self.mel.get(name)}" for name in names)
-                raise WrongMel(f"mel has another definition: {found}; extract it again with the model's")
+                raise WrongMelError(f"mel has another definition: {found}; extract it again with the model's")
         bins = self.mel["n_mels"]
         if mel.dtype.kind != "f":
-            raise WrongMel(f"holds {mel.dtype} values, not floats; save the mel as float32")
+            raise WrongMelError(f"holds {mel.dtype} values, not floats; save the mel as float32")
         if mel.ndim != 2 or mel.shape[0] != bins or mel.shape[1] == 0:
-            raise WrongMel(f"has shape {mel.shape}, not [{bins}, frames]; transpose it, or extract it again")
+            raise WrongMelError(f"has shape {mel.shape}, not [{bins}, frames]; transpose it, or extract it again")
         if not np.isfinite(mel).all():
-            raise WrongMel("has NaN or infinite values; look for the fault in what made it")
+            raise WrongMelError("has NaN or infinite values; look for the fault in what made it")
         lowest, highest, quietest = json.loads(self.metadata["wavegen_ln_limits"])
         found_lowest, found_highest = self._ln(mel.min(axis=1)).min(), self._ln(mel.max(axis=1)).max()
         scaled = self.mel["clip"] is None and self.mel["mean"] is None and mel.min() >= 0 and mel.max() <= 1
         if scaled or found_highest > highest or not lowest <= found_lowest <= quietest:
-            raise WrongMel(
+            raise WrongMelError(
                 f"goes from {mel.min():.3g} to {mel.max():.3g}, which no mel of this definition does; extract it again "
                 "with this definition from samples within ±1"
             )
@@ -96,6 +117,63 @@ class Model:
         return (values - self.mel["bias"]) / gain
 
 
+class Stream:
+    """A mel that arrives in chunks. The file computes windows, which begin ``left`` frames before the next sound::
+
+        mel      | known | left | frames that are ready | right |
+        window           |--------------------------------------|
+        sound                   |-----------------------|
+
+    Pitch and source read ``known`` frames more. At the start of an utterance there are fewer frames before, at its end
+    none after; the file sees that by the shapes.
+    """
+
+    def __init__(self, model, seed=0):
+        numbers = model.streaming
+        self._run, self._hop = model.session.run, model.hop_length
+        self._known, self._left, self._right = (numbers[name] for name in ("known", "left", "right"))
+        self._seed = np.array([seed], np.int64)
+        self._mel = np.zeros((1, model.mel["n_mels"], 0), np.float32)  # the frames that are still needed
+        self._first = 0  # index of the first of them
+        self._begin = 0  # index of the frame that the next window begins with, to which the state belongs
+        self._done = 0  # number of frames whose samples have been returned
+        self._state = {
+            "phase": np.zeros(1),
+            "pulses": np.zeros((1, 0), np.float32),
+            "memory": np.zeros((1, 2, numbers["order"]), np.float32),
+        }
+
+    def step(self, mel):
+        """Take the next frames, float ``[n_mels, frames]``, and return the samples that are ready."""
+        self._mel = np.concatenate((self._mel, np.asarray(mel, np.float32)[None]), axis=2)
+        return self._advance(self._first + self._mel.shape[2] - self._right)
+
+    def flush(self):
+        """The samples that waited for frames which will not come."""
+        return self._advance(self._first + self._mel.shape[2])
+
+    def _advance(self, ready):
+        if ready <= self._done:
+            return np.zeros(0, np.float32)
+        given = {
+            "mel_before": self._mel[:, :, : self._begin - self._first],
+            "mel": self._mel[:, :, self._begin - self._first :],
+            "seed": self._seed,
+            "first_sample": np.array([self._begin * self._hop], np.int64),
+            **self._state,
+        }
+        samples, *states = self._run(["samples", *(f"next_{name}" for name in self._state)], given)
+        samples = samples[0, (self._done - self._begin) * self._hop : (ready - self._begin) * self._hop]
+        begin = max(self._begin, ready - self._left)
+        if begin > self._begin:
+            rows = [state[begin - self._begin - 1][None] for state in states]
+            self._state = dict(zip(self._state, rows, strict=True))
+        self._begin, self._done = begin, ready
+        first = max(0, begin - self._known)
+        self._mel, self._first = self._mel[:, :, first - self._first :], first
+        return samples
+
+
 def read_mel(path):
     """A mel and its definition, which a bare ``.npy`` does not state. Nothing is unpickled."""
     try:
@@ -105,7 +183,7 @@ def read_mel(path):
                 return loaded, None
             return loaded["mel"], json.loads(str(loaded["spec"]))
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise WrongMel(f"is not a mel file ({error}); give an .npz of wavegen-extract or a .npy") from error
+        raise WrongMelError(f"is not a mel file ({error}); give an .npz of wavegen-extract or a .npy") from error
 
 
 def write_wav(path, samples, sample_rate_hz):
@@ -129,7 +207,7 @@ def main(argv=None):
         model = Model(arguments.model)
         mel, definition = read_mel(arguments.mel)
         samples = model.render(mel, arguments.seed, definition)
-    except WrongMel as error:
+    except WrongMelError as error:
         print(f"error: {arguments.mel}: {error}", file=sys.stderr)
         return 2
     except ValueError as error:

@@ -1,14 +1,16 @@
 """The source stage as operations that ONNX has: framing by slices, and the all-pole filter as one scan."""
 
 import copy
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.exchange.onnx.transforms import RealProjection
-from wavegen.source import Pitch, Predictor, ShapedSource
+from wavegen.source import Pitch, PitchNetwork, Predictor, PulseState, ShapedSource, pulse_train, running_phase
+from wavegen.source.pitch import CLASSES, CLASSES_PER_OCTAVE, LOWEST_HZ
 from wavegen.vocoders._source import SourceStage
 
 
@@ -16,6 +18,7 @@ def real_stage(stage: SourceStage, projection: RealProjection) -> SourceStage:
     """A source stage that an exporter can follow, with the weights of ``stage``."""
     other = copy.copy(stage)
     other._modules = dict(stage._modules)
+    other.network = TabledPitch(stage.network)  # type: ignore[assignment]
     other.mel_inverse = RealMelInverse(projection, stage.mel_inverse.updates)  # type: ignore[assignment]
     other.shaped = RealShapedSource.of(stage.shaped)
     return other
@@ -38,6 +41,48 @@ class RealMelInverse(nn.Module):
         return self.projection.flat(self.projection.linear(mel), self.updates).mT
 
 
+class TabledPitch(nn.Module):
+    """A pitch network that looks up powers of two where runtimes differ in the last bit.
+
+    The frequency of a class is rounded alike in all its frames, and the phase of the pulses adds that up.
+
+    Args:
+        network: the network.
+    """
+
+    def __init__(self, network: PitchNetwork) -> None:
+        super().__init__()
+        self.network = network
+        octaves = torch.arange(CLASSES, dtype=torch.float32) / CLASSES_PER_OCTAVE
+        self.register_buffer("frequencies", LOWEST_HZ * octaves.exp2())
+        self.frequencies: Tensor
+
+    def pitch(self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None, stack: None = None) -> Pitch:
+        """As in ``PitchNetwork``, decoded as ``decode`` does."""
+        logits, voicing = self.network(magnitude, sample_rate_hz, mask)
+        probability = logits.mT.softmax(dim=-1)
+        best = probability.argmax(dim=-1, keepdim=True)
+        near = (best + torch.arange(-3, 4)).clamp(0, CLASSES - 1)
+        weights = probability.gather(-1, near)
+        beyond = (weights * (near - best)).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True)
+        bend = (beyond.double() * (math.log(2) / CLASSES_PER_OCTAVE)).exp().to(beyond.dtype)
+        return Pitch((self.frequencies[best] * bend).mT, voicing.sigmoid())
+
+
+class FrameStates(NamedTuple):
+    """States of a shaped source after each of some frames, any of which a stream may go on from.
+
+    Attributes:
+        phase: float64 ``[frames]``, of the pulse train.
+        pulses: ``[frames, 2 * reach]``, the last ones.
+        memory: ``[frames, 2, order]``, the last samples of both filtered sources.
+    """
+
+    phase: Tensor
+    pulses: Tensor
+    memory: Tensor
+
+
 class RealShapedSource(ShapedSource):
     """``ShapedSource`` of whole utterances, without compiled code and without loops over a length."""
 
@@ -56,6 +101,40 @@ class RealShapedSource(ShapedSource):
         excitation, _, _ = self._excitation(pitch, state, 0, stop, 0)
         samples = all_pole(excitation, self.prediction(magnitude), state.memory)
         return samples.reshape(len(seeds), 2, -1)
+
+    def stream(
+        self, magnitude: Tensor, pitch: Pitch, before: FrameStates, seed: Tensor, first_sample: Tensor, known: int
+    ) -> tuple[Tensor, FrameStates]:
+        """Compute the samples of one utterance's next frames, and the state after each of them.
+
+        Args:
+            magnitude: ``[1, bins, known + frames]``.
+            pitch: the pitch of these frames.
+            before: the state before the frames to compute; one row, whose pulses are none before the first sample.
+            seed: int64 ``[1]``.
+            first_sample: int64 ``[1]``, index in the utterance of the first sample to compute.
+            known: number of frames of context before those to compute.
+
+        Returns:
+            ``[1, 2, frames * hop_length]``, and the states.
+        """
+        hop, reach = self.hop_length, self.reach
+        frames = magnitude.shape[-1] - known
+        skipped = before.pulses.shape[1]
+        f0, voiced = self._at_each_sample(pitch, 0, frames * hop, -known, skipped)
+        running = PulseState(before.phase)
+        pulses = torch.cat((before.pulses, pulse_train(f0, self.sample_rate_hz, running)[0].to(magnitude.dtype)), dim=1)
+        excitation = self._mixed(pulses, voiced, seed, first_sample)
+        predictor = self.prediction(magnitude)
+        own = slice(known * self.prediction.sub_frames, None)
+        samples = all_pole(excitation, Predictor(*(part[..., own] for part in predictor)), before.memory)
+
+        ends = torch.arange(1, frames + 1) * hop
+        phase = running_phase(f0 / self.sample_rate_hz, running)[0, ends + (2 * reach - 1 - skipped)]
+        kept = pulses[0, ends[:, None] + torch.arange(2 * reach)]
+        order = before.memory.shape[-1]
+        memory = torch.cat((before.memory[0], samples), dim=1)[:, ends[:, None] + torch.arange(order)]
+        return samples[None], FrameStates(phase, kept, memory.transpose(0, 1))
 
     def _filtered(self, x: Tensor, taps: Tensor) -> Tensor:
         return F.conv1d(x[:, None], taps.to(x.dtype).flip(0)[None, None])[:, 0]

@@ -1,9 +1,12 @@
 """Compares the sound of an ONNX file with torch's."""
 
+import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +14,7 @@ from wavegen.mel import LogMel, MelSpec
 from wavegen.vocoders import Vocoder
 from wavegen.vocoders._sourced import SourcedVocoder
 
+CHUNKS = (3, 50, 1000)  # frames
 LENGTHS = (1, 2, 17, 100, 250)  # frames
 BOUND, BOUND_WITH_ITERATIONS = 1e-4, 1e-3  # of the peak; iterations amplify rounding
 SEEDS = (0, 2**63 - 1)
@@ -36,24 +40,41 @@ def verify(path: Path, vocoder: Vocoder, speaker: str | None) -> Deviation:
         vocoder: the vocoder that it was made from, on the CPU.
         speaker: as in ``Vocoder.synthesize``.
     """
-    import onnxruntime
-
     assert isinstance(vocoder, SourcedVocoder)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     longest = probe(vocoder.mel, max(LENGTHS))
     largest = 0.0
-    for frames in LENGTHS:
-        mel = longest[..., :frames]
-        for seed in SEEDS:
-            expected = vocoder.synthesize(mel, seed=seed, speaker=speaker)
-            outputs = session.run(None, {"mel": mel.numpy(), "seed": torch.tensor([seed]).numpy()})
-            found = samples_of([torch.from_numpy(output) for output in outputs], vocoder)
-            if found.shape != expected.shape or not found.isfinite().all():
-                return Deviation(math.inf, 0.0)
-            largest = max(largest, float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-5)))
+    for render in _renderers(path, vocoder):
+        for frames in LENGTHS:
+            mel = longest[..., :frames]
+            for seed in SEEDS:
+                expected = vocoder.synthesize(mel, seed=seed, speaker=speaker)
+                found = render(mel, seed)
+                if found.shape != expected.shape or not found.isfinite().all():
+                    return Deviation(math.inf, 0.0)
+                largest = max(largest, float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-5)))
     return Deviation(largest, BOUND_WITH_ITERATIONS if vocoder.iterations else BOUND)
+
+
+def _renderers(path: Path, vocoder: SourcedVocoder) -> list[Callable[[Tensor, int], Tensor]]:
+    """Ways to render a mel ``[1, n_mels, frames]`` and a seed with a file: whole, or in chunks of several lengths."""
+    from wavegen.exchange.onnx.reader import Model, open_session
+
+    session = open_session(path)
+    if "mel_before" in [given.name for given in session.get_inputs()]:
+        model = Model(path)
+
+        def in_chunks(frames: int, mel: Tensor, seed: int) -> Tensor:
+            stream = model.stream(seed)
+            chunks = [stream.step(chunk.numpy()) for chunk in mel[0].split(frames, dim=-1)]
+            return torch.from_numpy(np.concatenate([*chunks, stream.flush()]))[None]
+
+        return [functools.partial(in_chunks, frames) for frames in CHUNKS]
+
+    def whole(mel: Tensor, seed: int) -> Tensor:
+        outputs = session.run(None, {"mel": mel.numpy(), "seed": np.array([seed])})
+        return samples_of([torch.from_numpy(output) for output in outputs], vocoder)
+
+    return [whole]
 
 
 def samples_of(outputs: list[Tensor], vocoder: SourcedVocoder) -> Tensor:
@@ -68,11 +89,15 @@ def probe(spec: MelSpec, frames: int) -> Tensor:
     """The mel ``[1, n_mels, frames]`` of a made-up voice: harmonics of a moving pitch, and noise, that come and go."""
     generator = torch.Generator().manual_seed(0)
     count = max(frames * spec.hop_length, spec.min_samples)
-    time = torch.arange(count, dtype=torch.float64) / spec.sample_rate_hz
+    time = 0.2 + torch.arange(count, dtype=torch.float64) / spec.sample_rate_hz  # it begins within a voice
     f0 = 150 * 2 ** (0.7 * torch.sin(2 * math.pi * 0.9 * time))
     phase = 2 * math.pi * torch.cumsum(f0 / spec.sample_rate_hz, dim=0)
     harmonics = range(1, max(2, min(25, int(spec.sample_rate_hz / 2 / 300))))
-    voice = torch.stack([torch.sin(k * phase) / k for k in harmonics]).sum(0) * torch.sin(2 * math.pi * 1.3 * time).clamp(min=0)
-    noise = torch.randn(count, generator=generator, dtype=torch.float64) * torch.sin(2 * math.pi * 2.1 * time).clamp(min=0)
+    voice = torch.stack([torch.sin(k * phase) / k for k in harmonics]).sum(0) * torch.sin(
+        2 * math.pi * 1.3 * time
+    ).clamp(min=0)
+    noise = torch.randn(count, generator=generator, dtype=torch.float64) * torch.sin(2 * math.pi * 2.1 * time).clamp(
+        min=0
+    )
     samples = (0.1 * voice + 0.03 * noise)[None].float()
     return LogMel(spec)(samples)[..., :frames]

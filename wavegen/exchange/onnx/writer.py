@@ -13,18 +13,16 @@ import torch
 
 import wavegen
 from wavegen.errors import ConfigError, OutputError
-from wavegen.exchange.onnx.graphs import SpectraGraph, WholeGraph, sourced_graph
+from wavegen.exchange.onnx.graphs import Input, SpectraGraph, StreamGraph, WholeGraph, sourced_graph
 from wavegen.exchange.onnx.source import replace_rings
 from wavegen.exchange.onnx.verification import Deviation, verify
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec, ln_ceilings
 from wavegen.vocoders import Vocoder
 
-Form = Literal["samples", "vocos"]
-FORMS: tuple[Form, ...] = ("samples", "vocos")
+Form = Literal["samples", "streaming", "vocos"]
 OPSET = 18  # the first one with bitwise operators
-EXAMPLE_FRAMES = 60
-MAX_FRAMES = 2**22
+MAX_STEPS = 2**22
 _INSTALL = "install it with: pip install 'wavegen[export]'"
 
 
@@ -55,10 +53,11 @@ def write_onnx(
 ) -> Deviation:
     """Export a vocoder, verify the file with onnxruntime, and write it.
 
-    Inputs of the file are ``mel``, float32 ``[1, n_mels, frames]`` with any number of frames, and ``seed``, int64
-    ``[1]``, which is optional and 0 by default. The output is ``samples``, ``[1, frames * hop_length]``; or with the
-    form ``"vocos"``, for programs that have an inverse STFT of their own, ``mag``, ``x`` and ``y``,
-    ``[1, n_fft // 2 + 1, frames]``, of which ``mag * (x + iy)`` is the spectrum.
+    A file of the form ``"samples"`` has the inputs ``mel``, float32 ``[1, n_mels, frames]`` with any number of frames,
+    and ``seed``, int64 ``[1]``, which is optional and 0 by default. Its output is ``samples``,
+    ``[1, frames * hop_length]``. With the form ``"vocos"``, for programs that have an inverse STFT of their own, the
+    outputs are ``mag``, ``x`` and ``y``, ``[1, n_fft // 2 + 1, frames]``; the spectrum is ``mag * (x + iy)``. For the
+    form ``"streaming"`` see ``StreamGraph``.
 
     Args:
         vocoder: prepared for synthesis, on the CPU, with its options set.
@@ -74,7 +73,8 @@ def write_onnx(
     """
     if out.suffix != ".onnx":
         raise ConfigError("an ONNX file ends in .onnx", where=out, remedy="rename it")
-    graph: WholeGraph | SpectraGraph = sourced_graph(vocoder, speaker)
+    vocoder.use_engine("torch")  # the reference that the file is compared with
+    graph: WholeGraph | SpectraGraph | StreamGraph = sourced_graph(vocoder, speaker)
     if form == "vocos":
         if graph.iterations:
             raise ConfigError(
@@ -82,12 +82,14 @@ def write_onnx(
                 remedy="add --iterations 0 to a model that was trained without iterations, or leave out --form",
             )
         graph = SpectraGraph(graph)
+    if form == "streaming":
+        graph = StreamGraph(graph)
     _require_packages()
     import onnx
 
     notify("exporting, which takes up to two minutes")
     model = _exported(graph)
-    _describe(model, {**_metadata(vocoder.mel, source, speaker), **_of_form(form, vocoder.mel)})
+    _describe(model, {**_metadata(vocoder.mel, source, speaker), **_of_form(graph)})
     with atomic_write(out) as beside:
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, str(beside))
@@ -115,24 +117,31 @@ def _require_packages() -> None:
 
 def _exported(graph: torch.nn.Module) -> Any:
     """The graph as an ONNX model."""
-    n_mels = graph.mel.n_mels  # type: ignore[union-attr]
-    example = torch.full((1, int(n_mels), EXAMPLE_FRAMES), -5.0), torch.tensor([0])
-    frames = torch.export.Dim("frames", min=2, max=MAX_FRAMES)
+    inputs: dict[str, Input] = graph.inputs()  # type: ignore[operator]
+    sizes = {
+        name: torch.export.Dim(name, min=2, max=MAX_STEPS)  # the exporter takes 0 and 1 for constants
+        for given in inputs.values()
+        for name in given.varying.values()
+    }
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
-    with torch.no_grad(), warnings.catch_warnings():
+    # With gradients enabled, though none are needed: without them compiled code computes, which nothing can follow.
+    with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's own parts
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
             program = torch.onnx.export(
                 graph.eval(),
-                example,
+                tuple(given.example for given in inputs.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["mel", "seed"],
+                input_names=list(inputs),
                 output_names=list(graph.outputs),  # type: ignore[arg-type]
-                dynamic_shapes={"mel": {2: frames}, "seed": None},
+                dynamic_shapes={
+                    name: {axis: sizes[size] for axis, size in given.varying.items()} or None
+                    for name, given in inputs.items()
+                },
                 verbose=False,
             )
         finally:
@@ -179,10 +188,14 @@ def _metadata(mel: MelSpec, source: Source, speaker: str | None) -> dict[str, st
     }
 
 
-def _of_form(form: Form, mel: MelSpec) -> dict[str, str]:
-    """What sherpa-onnx reads to know how to run the file."""
-    if form == "samples":
+def _of_form(graph: WholeGraph | SpectraGraph | StreamGraph) -> dict[str, str]:
+    """What a program reads to know how to run the file: ours a stream, sherpa-onnx the others."""
+    if isinstance(graph, StreamGraph):
+        numbers = {name: getattr(graph, name) for name in ("known", "left", "right", "reach", "order")}
+        return {"wavegen_streaming": json.dumps(numbers)}
+    if isinstance(graph, WholeGraph):
         return {"model_type": "hifigan"}  # any vocoder from a mel to samples
+    mel = graph.mel
     sizes = {"n_fft": mel.n_fft, "hop_length": mel.hop_length, "win_length": mel.win_length}
     return {
         "model_type": "vocos",
@@ -192,4 +205,3 @@ def _of_form(form: Form, mel: MelSpec) -> dict[str, str]:
         "window_type": "hann",
         "pad_mode": "reflect",
     }
-
