@@ -45,6 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--iterations", type=at_least(0), metavar="N", help="Griffin-Lim iterations, as in wavegen-synth"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="how weights are stored; the sound is computed in float32 (default: %(default)s)",
+    )
     parser.add_argument("--licence", default=None, metavar="TEXT", help="the licence of the weights, for the metadata")
     parser.add_argument("--reader", action="store_true", help="also write reader.py beside OUT, which renders the file")
     arguments = parser.parse_args(argv)
@@ -82,7 +88,13 @@ def _export(arguments: argparse.Namespace) -> int:
     source = Source(path, read_header(path).get("step", 0), licence, text)
     with torch.inference_mode(False):
         deviation = write_onnx(
-            vocoder, arguments.out, source, form=arguments.form, speaker=arguments.speaker, notify=_note
+            vocoder,
+            arguments.out,
+            source,
+            form=arguments.form,
+            speaker=arguments.speaker,
+            precision=arguments.precision,
+            notify=_note,
         )
     if arguments.reader:
         with atomic_write(arguments.out.with_name("reader.py")) as beside:

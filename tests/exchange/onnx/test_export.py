@@ -234,6 +234,23 @@ def test_a_file_that_sounds_different_is_not_written(
     assert "would differ from torch's by" in error
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "bound"), [("float16", 0.02), ("int8", 0.3)])
+def test_weights_of_fewer_bits_make_a_smaller_file_and_nearly_the_sound(
+    precision: str, bound: float, folder: Path
+) -> None:
+    write_model(Path("model.safetensors"), synthesis_iterations=0, refinement_iterations=0, channels=64)
+    for name in ("float32", precision):
+        assert export.main(["model.safetensors", f"{name}.onnx", "--precision", name]) == 0
+    weights = 4 * 64 * 192 + 4 * 33 * 64  # of both blocks and the last layer; the others are too small
+    sizes = {name: Path(f"{name}.onnx").stat().st_size for name in ("float32", precision)}
+    saved = {"float16": 2, "int8": 3}[precision]
+    assert sizes["float32"] - sizes[precision] > 0.9 * saved * weights
+    mel = tiny_mel(60)
+    exact, found = (reader.Model(f"{name}.onnx").render(mel) for name in ("float32", precision))
+    assert 0 < np.abs(found - exact).max() < bound * np.abs(exact).max()
+
+
 # --- sherpa-onnx -------------------------------------------------
 
 

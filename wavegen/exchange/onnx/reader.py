@@ -87,7 +87,7 @@ class Model:
         return Stream(self, seed)
 
     def check(self, mel, definition=None):
-        """Raise WrongMelError unless ``mel`` can be a mel of the model's definition; ``definition`` is the mel's own."""
+        """Raise WrongMelError unless ``mel`` can be a mel of this model; ``definition`` is the mel's own, if known."""
         if definition is not None:
             names = sorted(name for name in {*self.mel, *definition} if self.mel.get(name) != definition.get(name))
             if names:

@@ -14,6 +14,7 @@ import torch
 import wavegen
 from wavegen.errors import ConfigError, OutputError
 from wavegen.exchange.onnx.graphs import Input, SpectraGraph, StreamGraph, WholeGraph, sourced_graph
+from wavegen.exchange.onnx.precision import Precision, compress
 from wavegen.exchange.onnx.source import replace_rings
 from wavegen.exchange.onnx.verification import Deviation, verify
 from wavegen.files import atomic_write
@@ -49,6 +50,7 @@ def write_onnx(
     *,
     form: Form = "samples",
     speaker: str | None = None,
+    precision: Precision = "float32",
     notify: Callable[[str], object] = lambda line: None,
 ) -> Deviation:
     """Export a vocoder, verify the file with onnxruntime, and write it.
@@ -65,6 +67,7 @@ def write_onnx(
         source: what the file will say about its origin.
         form: the outputs.
         speaker: as in ``Vocoder.synthesize``; it is fixed in the file.
+        precision: how weights are stored; it is the sound of float32 that is bounded.
         notify: is told each step.
 
     Raises:
@@ -102,6 +105,11 @@ def write_onnx(
                 where=out,
                 remedy="report this model to wavegen; nothing was written",
             )
+        if precision != "float32":
+            compress(model, graph.parameters(), precision)
+            onnx.checker.check_model(model, full_check=True)
+            onnx.save(model, str(beside))
+            deviation = verify(beside, vocoder, speaker)
     return deviation
 
 
