@@ -22,6 +22,7 @@ from support.vocoders import SPEC, small_pitch_network, tiny_mel, write_model
 import wavegen
 from wavegen.checkpoint import load_vocoder
 from wavegen.commands import export, synth
+from wavegen.errors import ConfigError
 from wavegen.exchange.onnx import writer
 from wavegen.exchange.onnx.graphs import Input, whole_inputs
 from wavegen.mel import MelSpec, save_mel
@@ -213,6 +214,20 @@ def test_what_cannot_be_exported_is_refused_in_one_line(folder: Path, refused: R
     refused(export.main, "spectral.safetensors", "a.onnx", "--form", "vocos")
     refused(export.main, "ann.safetensors", "a.onnx")
     refused(export.main, "missing.safetensors", "a.onnx")
+
+
+def test_an_operator_that_onnx_lacks_is_refused() -> None:
+    class Bessel(torch.nn.Module):
+        outputs = ("samples",)
+
+        def inputs(self) -> dict[str, Input]:
+            return whole_inputs(SPEC.n_mels)
+
+        def forward(self, mel: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(mel) + seed
+
+    with pytest.raises(ConfigError, match=r"torch's exporter cannot write this vocoder \(.*bessel_j0"):
+        writer._exported(Bessel())
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from wavegen.vocoders.source_filter import SourceFilterVocoder
 from wavegen.vocoders.spectral import LARGEST_CORRECTION, Corrections, SpectralVocoder
 
 EXAMPLE_FRAMES = 60
+MAX_FRAMES = 2**22
 
 
 class Input(NamedTuple):
@@ -26,17 +27,22 @@ class Input(NamedTuple):
 
     Attributes:
         example: a value that the exporter follows through the graph.
-        varying: the names of the dimensions that may have any size, by their index.
+        varying: the dimensions of several sizes, ``torch.export.Dim`` by index; None for none.
     """
 
     example: Tensor
-    varying: dict[int, str] = {}  # noqa: RUF012  (never changed)
+    varying: dict[int, Any] | None = None
+
+
+def _size(name: str, largest: int) -> Any:
+    """A size that varies; the exporter takes 0 and 1 for constants, but what it writes accepts them too."""
+    return torch.export.Dim(name, min=2, max=largest)
 
 
 def whole_inputs(n_mels: int) -> dict[str, Input]:
     """A mel and a seed."""
     return {
-        "mel": Input(torch.full((1, n_mels, EXAMPLE_FRAMES), -5.0), {2: "frames"}),
+        "mel": Input(torch.full((1, n_mels, EXAMPLE_FRAMES), -5.0), {2: _size("frames", MAX_FRAMES)}),
         "seed": Input(torch.zeros(1, dtype=torch.int64)),
     }
 
@@ -166,10 +172,10 @@ class StreamGraph(nn.Module):
     def inputs(self) -> dict[str, Input]:
         """As in ``WholeGraph``."""
         return whole_inputs(self.mel.n_mels) | {
-            "mel_before": Input(torch.full((1, self.mel.n_mels, 5), -5.0), {2: "known"}),
+            "mel_before": Input(torch.full((1, self.mel.n_mels, 5), -5.0), {2: _size("known", max(5, self.known))}),
             "first_sample": Input(torch.zeros(1, dtype=torch.int64)),
             "phase": Input(torch.zeros(1, dtype=torch.float64)),
-            "pulses": Input(torch.zeros(1, 2 * self.reach), {1: "kept"}),
+            "pulses": Input(torch.zeros(1, 2 * self.reach), {1: _size("kept", 2 * self.reach)}),
             "memory": Input(torch.zeros(1, 2, self.order)),
         }
 

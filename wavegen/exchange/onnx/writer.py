@@ -23,7 +23,6 @@ from wavegen.vocoders import Vocoder
 
 Form = Literal["samples", "streaming", "vocos"]
 OPSET = 18  # the first one with bitwise operators
-MAX_STEPS = 2**22
 _INSTALL = "install it with: pip install 'wavegen[export]'"
 
 
@@ -126,11 +125,6 @@ def _require_packages() -> None:
 def _exported(graph: torch.nn.Module) -> Any:
     """The graph as an ONNX model."""
     inputs: dict[str, Input] = graph.inputs()  # type: ignore[operator]
-    sizes = {
-        name: torch.export.Dim(name, min=2, max=MAX_STEPS)  # the exporter takes 0 and 1 for constants
-        for given in inputs.values()
-        for name in given.varying.values()
-    }
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     # With gradients enabled, though none are needed: without them compiled code computes, which nothing can follow.
@@ -146,12 +140,15 @@ def _exported(graph: torch.nn.Module) -> Any:
                 opset_version=OPSET,
                 input_names=list(inputs),
                 output_names=list(graph.outputs),  # type: ignore[arg-type]
-                dynamic_shapes={
-                    name: {axis: sizes[size] for axis, size in given.varying.items()} or None
-                    for name, given in inputs.items()
-                },
+                dynamic_shapes={name: given.varying for name, given in inputs.items()},
                 verbose=False,
             )
+        except torch.onnx.OnnxExporterError as error:
+            cause = error.__cause__ or error
+            raise ConfigError(
+                f"torch's exporter cannot write this vocoder ({type(cause).__name__}: {str(cause)[:200]})",
+                remedy="use torch 2.11, with which all vocoders of wavegen were exported",
+            ) from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
