@@ -261,4 +261,4 @@ def sourced_graph(vocoder: Vocoder, speaker: str | None = None) -> WholeGraph:
             f"a {type(vocoder).__name__} draws one sample after another, which no ONNX runtime does in useful time",
             remedy="export a spectral, parallel or source-filter vocoder, or use wavegen-synth",
         )
-    return graph(vocoder, vocoder.speaker_condition.indices(speaker, 1))  # type: ignore[arg-type]
+    return graph(vocoder, vocoder.speaker_condition.indices(speaker, 1))

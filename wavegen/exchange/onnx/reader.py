@@ -22,6 +22,8 @@ import json
 import math
 import sys
 import wave
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -31,7 +33,7 @@ class WrongMelError(ValueError):
     """A mel that is malformed, or has another definition than the model's."""
 
 
-def open_session(path, threads=0):
+def open_session(path: Path | str, threads: int = 0) -> Any:
     """An onnxruntime session of a file on the CPU; threads as in ``Model``."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -56,7 +58,7 @@ class Model:
         ValueError: the file is not a model of wavegen that renders samples.
     """
 
-    def __init__(self, path, threads=0):
+    def __init__(self, path: Path | str, threads: int = 0) -> None:
         self.session = open_session(path, threads)
         self.metadata = self.session.get_modelmeta().custom_metadata_map
         if "wavegen_mel" not in self.metadata or self.session.get_outputs()[0].name != "samples":
@@ -66,7 +68,7 @@ class Model:
         self.hop_length = self.mel["hop_length"]
         self.streaming = json.loads(self.metadata.get("wavegen_streaming", "null"))
 
-    def render(self, mel, seed=0, definition=None):
+    def render(self, mel: np.ndarray, seed: int = 0, definition: dict[str, Any] | None = None) -> np.ndarray:
         """Samples float32 ``[frames * hop_length]`` of a float mel ``[n_mels, frames]``.
 
         ``seed`` seeds the noise: the same seed gives the same sound. ``definition`` is that of the mel, if it is known.
@@ -78,15 +80,16 @@ class Model:
             stream = self.stream(seed)
             return np.concatenate([stream.step(mel), stream.flush()])
         given = {"mel": mel[None].astype(np.float32), "seed": np.array([seed], np.int64)}
-        return self.session.run(["samples"], given)[0][0]
+        samples: np.ndarray = self.session.run(["samples"], given)[0][0]
+        return samples
 
-    def stream(self, seed=0):
+    def stream(self, seed: int = 0) -> "Stream":
         """A stream of one utterance; raises ValueError if the file was exported without ``--streaming``."""
         if not self.streaming:
             raise ValueError("this file renders whole mels only; export one with wavegen-export --streaming")
         return Stream(self, seed)
 
-    def check(self, mel, definition=None):
+    def check(self, mel: np.ndarray, definition: dict[str, Any] | None = None) -> None:
         """Raise WrongMelError unless ``mel`` can be a mel of this model; ``definition`` is the mel's own, if known."""
         if definition is not None:
             names = sorted(name for name in {*self.mel, *definition} if self.mel.get(name) != definition.get(name))
@@ -109,7 +112,7 @@ class Model:
                 "with this definition from samples within ±1"
             )
 
-    def _ln(self, values):
+    def _ln(self, values: np.ndarray) -> np.ndarray:
         """Natural logarithm of the linear mel of one value for each bin."""
         if self.mel["mean"] is not None:
             values = values * np.array(self.mel["std"]) + np.array(self.mel["mean"])
@@ -128,7 +131,7 @@ class Stream:
     none after; the file sees that by the shapes.
     """
 
-    def __init__(self, model, seed=0):
+    def __init__(self, model: Model, seed: int = 0) -> None:
         numbers = model.streaming
         self._run, self._hop = model.session.run, model.hop_length
         self._known, self._left, self._right = (numbers[name] for name in ("known", "left", "right"))
@@ -143,16 +146,16 @@ class Stream:
             "memory": np.zeros((1, 2, numbers["order"]), np.float32),
         }
 
-    def step(self, mel):
+    def step(self, mel: np.ndarray) -> np.ndarray:
         """Take the next frames, float ``[n_mels, frames]``, and return the samples that are ready."""
         self._mel = np.concatenate((self._mel, np.asarray(mel, np.float32)[None]), axis=2)
         return self._advance(self._first + self._mel.shape[2] - self._right)
 
-    def flush(self):
+    def flush(self) -> np.ndarray:
         """The samples that waited for frames which will not come."""
         return self._advance(self._first + self._mel.shape[2])
 
-    def _advance(self, ready):
+    def _advance(self, ready: int) -> np.ndarray:
         if ready <= self._done:
             return np.zeros(0, np.float32)
         given = {
@@ -174,7 +177,7 @@ class Stream:
         return samples
 
 
-def read_mel(path):
+def read_mel(path: Path | str) -> tuple[np.ndarray, dict[str, Any] | None]:
     """A mel and its definition, which a bare ``.npy`` does not state. Nothing is unpickled."""
     try:
         with open(path, "rb") as file:
@@ -186,7 +189,7 @@ def read_mel(path):
         raise WrongMelError(f"is not a mel file ({error}); give an .npz of wavegen-extract or a .npy") from error
 
 
-def write_wav(path, samples, sample_rate_hz):
+def write_wav(path: Path | str, samples: np.ndarray, sample_rate_hz: int) -> None:
     """Write samples as a 16-bit WAV file."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -195,7 +198,7 @@ def write_wav(path, samples, sample_rate_hz):
         file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())  # clipped: int16 wraps
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description="Render a mel spectrogram with an exported vocoder.")
     parser.add_argument("model", help="an .onnx file of wavegen-export")

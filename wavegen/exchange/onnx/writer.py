@@ -76,20 +76,21 @@ def write_onnx(
     if out.suffix != ".onnx":
         raise ConfigError("an ONNX file ends in .onnx", where=out, remedy="rename it")
     vocoder.use_engine("torch")  # the reference that the file is compared with
-    graph: WholeGraph | SpectraGraph | StreamGraph = sourced_graph(vocoder, speaker)
+    whole = sourced_graph(vocoder, speaker)
+    graph: WholeGraph | SpectraGraph | StreamGraph = whole
     if form == "vocos":
-        if graph.iterations:
+        if whole.iterations:
             raise ConfigError(
-                f"the form vocos ends before the {graph.iterations} iterations of this vocoder",
+                f"the form vocos ends before the {whole.iterations} iterations of this vocoder",
                 remedy="add --iterations 0 to a model that was trained without iterations, or leave out --form",
             )
-        graph = SpectraGraph(graph)
+        graph = SpectraGraph(whole)
     if form == "streaming":
-        graph = StreamGraph(graph)
+        graph = StreamGraph(whole)
     _require_packages()
     import onnx
 
-    notify("exporting, which takes up to two minutes")
+    notify("exporting, which takes a few minutes")
     model = _exported(graph)
     _describe(model, {**_metadata(vocoder.mel, source, speaker), **_of_form(graph)})
     with atomic_write(out) as beside:
