@@ -130,8 +130,8 @@ def rounded(x: Tensor, digits: int = 36) -> Tensor:
     The equations of a predictor multiply that difference by up to 1e5. Without its last digits the product is the same
     for any chunks, nearly always, and so are the predictors.
     """
-    mantissa, exponent = torch.frexp(x)
-    return torch.ldexp((mantissa * 2**digits).round() * 2.0**-digits, exponent)
+    shifted = x * (1 + 2.0 ** (53 - digits))  # Veltkamp's splitting: the difference has no digits below those kept
+    return shifted - (shifted - x)
 
 
 def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ def real_stage(stage: SourceStage, projection: RealProjection) -> SourceStage:
     """A source stage that an exporter can follow, with the weights of ``stage``."""
     other = copy.copy(stage)
     other._modules = dict(stage._modules)
+    assert isinstance(stage.network, PitchNetwork)
     other.network = TabledPitch(stage.network)  # type: ignore[assignment]
     other.mel_inverse = RealMelInverse(projection, stage.mel_inverse.updates)  # type: ignore[assignment]
     other.shaped = RealShapedSource.of(stage.shaped)
@@ -35,6 +36,7 @@ class RealMelInverse(nn.Module):
     def __init__(self, projection: RealProjection, updates: int) -> None:
         super().__init__()
         self.projection, self.updates = projection, updates
+        self.filters = projection.inverse.filters
 
     def forward(self, mel: Tensor) -> Tensor:
         """Mel ``[batch, n_mels, frames]`` to a magnitude ``[batch, bins, frames]``."""
