@@ -214,7 +214,7 @@ def _synth_exported(arguments: argparse.Namespace) -> int:
     from wavegen.progress import bar_options
     from wavegen.synthesis import AnyMelFile, open_mels
 
-    fixed = ("speaker", "temperature", "iterations", "pitch", "batch", "jobs")
+    fixed = ("speaker", "temperature", "iterations", "pitch", "impose", "batch", "jobs")
     given = [f"--{name}" for name in fixed if getattr(arguments, name) is not None]
     given += [f"--{name}" for name, usual in _ENGINE_OPTIONS if getattr(arguments, name) != usual]
     given += ["--play"] if arguments.play else []

@@ -1,6 +1,6 @@
 """The source of a voice from a magnitude spectrum: prediction, excitation, pitch. Importing it loads torch only."""
 
-from wavegen.source.excitation import PulseState, initial_pulse_state, pulse_train, running_phase
+from wavegen.source.excitation import PulseState, initial_pulse_state, pulse_train
 from wavegen.source.linear_prediction import (
     LinearPrediction,
     Predictor,
@@ -25,6 +25,5 @@ __all__ = [
     "levinson",
     "prediction_error",
     "pulse_train",
-    "running_phase",
     "synthesise_from_error",
 ]

@@ -109,14 +109,18 @@ class Vocos(WaveformVocoder):
 
     def forward(self, mel: Tensor, mask: Tensor | None = None, *, speakers: Tensor | None = None) -> Tensor:
         """Differentiable synthesis."""
+        magnitude, phase = self.predicted(mel, mask, speakers)
+        with torch.autocast(mel.device.type, enabled=False):  # FFTs need float32
+            return self.istft(torch.complex(magnitude * phase.cos(), magnitude * phase.sin()), mask)
+
+    def predicted(self, mel: Tensor, mask: Tensor | None, speakers: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Magnitude and phase in radians, ``[batch, n_fft // 2 + 1, frames]`` each; arguments as in ``forward``."""
         h = _over_channels(self.input_norm, self.input(mel, mask))
         h, _ = self.stack(self.speaker_condition(h, speakers), mask=mask)
         h = _over_channels(self.output_norm, h)
-        with torch.autocast(mel.device.type, enabled=False):  # many turns of phase need float32, and so do FFTs
+        with torch.autocast(mel.device.type, enabled=False):  # many turns of phase need float32
             logarithm, phase = self.output(h.to(mel.dtype)).chunk(2, dim=1)
-            magnitude = logarithm.exp().clamp(max=LARGEST_MAGNITUDE)
-            spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
-            return self.istft(spectrum, mask)
+            return logarithm.exp().clamp(max=LARGEST_MAGNITUDE), phase
 
     def generate(
         self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None

@@ -140,11 +140,7 @@ class Stream:
         self._first = 0  # index of the first of them
         self._begin = 0  # index of the frame that the next window begins with, to which the state belongs
         self._done = 0  # number of frames whose samples have been returned
-        self._state = {
-            "phase": np.zeros(1),
-            "pulses": np.zeros((1, 0), np.float32),
-            "memory": np.zeros((1, 2, numbers["order"]), np.float32),
-        }
+        self._state = {name: np.zeros(shape, dtype) for name, (dtype, shape) in numbers["state"].items()}
 
     def step(self, mel: np.ndarray) -> np.ndarray:
         """Take the next frames, float ``[n_mels, frames]``, and return the samples that are ready."""
@@ -159,12 +155,13 @@ class Stream:
         if ready <= self._done:
             return np.zeros(0, np.float32)
         given = {
-            "mel_before": self._mel[:, :, : self._begin - self._first],
             "mel": self._mel[:, :, self._begin - self._first :],
             "seed": self._seed,
             "first_sample": np.array([self._begin * self._hop], np.int64),
             **self._state,
         }
+        if self._known:
+            given["mel_before"] = self._mel[:, :, : self._begin - self._first]
         samples, *states = self._run(["samples", *(f"next_{name}" for name in self._state)], given)
         samples = samples[0, (self._done - self._begin) * self._hop : (ready - self._begin) * self._hop]
         begin = max(self._begin, ready - self._left)

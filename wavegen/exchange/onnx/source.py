@@ -9,16 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.exchange.onnx.transforms import RealProjection
-from wavegen.source import Pitch, PitchNetwork, Predictor, PulseState, ShapedSource, pulse_train, running_phase
+from wavegen.source import Pitch, PitchNetwork, Predictor, PulseState, ShapedSource, pulse_train
+from wavegen.source.excitation import running_phase
 from wavegen.source.pitch import CLASSES, CLASSES_PER_OCTAVE, LOWEST_HZ
 from wavegen.vocoders._source import SourceStage
+from wavegen.vocoders._spoken import SpokenStage
 
 
-def real_stage(stage: SourceStage, projection: RealProjection) -> SourceStage:
-    """A source stage that an exporter can follow, with the weights of ``stage``."""
+def real_stage(stage: SpokenStage, projection: RealProjection) -> SourceStage:
+    """A source stage with a pitch network as one that an exporter can follow; they share all weights."""
+    assert isinstance(stage, SourceStage)
+    assert isinstance(stage.network, PitchNetwork)
     other = copy.copy(stage)
     other._modules = dict(stage._modules)
-    assert isinstance(stage.network, PitchNetwork)
     other.network = TabledPitch(stage.network)  # type: ignore[assignment]
     other.mel_inverse = RealMelInverse(projection, stage.mel_inverse.updates)  # type: ignore[assignment]
     other.shaped = RealShapedSource.of(stage.shaped)

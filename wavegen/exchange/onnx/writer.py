@@ -13,17 +13,31 @@ import torch
 
 import wavegen
 from wavegen.errors import ConfigError, OutputError
-from wavegen.exchange.onnx.graphs import Input, SpectraGraph, StreamGraph, WholeGraph, sourced_graph
+from wavegen.exchange.onnx.graphs import Input, SpectraGraph, StreamGraph, WholeGraph
 from wavegen.exchange.onnx.precision import Precision, compress
+from wavegen.exchange.onnx.published import ParallelWaveGANGraph, VocosGraph
 from wavegen.exchange.onnx.source import replace_rings
-from wavegen.exchange.onnx.verification import Deviation, verify
+from wavegen.exchange.onnx.sourced import ParallelGraph, SourcedGraph, SpectralGraph
+from wavegen.exchange.onnx.verification import BOUND, BOUND_WITH_ITERATIONS, Deviation, verify
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec, ln_ceilings
-from wavegen.vocoders import Vocoder
+from wavegen.vocoders import VOCODERS, AutoregressiveVocoder, Vocoder
+from wavegen.vocoders.parallel import ParallelWaveNet
+from wavegen.vocoders.parallel_wavegan import ParallelWaveGAN
+from wavegen.vocoders.source_filter import SourceFilterVocoder
+from wavegen.vocoders.spectral import SpectralVocoder
+from wavegen.vocoders.vocos import Vocos
 
 Form = Literal["samples", "streaming", "vocos"]
 OPSET = 18  # the first one with bitwise operators
 _INSTALL = "install it with: pip install 'wavegen[export]'"
+_GRAPHS: dict[type[Vocoder], type[WholeGraph]] = {
+    SpectralVocoder: SpectralGraph,
+    ParallelWaveNet: ParallelGraph,
+    SourceFilterVocoder: SourcedGraph,
+    Vocos: VocosGraph,
+    ParallelWaveGAN: ParallelWaveGANGraph,
+}
 
 
 class Source(NamedTuple):
@@ -76,17 +90,12 @@ def write_onnx(
     if out.suffix != ".onnx":
         raise ConfigError("an ONNX file ends in .onnx", where=out, remedy="rename it")
     vocoder.use_engine("torch")  # the reference that the file is compared with
-    whole = sourced_graph(vocoder, speaker)
+    whole = whole_graph(vocoder, speaker)
     graph: WholeGraph | SpectraGraph | StreamGraph = whole
     if form == "vocos":
-        if whole.iterations:
-            raise ConfigError(
-                f"the form vocos ends before the {whole.iterations} iterations of this vocoder",
-                remedy="add --iterations 0 to a model that was trained without iterations, or leave out --form",
-            )
         graph = SpectraGraph(whole)
     if form == "streaming":
-        graph = StreamGraph(whole)
+        graph = whole.streaming()
     _require_packages()
     import onnx
 
@@ -97,7 +106,8 @@ def write_onnx(
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, str(beside))
         notify("comparing its sound with torch's")
-        deviation = verify(beside, vocoder, speaker)
+        bound = BOUND_WITH_ITERATIONS if whole.iterations else BOUND
+        deviation = verify(beside, vocoder, speaker, bound)
         if deviation.largest > deviation.bound:
             raise OutputError(
                 f"the file's sound would differ from torch's by {deviation.largest:.1e} of the peak, more than "
@@ -109,8 +119,31 @@ def write_onnx(
             compress(model, graph.parameters(), precision)
             onnx.checker.check_model(model, full_check=True)
             onnx.save(model, str(beside))
-            deviation = verify(beside, vocoder, speaker)
+            deviation = verify(beside, vocoder, speaker, bound)
     return deviation
+
+
+def whole_graph(vocoder: Vocoder, speaker: str | None = None) -> WholeGraph:
+    """The graph of a vocoder that computes whole utterances.
+
+    Args:
+        vocoder: prepared for synthesis, on the CPU.
+        speaker: as in ``Vocoder.synthesize``, but fixed in the graph.
+
+    Raises:
+        ConfigError: this kind of vocoder, or the speaker, cannot be exported.
+    """
+    graph = _GRAPHS.get(type(vocoder))
+    if graph is None:
+        name = type(vocoder).__name__
+        raise ConfigError(
+            f"a {name} draws one sample after another, which no ONNX runtime does in useful time"
+            if isinstance(vocoder, AutoregressiveVocoder)
+            else f"a {name} has no graph in wavegen.exchange.onnx",
+            remedy=f"export one of {', '.join(kind for kind in VOCODERS if VOCODERS[kind] in _GRAPHS)}, or use "
+            "wavegen-synth",
+        )
+    return graph(vocoder, vocoder.speaker_condition.indices(speaker, 1))
 
 
 def _require_packages() -> None:
@@ -197,7 +230,7 @@ def _metadata(mel: MelSpec, source: Source, speaker: str | None) -> dict[str, st
 def _of_form(graph: WholeGraph | SpectraGraph | StreamGraph) -> dict[str, str]:
     """What a program reads to know how to run the file: ours a stream, sherpa-onnx the others."""
     if isinstance(graph, StreamGraph):
-        numbers = {name: getattr(graph, name) for name in ("known", "left", "right", "reach", "order")}
+        numbers = {name: getattr(graph, name) for name in ("known", "left", "right", "state")}
         return {"wavegen_streaming": json.dumps(numbers)}
     if isinstance(graph, WholeGraph):
         return {"model_type": "hifigan"}  # any vocoder from a mel to samples
