@@ -112,7 +112,6 @@ def test_only_an_earlier_export_is_replaced(run: Path, folder: Path, refused: Re
 
 
 def test_wrong_arguments_are_refused(run: Path, folder: Path, refused: Refused) -> None:
-    refused(main, str(run), "out")
     refused(main, "nowhere", "out", "--hub")
     refused(main, str(run), "out", "--hub", "--scores", "nowhere")
 

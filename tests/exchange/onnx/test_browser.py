@@ -1,0 +1,167 @@
+"""``wavegen-export --browser``: the page in a real browser makes the sound of torch, from mels that equal wavegen's."""
+
+import contextlib
+import functools
+import http.server
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from support.browser import wait_until
+from support.commands import Refused
+from support.mels import CENTRED_SHORT_WINDOW, TINY
+from support.messages import Messages
+from support.vocoders import SPEC, small_pitch_network, tiny_mel, write_model
+
+from wavegen.checkpoint import load_vocoder
+from wavegen.commands import export
+from wavegen.exchange.onnx import browser as pages
+from wavegen.mel import PROFILES, LogMel
+
+SCRIPTS = Path(pages.__file__).with_name("page")
+
+# --- from sound to mel -------------------------------------------
+
+SPECS = {
+    **{name: PROFILES[name] for name in ("bigvgan-24k", "vocos-24k", "r9y9-22k", "diffwave-22k", "pwg-22k")},
+    "tiny": TINY,
+    "centred": CENTRED_SHORT_WINDOW,
+    "statistics": TINY.replace(log="log10", mean=(1.0,) * 8, std=tuple(range(1, 9))),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_mel_of_the_page_is_that_of_wavegen(name: str, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no Node.js in the path")
+    spec = SPECS[name]
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 12 * spec.n_fft + 7) * np.linspace(0, 1, 12 * spec.n_fft + 7)
+    samples = samples.astype(np.float32)
+    samples.tofile(tmp_path / "samples")
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    (tmp_path / "mel.mjs").write_text((SCRIPTS / "mel.js").read_text())
+    program = """
+        import { readFileSync, writeFileSync } from "node:fs";
+        import { logMel } from "./mel.mjs";
+        const bytes = readFileSync("samples");
+        const samples = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+        const { values } = logMel(samples, JSON.parse(readFileSync("spec.json")));
+        writeFileSync("mel", Buffer.from(values.buffer));
+    """
+    (tmp_path / "program.mjs").write_text(program)
+    subprocess.run([node, "program.mjs"], cwd=tmp_path, check=True, timeout=120)
+    expected = LogMel(spec)(torch.from_numpy(samples).double()[None])[0].numpy()
+    found = np.fromfile(tmp_path / "mel", np.float32).reshape(expected.shape)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+# --- the page ----------------------------------------------------
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    extensions_map = {  # noqa: RUF012
+        **http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", ".wasm": "application/wasm",
+    }  # fmt: skip
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a web server for a folder."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module", params=["spectral", "vocos"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a page in ``page`` and the checkpoint that it was made from."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra [export]")
+    folder = tmp_path_factory.mktemp("exported")
+    try:
+        pages._fetch_runtime(folder)
+    except Exception as error:
+        pytest.skip(str(error))
+    with small_pitch_network():
+        write_model(folder / "model.safetensors", request.param)
+        assert export.main([str(folder / "model.safetensors"), str(folder / "page"), "--browser"]) == 0
+    return folder
+
+
+def status(page: Any, words: str) -> str:
+    """The page's status once it contains some words."""
+    wait_until(page, f"document.getElementById('status').textContent.includes('{words}')")
+    return str(page.locator("#status").text_content())
+
+
+@pytest.mark.slow
+def test_the_page_makes_the_sound_of_torch_and_refuses_what_is_no_mel(
+    exported: Path, folder: Path, browser: Any, messages: Messages
+) -> None:
+    with small_pitch_network():
+        vocoder = load_vocoder(exported / "model.safetensors")
+    mel = tiny_mel(130)
+    np.save("mel.npy", mel)
+    np.save("columns.npy", np.asfortranarray(mel.astype(np.float64)))
+    np.save("bins.npy", mel[:-1])
+    np.save("loud.npy", mel + 30)
+    np.save("integers.npy", mel.astype(np.int16))
+    Path("text.wav").write_text("a text")
+    recording = np.random.default_rng(1).uniform(-0.3, 0.3, 6400).astype(np.float32)
+    soundfile.write("recording.wav", recording, SPEC.sample_rate_hz, subtype="FLOAT")
+
+    faults: list[str] = []
+    with served(exported / "page") as address, contextlib.closing(browser.new_page()) as page:
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(address)
+        status(page, "Ready")
+        for name, given in {
+            "mel.npy": torch.from_numpy(mel)[None],
+            "columns.npy": torch.from_numpy(mel)[None],
+            "recording.wav": LogMel(SPEC)(torch.from_numpy(recording)[None]),
+        }.items():
+            page.set_input_files("#file", name)
+            assert "first sound after" in status(page, f"{name}: ")
+            found = np.array(page.evaluate("Array.from(window.latest.samples)"))
+            expected = vocoder.synthesize(given)[0].numpy()
+            assert found.shape == expected.shape
+            assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+            assert page.evaluate("document.getElementById('mel-made').width") == given.shape[-1]
+        for name in ("bins.npy", "loud.npy", "integers.npy", "text.wav"):
+            page.evaluate("document.getElementById('status').textContent = ''")
+            page.set_input_files("#file", name)
+            status(page, "The ")
+            messages.check(f"{name}: {page.locator('#status').text_content()}")
+    assert faults == []
+
+
+def test_without_npm_or_its_network_one_line_says_so(
+    folder: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(Path("model.safetensors"))
+    (folder / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    refused(export.main, "model.safetensors", "page", "--browser")
+    npm = folder / "bin/npm"
+    npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")
+    npm.chmod(0o755)
+    refused(export.main, "model.safetensors", "page", "--browser")
+    Path("other").mkdir()
+    Path("other/letter.txt").write_text("mine")
+    refused(export.main, "model.safetensors", "other", "--browser")
