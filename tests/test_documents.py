@@ -60,6 +60,13 @@ ELSEWHERE = {
     "wavegen-train folder/spectral data.manifest=pairs.tsv --out runs/predicted": "corpora/test_teacher_forced.py",
     "wavegen-train folder/voice data.corpus=recordings": "test_default_voice.py",
     "wavegen-extract pairs.tsv checked": "corpora/test_teacher_forced.py",
+    # A vocoder of this size takes minutes to export.
+    "wavegen-export default voice.onnx --reader": "exchange/onnx/test_export.py",
+    "wavegen-export default stream.onnx --streaming": "exchange/onnx/test_export.py",
+    "wavegen-export default small.onnx --precision float16": "exchange/onnx/test_export.py",
+    "wavegen-synth recordings/hello.wav copy.wav --model voice.onnx": "exchange/onnx/test_export.py",
+    "wavegen-export default page/ --browser": "exchange/onnx/test_browser.py",
+    "wavegen-export default hifigan.onnx --profile hifigan-22k": "exchange/onnx/test_export.py",
 }
 
 

@@ -1,4 +1,4 @@
-"""Exported models beside torch and the engine of their vocoder: largest deviation, size, and × real time on one core:
+"""Exported models beside torch and the engines of their vocoder: largest deviation, size, and × real time on one core:
 
     python tests/benchmarks/exported.py voice.onnx [MORE.onnx …] [--model RUN] [--frames 400] [--runs 5]
 
@@ -24,11 +24,12 @@ CHUNK_FRAMES = 50
 Render = Callable[[np.ndarray], np.ndarray]
 
 
-def of_engine(model: str, iterations: int | None, engine: str) -> tuple[str, Vocoder]:
-    """What an engine is called, and the vocoder that it computes."""
+def prepared(model: str, iterations: int | None, engine: str) -> Vocoder:
+    """The vocoder, computed by an engine."""
     vocoder = load_vocoder(model)
     vocoder.set_synthesis_options(iterations=iterations)
-    return vocoder.use_engine(engine), vocoder
+    vocoder.use_engine(engine)
+    return vocoder
 
 
 def of_vocoder(vocoder: Vocoder) -> Render:
@@ -60,7 +61,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    vocoders = dict(of_engine(arguments.model, arguments.iterations, engine) for engine in ("torch", "auto"))
+    engines = load_vocoder(arguments.model).engines
+    vocoders = {engine: prepared(arguments.model, arguments.iterations, engine) for engine in engines}
     spec = vocoders["torch"].mel
     mel = probe(spec, arguments.frames)[0].numpy()
     systems = {name: of_vocoder(vocoder) for name, vocoder in vocoders.items()}

@@ -8,9 +8,12 @@ const CHUNK_FRAMES = 50;
 const at = (id) => document.getElementById(id);
 const say = (text) => (at("status").textContent = text);
 
-ort.env.wasm.wasmPaths = "./";
+ort.env.logLevel = "error";
 const about = await (await fetch("model.json")).json();
-const session = await ort.InferenceSession.create("voice.onnx");
+const session = await ort.InferenceSession.create("voice.onnx").catch((error) => {
+  say(`The model cannot be loaded: ${error.message}`);
+  throw error;
+});
 const rate = about.mel.sample_rate_hz;
 
 /** Decode a recording to mono samples at the model's sample rate. */

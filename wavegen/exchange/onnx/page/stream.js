@@ -1,4 +1,5 @@
 // A mel in chunks to samples, with a model that was exported as a stream: reader.py's Stream in JavaScript.
+// The seed stays 0: onnxruntime-web takes no input that has a default.
 
 /** Columns `from` to `to` of a mel `{ frames, values }`. */
 function columns({ frames, values }, from, to) {
@@ -11,9 +12,8 @@ function columns({ frames, values }, from, to) {
 
 export class Stream {
   /** `ort` is onnxruntime-web, `session` a session of the model, `about` the page's model.json, `mel` the whole mel. */
-  constructor(ort, session, about, mel, seed = 0) {
+  constructor(ort, session, about, mel) {
     Object.assign(this, { ort, session, about, mel });
-    this.seed = new ort.Tensor("int64", BigInt64Array.of(BigInt(seed)), [1]);
     this.begin = 0; // the frame with which the next window begins, and to which the state belongs
     this.done = 0; // frames whose samples have been returned
     this.state = Object.entries(about.streaming.state).map(([name, [type, shape]]) => {
@@ -31,7 +31,6 @@ export class Stream {
     const tensor = (from, to) => new ort.Tensor("float32", columns(mel, from, to), [1, about.mel.n_mels, to - from]);
     const inputs = {
       mel: tensor(begin, end),
-      seed: this.seed,
       first_sample: new ort.Tensor("int64", BigInt64Array.of(BigInt(begin * hop)), [1]),
       ...Object.fromEntries(this.state),
     };
