@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from wavegen.audio import audio_info, read_audio, rounded_to_int16, write_audio
+from wavegen.audio.resampling import installed_resampler
 from wavegen.cores import usable_cores
 from wavegen.corpora.levels import level_notes
 from wavegen.corpora.manifest import Clip, Recording, read_manifest, write_manifest
@@ -54,6 +55,7 @@ class Extraction:
         labelled: number of clips whose pitch was labelled in this call.
         tracker: what found the pitch; None if no pitch labels were asked for.
         peaks: name → the largest magnitude of the recording's samples.
+        resampled: name → the package that resampled the recording, for those that were.
     """
 
     clips: list[Clip]
@@ -64,6 +66,7 @@ class Extraction:
     labelled: int = 0
     tracker: str | None = None
     peaks: Mapping[str, float] = field(default_factory=dict)
+    resampled: Mapping[str, str] = field(default_factory=dict)
 
     def notes(self) -> str:
         """What to append to a line about the extraction: mels replaced or shifted, pitch labelled, and levels."""
@@ -75,6 +78,9 @@ class Extraction:
         if self.labelled:
             tracker = FALLBACK_NOTE if self.tracker == PYIN else self.tracker
             notes += f"; pitch of {self.labelled} clips labelled by {tracker}"
+        if len(resamplers := Counter(self.resampled.values())) > 1:
+            counts = ", ".join(f"{count} by {package}" for package, count in sorted(resamplers.items()))
+            notes += f"; two packages resampled the recordings ({counts}): remove the folder to use one for all"
         return "; ".join([notes, *level_notes(self.peaks)])
 
     def left_out_report(self) -> str | None:
@@ -92,6 +98,7 @@ def extract(
     labels_pitch: bool = False,
     jobs: int | None = None,
     progress: bool = True,
+    may_be_empty: bool = False,
 ) -> Extraction:
     """Write a mel file for each recording, and a manifest of all.
 
@@ -109,6 +116,8 @@ def extract(
         labels_pitch: whether to store the pitch of the training audio too, as ``pitch_labels`` finds it.
         jobs: the number of threads; None for one per core.
         progress: whether to show a progress bar on stderr.
+        may_be_empty: whether no recording at all need be usable, as in a part of a corpus; without clips, no manifest
+            is written.
 
     Raises:
         DataError: no recording can be used, or pitch labels are needed and no tracker is installed.
@@ -117,16 +126,21 @@ def extract(
     """
     out = Path(out).absolute()
     require_folder(out)
-    _refuse_to_overwrite(recordings, out)
+    refuse_to_overwrite(recordings, out)
     if (clips := _finished_clips(recordings, out, spec, labels_pitch)) is not None:
         if not labels_pitch:  # the folder may have labels, for other vocoders
             clips = [replace(clip, f0=None) for clip in clips]
         marker = read_marker(out)
-        return Extraction(clips, marker["left_out"], was_complete=True, peaks=marker.get("peaks", {}))
+        known = {key: marker.get(key, {}) for key in ("peaks", "resampled")}
+        return Extraction(clips, marker["left_out"], was_complete=True, **known)
     # Two processes with different recordings or definitions would leave the marker of one and the mels of both.
     with lock_folder(out, "wait for it, or give another folder for the results"):
         tracker = require_tracker() if labels_pitch else None
-        return _extract(recordings, out, spec, tracker, jobs or usable_cores(), progress)
+        result = _extract(recordings, out, spec, tracker, jobs or usable_cores(), progress)
+        if not (result.clips or may_be_empty):
+            first = f"; the first: {next(iter(result.left_out.values()))}" if result.left_out else ""
+            raise DataError(f"none of {len(recordings)} recordings can be used{first}", where=out)
+        return result
 
 
 def _extract(
@@ -145,7 +159,7 @@ def _extract(
             _remove(_labels_path(recording, out))
     now["tracker"] = tracker or before.get("tracker")
     kept = {recording.name for recording in recordings} - {recording.name for recording in changed}
-    for key in ("digests", "peaks"):
+    for key in ("digests", "peaks", "resampled"):
         now[key] = {name: value for name, value in before.get(key, {}).items() if name in kept}
     write_marker(out, now)
 
@@ -178,14 +192,13 @@ def _extract(
     peaks = {result.clip.name: result.peak for result in made}
     digests = {result.clip.name: result.digest for result in made}
     left_out = {r.name: result for r, result in zip(recordings, results, strict=True) if isinstance(result, str)}
-    if not clips:
-        first = f"; the first: {next(iter(left_out.values()))}" if left_out else ""
-        raise DataError(f"none of {len(recordings)} recordings can be used{first}", where=out)
+    resampled = {}
+    for result in made:
+        if resampler := result.resampler or now["resampled"].get(result.clip.name):
+            resampled[result.clip.name] = resampler
 
-    # Write the manifest, then complete the marker.
-    write_manifest(out / MANIFEST, clips)
-    ending = {"has_labels": tracker is not None, "left_out": left_out, "digests": digests, "peaks": peaks}
-    write_marker(out, {**now, **ending})
+    now |= {"digests": digests, "peaks": peaks, "resampled": resampled}
+    finish(out, clips, {**now, "has_labels": tracker is not None, "left_out": left_out})
     return Extraction(
         clips,
         left_out,
@@ -194,7 +207,19 @@ def _extract(
         labelled=len(labelled),
         tracker=tracker,
         peaks=peaks,
+        resampled=resampled,
     )
+
+
+def finish(out: Path, clips: Sequence[Clip], marker: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder whose mels are all there, if it has any, then the complete marker.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    if clips:
+        write_manifest(out / MANIFEST, clips)
+        write_marker(out, marker)
 
 
 def is_complete(recordings: Sequence[Recording], out: Path, spec: MelSpec, *, labels_pitch: bool = False) -> bool:
@@ -233,11 +258,20 @@ def _label(clip: Clip, spec: MelSpec, tracker: str) -> bool:
 
 
 class _Made(NamedTuple):
-    """What was made of a recording: the clip, the frames by which a predicted mel lagged, the peak, and the digest."""
+    """What was made of a recording.
+
+    Attributes:
+        clip: the clip.
+        shift: the frames by which a predicted mel lagged.
+        peak: the largest magnitude of the recording's samples.
+        resampler: the package that resampled the recording now; None if none did.
+        digest: a hash of the recording's files.
+    """
 
     clip: Clip
     shift: int
     peak: float
+    resampler: str | None = None
     digest: str | None = None
 
 
@@ -249,6 +283,7 @@ def _extract_one(recording: Recording, out: Path, log_mel: LogMel, peak: float |
     usable_as_it_is = info.in_place and info.channels == 1 and info.sample_rate_hz == spec.sample_rate_hz
     mel_path = _mel_path(recording, out)
     audio_path = recording.path.absolute() if usable_as_it_is else _audio_path(recording, out)
+    resampler = None
     if mel_path.exists() and audio_path.exists():
         samples = audio_info(audio_path).samples
         if peak is None:  # an extraction was interrupted after this recording
@@ -256,6 +291,8 @@ def _extract_one(recording: Recording, out: Path, log_mel: LogMel, peak: float |
     else:
         audio = read_audio(recording.path, spec.sample_rate_hz)
         peak = _peak(audio)
+        if info.sample_rate_hz != spec.sample_rate_hz:
+            resampler = installed_resampler()
         if not usable_as_it_is:
             audio = rounded_to_int16(audio)
             write_audio(audio_path, audio, spec.sample_rate_hz)
@@ -263,7 +300,7 @@ def _extract_one(recording: Recording, out: Path, log_mel: LogMel, peak: float |
         samples = len(audio)
     frames = spec.frames(samples)
     clip = Clip(recording.name, recording.split, samples, frames, audio_path, mel_path, recording.speaker)
-    return _Made(clip, 0, peak)
+    return _Made(clip, 0, peak, resampler)
 
 
 def _peak(samples: np.ndarray) -> float:
@@ -294,7 +331,8 @@ def _extract_pair(recording: Recording, predicted_path: Path, out: Path, log_mel
     write_audio(audio_path, audio, spec.sample_rate_hz)
     save_mel(mel_path, predicted, spec)
     clip = Clip(recording.name, recording.split, len(audio), frames, audio_path, mel_path, recording.speaker)
-    return _Made(clip, alignment.shift, peak)
+    is_resampled = audio_info(recording.path).sample_rate_hz != spec.sample_rate_hz
+    return _Made(clip, alignment.shift, peak, installed_resampler() if is_resampled else None)
 
 
 def _nepers(mel: np.ndarray, spec: MelSpec) -> np.ndarray:
@@ -302,7 +340,8 @@ def _nepers(mel: np.ndarray, spec: MelSpec) -> np.ndarray:
     return spec.to_linear(torch.from_numpy(mel)).log().numpy()
 
 
-def _refuse_to_overwrite(recordings: Sequence[Recording], out: Path) -> None:
+def refuse_to_overwrite(recordings: Sequence[Recording], out: Path) -> None:
+    """Raise OutputError if a result of an extraction to ``out`` would replace a recording or a predicted mel."""
     for recording in recordings:
         pairs = ((recording.path, _audio_path(recording, out)), (recording.mel, _mel_path(recording, out)))
         for given, result in pairs:
