@@ -43,8 +43,9 @@ GUIDE = ROOT / ".github/CONTRIBUTING.md"
 CORPORA = sorted(ROOT.glob("recipes/*/README.md"))
 CARD = ROOT / "wavegen/voice/README.md"
 EXCHANGE = ROOT / "wavegen/exchange/README.md"
-DOCUMENTS = [MAIN, MANUAL, *CORPORA, DESIGN, CARD, EXCHANGE, ROOT / "tests/README.md", ROOT / "conf/README.md",
-             ROOT / "conf/SYSTEMS.md", ROOT / "wavegen/API.md", GUIDE]  # fmt: skip
+CLUSTERS = ROOT / "recipes/CLUSTERS.md"
+DOCUMENTS = [MAIN, MANUAL, CLUSTERS, *CORPORA, DESIGN, CARD, EXCHANGE, ROOT / "tests/README.md",
+             ROOT / "conf/README.md", ROOT / "conf/SYSTEMS.md", ROOT / "wavegen/API.md", GUIDE]  # fmt: skip
 RESULTS = ("scores.csv", "summary.json", "index.html")
 
 # The commands of these are run in this order; those of the other documents need a corpus, a GPU or minutes.
@@ -194,6 +195,16 @@ def check_command(words: list[str]) -> None:
         assert all((ROOT / argument).is_file() for argument in arguments if argument.startswith("conf/"))
     else:
         assert program in ("pytest", "ruff", "mypy", "lint-imports", "pdoc", "curl", "tar"), f"no check for {program}"
+
+
+def test_the_jobs_for_clusters_are_accepted() -> None:
+    jobs = (
+        "".join(blocks(CLUSTERS, "bash")).replace("$SLURM_ARRAY_TASK_ID", "1").replace('--wrap "', "-- ").splitlines()
+    )
+    lines = [re.sub(r'^(srun|.* --) (?=wavegen-)|"$', "", line) for line in jobs if "wavegen-" in line]
+    assert len(lines) == 3
+    for line in lines:
+        check_command(shlex.split(line))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

@@ -89,8 +89,8 @@ def open_mels(path: Path) -> list[MelFile]:
         if path.suffix not in MEL_SUFFIXES:
             raise MelError(f"a mel file ends in {' or '.join(MEL_SUFFIXES)}", where=path, remedy="rename or convert it")
         return [open_mel(path)]
-    # Hidden files are what a killed extraction leaves behind.
-    paths = sorted(p for p in path.rglob("*") if p.suffix in MEL_SUFFIXES and not p.name.startswith("."))
+    # Hidden files are what a killed extraction leaves behind; hidden folders have shards that are not merged.
+    paths = sorted(p for p in path.rglob("*") if p.suffix in MEL_SUFFIXES and not _is_hidden(p.relative_to(path)))
     if not paths:
         raise MelError(
             "contains no .npy or .npz files", where=path, remedy="give the folder that wavegen-extract wrote"
@@ -105,6 +105,10 @@ def open_mels(path: Path) -> list[MelFile]:
                 remedy="rename one",
             )
     return [open_mel(mel_path) for mel_path in paths]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 class Prepared(NamedTuple):
@@ -132,6 +136,7 @@ def prepare(
     precision: str = "float32",
     options: Mapping[str, float | None] | None = None,
     substitutes: bool = False,
+    checked: Sequence[AnyMelFile] | None = None,
 ) -> Prepared:
     """Make a vocoder ready for some mels, and check these against it, before any sound is synthesised.
 
@@ -145,6 +150,7 @@ def prepare(
         options: as in ``Vocoder.set_synthesis_options``.
         substitutes: whether the source-filter vocoder, which needs no training, speaks mels of a definition that the
             vocoder does not read; a note says so.
+        checked: those of the mels whose values are read and checked; by default all.
 
     Raises:
         MelError: the mels have several definitions, one that the vocoder does not read, or impossible values.
@@ -163,7 +169,7 @@ def prepare(
     vocoder = vocoder.to(device)
     vocoder.set_synthesis_options(**(options or {}))
     description = vocoder.use_engine(engine, precision)
-    for mel in mels:
+    for mel in mels if checked is None else checked:
         try:
             mel.check(vocoder.mel)
         except MelError as error:
@@ -268,6 +274,7 @@ def synthesize_files(
     seed: int = 0,
     speaker: str | None = None,
     float32: bool = False,
+    groups: Sequence[Sequence[int]] | None = None,
     on_progress: Callable[[int], object] = lambda samples: None,
 ) -> Timing:
     """Synthesise mel files to sound files.
@@ -281,6 +288,7 @@ def synthesize_files(
         seed: seeds the noise of every file.
         speaker: the speaker of all files; required if there are several.
         float32: write 32-bit float samples instead of 16-bit ones, in a ``.wav``.
+        groups: indices of the files that are synthesised together; by default as ``plan_batches`` finds them.
         on_progress: called after each chunk of each file with its number of samples.
 
     Raises:
@@ -291,7 +299,8 @@ def synthesize_files(
     vocoder.speaker_condition.indices(speaker, 1)  # refused before any file is begun
     meter = _Meter(vocoder, on_progress)
     stop = threading.Event()
-    groups = plan_batches([mel.frames for mel, _ in files], vocoder, batch=batch, jobs=jobs)
+    if groups is None:
+        groups = plan_batches([mel.frames for mel, _ in files], vocoder, batch=batch, jobs=jobs)
     with ThreadPoolExecutor(jobs) as pool:
         futures = [
             pool.submit(_synthesize_group, vocoder, [files[i] for i in group], seed, speaker, float32, meter, stop)

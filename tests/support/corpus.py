@@ -59,9 +59,9 @@ samples: {{clips: 0}}
     return path
 
 
-def write_noise(*names: str, seconds: float = 0.3) -> None:
-    """Write recordings of noise that swells from silence, at 24 kHz."""
+def write_noise(*names: str, seconds: float = 0.3, rate: int = RATE) -> None:
+    """Write recordings of noise that swells from silence."""
     for seed, name in enumerate(names):
-        samples = np.random.default_rng(seed).uniform(-0.5, 0.5, round(24000 * seconds))
+        samples = np.random.default_rng(seed).uniform(-0.5, 0.5, round(rate * seconds))
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(name, samples * np.linspace(0, 1, len(samples)) ** 2, 24000)
+        soundfile.write(name, samples * np.linspace(0, 1, len(samples)) ** 2, rate)

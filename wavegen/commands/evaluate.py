@@ -3,8 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wavegen.commands import at_least, command_parser, notify, pick_device, run_command
+from wavegen.commands._sharding import add_sharding, run_shards
+
+if TYPE_CHECKING:
+    from wavegen.evaluation.evaluate import Evaluation, EvaluationRequest
+    from wavegen.shards import Shard
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--ratings", type=Path, nargs="+", metavar="FILE", help="summarise saved listening tests, and do nothing else"
     )
+    add_sharding(parser)
     arguments = parser.parse_args(argv)
     if arguments.ratings is None:
         if arguments.references is None:
@@ -70,7 +77,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         notify(summarize_ratings(arguments.ratings))
         return 0
-    from wavegen.evaluation.evaluate import EvaluationRequest, evaluate
+    from wavegen.evaluation.evaluate import EvaluationRequest
+    from wavegen.evaluation.sharded import evaluate_part
 
     request = EvaluationRequest(
         references=arguments.references,
@@ -83,11 +91,46 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         iterations=arguments.iterations,
         only=arguments.half,
     )
-    device = pick_device(arguments.device) if arguments.model else "cpu"
-    result = evaluate(request, arguments.out, device=device, jobs=arguments.jobs)
+    if arguments.shard is not None:
+        device = pick_device(arguments.device) if arguments.model else "cpu"
+        clips = evaluate_part(request, arguments.out, arguments.shard, device=device, jobs=arguments.jobs)
+        notify(f"{clips} clips: {arguments.shard.folder(arguments.out)}")
+        return 0
+    result = _run(arguments, request)
     notify(result.table())
     notify(f"{len(result.clips)} clips: {arguments.out / 'index.html'}")
     return 0
+
+
+def _run(arguments: argparse.Namespace, request: "EvaluationRequest") -> "Evaluation":
+    """Evaluate everything here or by a cluster, or merge what shards have evaluated."""
+    from wavegen.evaluation.evaluate import evaluate
+    from wavegen.evaluation.sharded import clips_to_share, merge_evaluation
+
+    if arguments.ray is not None:
+        is_cpu = arguments.device == "auto" or not arguments.model
+        name = "cpu" if is_cpu else pick_device(arguments.device).type
+        run_shards(
+            arguments.ray,
+            arguments.out,
+            clips_to_share(request, arguments.out),
+            _evaluate_part,
+            lambda shard, own: (request, arguments.out, shard, name),
+            title="evaluating",
+            gpus=1 if name == "cuda" else 0,
+        )
+    if arguments.ray is not None or arguments.merge:
+        return merge_evaluation(request, arguments.out)
+    device = pick_device(arguments.device) if arguments.model else "cpu"
+    return evaluate(request, arguments.out, device=device, jobs=arguments.jobs)
+
+
+def _evaluate_part(task: "tuple[EvaluationRequest, Path, Shard, str]") -> None:
+    """Evaluate the part of one shard in a process of a cluster."""
+    from wavegen.evaluation.sharded import evaluate_part
+
+    request, out, shard, device = task
+    evaluate_part(request, out, shard, device=pick_device(device), jobs=1, progress=False)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,16 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wavegen.commands import at_least, command_parser, notify, run_command
+from wavegen.commands._sharding import add_sharding, run_shards
+
+if TYPE_CHECKING:
+    from wavegen.corpora.extraction import Extraction
+    from wavegen.corpora.manifest import Recording
+    from wavegen.mel import MelSpec
+    from wavegen.shards import Shard
 
 INCOMPLETE = 1
 LIST_SUFFIXES = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".scp", ".gz")
@@ -34,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         help="share of the recordings for the validation set (default: none)",
     )
     parser.add_argument("--jobs", type=at_least(1), help="number of threads (default: one per core)")
+    add_sharding(parser)
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.held_out < 1:
         parser.error(f"argument --held-out: {arguments.held_out} must be at least 0 and less than 1")
@@ -41,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _extract(arguments: argparse.Namespace) -> int:
-    from wavegen.corpora.extraction import MANIFEST, extract
+    from wavegen.corpora.extraction import MANIFEST
     from wavegen.corpora.folders import find_recordings
     from wavegen.corpora.formats import OURS, list_format
     from wavegen.corpora.manifest import Recording, read_recordings
@@ -62,14 +71,45 @@ def _extract(arguments: argparse.Namespace) -> int:
             source, held_out=arguments.held_out, outputs=[arguments.out], notify=passed_over.append
         )
 
-    result = extract(recordings, arguments.out, spec, jobs=arguments.jobs, progress=True)
+    result = _run(arguments, recordings, spec)
     seconds = sum(clip.samples for clip in result.clips) / spec.sample_rate_hz
-    how = "were already complete" if result.was_complete else "extracted"
-    notify(f"{len(result.clips)} mels of {seconds:.1f} s {how}: {arguments.out / MANIFEST}{result.notes()}")
+    how = "were already complete" if result.was_complete else "merged" if arguments.merge else "extracted"
+    where = arguments.out / MANIFEST if arguments.shard is None else arguments.shard.folder(arguments.out)
+    notify(f"{len(result.clips)} mels of {seconds:.1f} s {how}: {where}{result.notes()}")
     complaints = [*passed_over, *([result.left_out_report()] if result.left_out else [])]
     for complaint in complaints:
         print(f"wavegen-extract: {complaint}", file=sys.stderr)
     return INCOMPLETE if complaints else 0
+
+
+def _run(arguments: argparse.Namespace, recordings: "list[Recording]", spec: "MelSpec") -> "Extraction":
+    """Extract all recordings, or those of a shard, or all of them by a cluster; or merge what shards have extracted."""
+    from wavegen.corpora.extraction import extract, is_complete
+    from wavegen.corpora.sharded import extract_part, merge_extraction
+
+    out, shard = arguments.out, arguments.shard
+    if shard is not None:
+        return extract_part(shard.of(recordings), out, spec, shard, jobs=arguments.jobs)
+    if arguments.merge:
+        return merge_extraction(recordings, out, spec)
+    if arguments.ray is None or is_complete(recordings, out, spec):
+        return extract(recordings, out, spec, jobs=arguments.jobs, progress=True)
+    run_shards(
+        arguments.ray,
+        out,
+        recordings,
+        _extract_part,
+        lambda shard, own: (own, out.absolute(), spec, shard),
+        title="extracting",
+    )
+    return merge_extraction(recordings, out, spec)
+
+
+def _extract_part(task: "tuple[list[Recording], Path, MelSpec, Shard]") -> None:
+    """Extract the part of one shard in a process of a cluster."""
+    from wavegen.corpora.sharded import extract_part
+
+    extract_part(*task, jobs=1, progress=False)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wavegen.commands import _synth_shards as shards
 from wavegen.commands import at_least, command_parser, notify, pick_device, run_command
+from wavegen.commands._sharding import add_sharding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--batch", type=at_least(1), help="files synthesised together (default: as suits the model)")
     parser.add_argument("--jobs", type=at_least(1), help="threads that work on files (default: as suits the model)")
+    add_sharding(parser)
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
     return run_command("wavegen-synth", lambda: _read_and_synth(arguments))
@@ -118,6 +121,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
             parser.error(f"{arguments.mel} is a folder; --play and standard output take a single mel")
         if arguments.out.suffix in (".wav", ".flac"):
             parser.error(f"{arguments.mel} is a folder, so OUT must be one too, not {arguments.out}")
+    elif arguments.shard is not None or arguments.merge or arguments.ray is not None:
+        parser.error(f"--shard, --merge and --ray apply to a folder of mels, and {arguments.mel} is not one")
 
 
 def _read_and_synth(arguments: argparse.Namespace) -> int:
@@ -140,6 +145,9 @@ def _synth(arguments: argparse.Namespace) -> int:
     from wavegen.progress import bar_options, tell_if_slow
     from wavegen.synthesis import AnyMelFile, open_mels, prepare, synthesize_files
 
+    if arguments.merge:
+        notify(shards.merge(arguments))
+        return 0
     if arguments.model is not None and arguments.model.suffix == ".onnx":
         return _synth_exported(arguments)
 
@@ -166,13 +174,9 @@ def _synth(arguments: argparse.Namespace) -> int:
             device=device,
             engine=arguments.engine,
             precision=arguments.precision,
-            options={
-                "temperature": arguments.temperature,
-                "iterations": arguments.iterations,
-                "pitch": arguments.pitch,
-                "impose": arguments.impose,
-            },
+            options=shards.options(arguments),
             substitutes=model == DEFAULT_VOICE,
+            checked=mels if arguments.shard is None and arguments.ray is None else [],  # shards check their own
         )
     is_asked_for = arguments.engine != "auto"
     if (vocoder.names_engine or is_asked_for) and len(vocoder.engines) > 1:
@@ -180,7 +184,11 @@ def _synth(arguments: argparse.Namespace) -> int:
     for note in notes:
         _note(note)
 
-    # Synthesise.
+    # Synthesise: one shard, or all of them in a cluster, or everything here.
+    if arguments.shard is not None or arguments.ray is not None:
+        in_shards = shards.synth_part if arguments.ray is None else shards.synth_in_cluster
+        notify(in_shards(arguments, vocoder, mels, model))
+        return 0
     live = arguments.play or arguments.out == Path("-")
     samples = sum(mel.frames for mel in mels) * vocoder.mel.hop_length
     with tqdm(total=samples, desc="synthesising", unit="sample", unit_scale=True, **bar_options()) as bar:
@@ -189,7 +197,7 @@ def _synth(arguments: argparse.Namespace) -> int:
         else:
             timing = synthesize_files(
                 vocoder,
-                _with_outputs(mels, arguments.mel, arguments.out),
+                shards.with_outputs(mels, arguments.mel, arguments.out),
                 batch=arguments.batch or vocoder.items_at_once,
                 jobs=arguments.jobs or vocoder.jobs_at_once,
                 seed=arguments.seed,
@@ -262,13 +270,6 @@ def _report(arguments: argparse.Namespace, timing: "Timing", *, live: bool) -> N
         _note(f"{summary}, first sound after {1000 * timing.first_s:.0f} ms")
     else:
         notify(f"{arguments.out}: {summary}")
-
-
-def _with_outputs(mels: "list[AnyMelFile]", source: Path, out: Path) -> "list[tuple[AnyMelFile, Path]]":
-    """Each mel with its sound file: ``out``, or in a folder ``out`` the mel's place below ``source``."""
-    if not source.is_dir():
-        return [(mels[0], out)]
-    return [(mel, out / mel.path.relative_to(source).with_suffix(".wav")) for mel in mels]
 
 
 def _speak(

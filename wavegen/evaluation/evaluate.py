@@ -21,7 +21,7 @@ from wavegen.evaluation.baseline import BASELINES
 from wavegen.evaluation.halves import Half
 from wavegen.evaluation.metrics import METRICS, available, missing_note
 from wavegen.evaluation.pairing import Pairing, pair_by_name, system_names
-from wavegen.evaluation.results import SCORES, write_results
+from wavegen.evaluation.results import SCORES, score_all, write_scored
 from wavegen.evaluation.scoring import REFERENCE, ScoredClip, ScoringJob, Workers
 from wavegen.evaluation.summary import Summary, full_table, write_summary
 from wavegen.evaluation.systems import (
@@ -36,7 +36,8 @@ from wavegen.files import results_folder
 from wavegen.mel import PROFILES, MelSpec, profile
 
 SUMMARY = "summary.json"
-RESULTS = ("audio", "index.html", SCORES, SUMMARY)
+AUDIO = "audio"
+RESULTS = (AUDIO, "index.html", SCORES, SUMMARY)
 MADE_BY = "wavegen-evaluate"
 _PACKAGES = (
     "wavegen", "numpy", "scipy", "torch", "torchaudio", "soxr", "pesq", "visqol-python", "pystoi", "pyworld-prebuilt",
@@ -114,44 +115,93 @@ def evaluate(
         ConfigError, MelError, CheckpointError: there is no such baseline, speaker, profile or model.
         OutputError: ``out`` holds something else or cannot be written.
     """
-    plan = _plan(request, out)
-    notes = list(plan.notes)
-    with (
-        results_folder(out, RESULTS, is_ours=_is_summary) as folder,
-        _final_paths_in_errors(folder, Path(out).absolute()),
-        Workers(jobs, progress=progress) as workers,
-    ):
-        # Generate the outputs of models and baselines.
-        generated = GeneratedOutputs(folder / "audio", plan.pairing.references)
-        for system in plan.models:
-            generated.add_model(system, device, progress=progress)
-        for name in plan.baselines:
-            generated.add_baseline(name, plan.spec, workers)
-        notes += generated.notes
+    plan = plan_evaluation(request, out)
+    with new_results(out) as folder, Workers(jobs, progress=progress) as workers:
+        generated = generate(plan, plan.pairing.references, folder / AUDIO, workers, device)
+        scoring_jobs = scoring_jobs_of(plan, plan.pairing.references, generated.outputs)
+        clips = score_all(scoring_jobs, workers) if scoring_jobs else []
+        return write_evaluation(request, plan, out, folder, scoring_jobs, clips, generated.notes)
 
-        # Score every clip that has an output.
-        files = {**plan.pairing.outputs, **generated.outputs}
-        metrics = available()
-        scoring_jobs = []
-        for clip, reference in plan.pairing.references.items():
-            outputs = {system: by_clip[clip] for system, by_clip in files.items() if clip in by_clip}
-            if outputs:
-                scoring_jobs.append(ScoringJob(clip, reference, outputs, plan.spec, metrics))
-        if not scoring_jobs:
-            reason = generated.notes[0] if generated.notes else "there is nothing to score"
-            raise DataError(reason, where=request.references)
-        title = Path(request.references).absolute().stem
-        clips, summary = write_results(
-            folder, scoring_jobs, workers, systems=list(files), metrics=metrics, title=title, notes=notes
-        )
 
-        # Write the summary last, because it marks the folder as a complete evaluation.
-        write_summary(folder / SUMMARY, summary, **_about(request.references, clips, plan.spec, metrics, notes))
+def generate(
+    plan: "Plan", references: Mapping[str, Path], folder: Path, workers: Workers, device: torch.device | str
+) -> GeneratedOutputs:
+    """Generate the outputs of the plan's models and baselines for some of its recordings, into ``folder``."""
+    generated = GeneratedOutputs(folder, references)
+    for system in plan.models:
+        generated.add_model(system, device, progress=workers.progress)
+    for name in plan.baselines:
+        generated.add_baseline(name, plan.spec, workers)
+    return generated
+
+
+def scoring_jobs_of(
+    plan: "Plan", references: Mapping[str, Path], generated: Mapping[str, Mapping[str, Path]]
+) -> list[ScoringJob]:
+    """A job for each of some recordings that has an output, in any system.
+
+    Args:
+        plan: the plan.
+        references: clip name -> recording.
+        generated: system -> clip name -> file, of the models and baselines.
+    """
+    files = {**plan.pairing.outputs, **generated}
+    metrics = available()
+    jobs = []
+    for clip, reference in references.items():
+        outputs = {system: by_clip[clip] for system, by_clip in files.items() if clip in by_clip}
+        if outputs:
+            jobs.append(ScoringJob(clip, reference, outputs, plan.spec, metrics))
+    return jobs
+
+
+def write_evaluation(
+    request: EvaluationRequest,
+    plan: "Plan",
+    out: Path,
+    folder: Path,
+    jobs: Sequence[ScoringJob],
+    clips: Sequence[ScoredClip],
+    missing: Sequence[str],
+) -> Evaluation:
+    """Write the results of a whole evaluation.
+
+    Args:
+        request, plan: what was evaluated.
+        out: where the results will be.
+        folder: where they are written.
+        jobs: the scoring jobs of all clips.
+        clips: the scored clips.
+        missing: notes on what could not be generated.
+
+    Raises:
+        DataError: there are no clips.
+        OutputError: a result cannot be written.
+    """
+    if not jobs:
+        reason = missing[0] if missing else "there is nothing to score"
+        raise DataError(reason, where=request.references)
+    notes = [*plan.notes, *missing]
+    metrics = jobs[0].metrics
+    title = Path(request.references).absolute().stem
+    summary = write_scored(folder, jobs, clips, systems=plan.systems, metrics=metrics, title=title, notes=notes)
+    # The summary is last, because it marks the folder as a complete evaluation.
+    write_summary(folder / SUMMARY, summary, **_about(request.references, clips, plan.spec, metrics, notes))
     return Evaluation(out, clips, summary, notes)
 
 
+@contextlib.contextmanager
+def new_results(out: Path) -> Iterator[Path]:
+    """The folder in which results are written before they appear in ``out``; errors name their place there."""
+    with (
+        results_folder(out, RESULTS, is_ours=_is_summary) as folder,
+        _final_paths_in_errors(folder, Path(out).absolute()),
+    ):
+        yield folder
+
+
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """A request after all checks: which files, models and baselines are scored, and by which mel definition."""
 
     pairing: Pairing
@@ -160,8 +210,13 @@ class _Plan:
     spec: MelSpec
     notes: Sequence[str]
 
+    @property
+    def systems(self) -> list[str]:
+        """Names of all systems, in the order of the page."""
+        return [*self.pairing.outputs, *(model.name for model in self.models), *self.baselines]
 
-def _plan(request: EvaluationRequest, out: Path) -> _Plan:
+
+def plan_evaluation(request: EvaluationRequest, out: Path) -> Plan:
     """Check everything that can be checked before any work."""
     for name in request.baselines:
         if name not in BASELINES:
@@ -196,7 +251,7 @@ def _plan(request: EvaluationRequest, out: Path) -> _Plan:
     notes = [_rate_note(spec, rates, spoken), *pairing.notes]
     if note := missing_note():
         notes.append(note)
-    return _Plan(pairing, systems, baselines, spec, notes)
+    return Plan(pairing, systems, baselines, spec, notes)
 
 
 def definition_for(sample_rate_hz: int) -> MelSpec:

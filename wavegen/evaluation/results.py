@@ -39,7 +39,33 @@ def write_results(
         AudioError: a recording cannot be read.
         OutputError: a result cannot be written.
     """
-    clips = workers.map(score_clip, jobs, title="scoring")
+    clips = score_all(jobs, workers)
+    return clips, write_scored(folder, jobs, clips, systems=systems, metrics=metrics, title=title, notes=notes)
+
+
+def score_all(jobs: Sequence[ScoringJob], workers: Workers) -> list[ScoredClip]:
+    """Score all clips; raises AudioError if a recording cannot be read."""
+    return workers.map(score_clip, jobs, title="scoring")
+
+
+def write_scored(
+    folder: Path,
+    jobs: Sequence[ScoringJob],
+    clips: Sequence[ScoredClip],
+    *,
+    systems: Sequence[str],
+    metrics: Sequence[str],
+    title: str,
+    notes: Sequence[str],
+) -> Summary:
+    """Write ``scores.csv`` and ``index.html`` of clips that are scored already, and return their means with intervals.
+
+    The arguments are those of ``write_results``, and the scored clips of the jobs.
+
+    Raises:
+        AudioError: a sound file cannot be read.
+        OutputError: a result cannot be written.
+    """
     summary = summarize(clips)
     write_scores(folder / SCORES, clips, metrics)
     report = Report(
@@ -52,7 +78,7 @@ def write_results(
         notes=notes,
     )
     write_page(report, folder)
-    return clips, summary
+    return summary
 
 
 def _report_clip(clip: ScoredClip, job: ScoringJob) -> ReportClip:

@@ -132,14 +132,23 @@ class GeneratedOutputs:
 
     Attributes:
         outputs: system -> clip name -> file.
-        notes: the clips without an output, and why, as text.
+        faults: system -> clip name -> why the clip has no output.
     """
 
     def __init__(self, folder: Path, references: Mapping[str, Path]) -> None:
         self.folder = folder
         self.references = references
         self.outputs: dict[str, dict[str, Path]] = {}
-        self.notes: list[str] = []
+        self.faults: dict[str, dict[str, str]] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """The clips without an output, and why, as text."""
+        return [
+            f"{system} has no output for {clip}: {fault}"
+            for system, by_clip in self.faults.items()
+            for clip, fault in by_clip.items()
+        ]
 
     def add_model(self, system: ModelSystem, device: torch.device | str, *, progress: bool) -> None:
         """Copy synthesis: compute the mel of each recording by the model's definition, and let the model speak it."""
@@ -162,11 +171,12 @@ class GeneratedOutputs:
 
     def _collect(self, system: str, faults: Sequence[str | None]) -> None:
         self.outputs[system] = {}
+        self.faults[system] = {}
         for clip, fault in zip(self.references, faults, strict=True):
             if fault is None:
                 self.outputs[system][clip] = self._file(system, clip)
             else:
-                self.notes.append(f"{system} has no output for {clip}: {fault}")
+                self.faults[system][clip] = fault
 
 
 def _resynthesize(resynthesizer: Resynthesizer, spec: MelSpec, source: Path, target: Path) -> str | None:
