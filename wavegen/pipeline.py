@@ -33,6 +33,7 @@ from wavegen.files import atomic_write, lock_folder, require_folder
 from wavegen.recipe import Recipe, build, load_recipe, save_recipe
 from wavegen.synthesis import synthesize
 from wavegen.training import distributed
+from wavegen.training.loggers import require_logger
 from wavegen.training.loop import train
 from wavegen.training.run_folder import RunFolder
 from wavegen.training.validation import clips_for
@@ -68,6 +69,7 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
     # Refuse what cannot work before any file is written and before hours of extraction.
     require_folder(out)
     distributed.check_batch_size(recipe.training.batch_size, world)
+    require_logger(recipe.training.logger)
     changes = _changes(recipe, out)
     if not changes.keys() <= set(_PLACES):
         raise _begun_with(changes, out)

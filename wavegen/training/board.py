@@ -1,8 +1,7 @@
-"""TensorBoard: curves, and the sound and spectrograms of validation clips."""
+"""The board of a run: curves, and the sound and spectrograms of validation clips, in whatever tracker was chosen."""
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 
@@ -15,28 +14,24 @@ from wavegen.models import Model
 from wavegen.network import Network
 from wavegen.precision import deterministic
 from wavegen.training.config import TrainingConfig
+from wavegen.training.loggers import Logger
 from wavegen.training.validation import listened_metrics
 from wavegen.vocoders import Vocoder
 
 
 class Board:
-    """A TensorBoard log of one run.
+    """Shows one run in a tracker.
 
     Args:
-        folder: the folder for the event files.
-        first_step: the step that the run starts or resumes at; events of later steps that are already there are hidden.
+        logger: the tracker.
     """
 
-    def __init__(self, folder: Path, *, first_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # here, because it is slow to import
-
-        self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
-        self.first_step = first_step
+    def __init__(self, logger: Logger) -> None:
+        self.logger = logger
 
     def scalars(self, group: str, step: int, values: Mapping[str, float]) -> None:
         """Add one point to each curve."""
-        for name, value in values.items():
-            self.writer.add_scalar(f"{group}/{name}", value, step)
+        self.logger.scalars(step, {f"{group}/{name}": value for name, value in values.items()})
 
     @torch.no_grad()
     def listen(
@@ -75,11 +70,11 @@ class Board:
                 mel = torch.tensor(open_mel(clip.mel)[:, :frames], device=device)[None]
                 generated = vocoder.synthesize(mel, speaker=clip.speaker or None)[0].float().cpu().numpy()
                 real = read_audio(clip.audio)[: len(generated)]
-                self.writer.add_audio(f"{clip.name}/generated", generated.clip(-1, 1)[None], step, sample_rate=rate)
+                self.logger.audio(step, f"{clip.name}/generated", generated, rate)
                 if is_first_time:
-                    self.writer.add_audio(f"{clip.name}/recording", real.clip(-1, 1)[None], step, sample_rate=rate)
+                    self.logger.audio(step, f"{clip.name}/recording", real, rate)
                 figure = spectrogram_figure({"recording": real, "generated": generated}, vocoder.mel)
-                self.writer.add_image(f"{clip.name}/spectrogram", figure_to_array(figure), step, dataformats="HWC")
+                self.logger.image(step, f"{clip.name}/spectrogram", figure_to_array(figure))
                 for key, value in score(real, generated, vocoder.mel, metrics).values.items():
                     if value is not None:
                         scores.setdefault(key, []).append(value)
@@ -106,5 +101,5 @@ class Board:
                 self.writer.add_image(f"{clip.name}/pictures", figure_to_array(figure), step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write buffered events and close the files."""
-        self.writer.close()
+        """Send what is buffered, and close the tracker."""
+        self.logger.close()

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from wavegen.config import Config, MayChangeDuringRun, did_you_mean
 from wavegen.evaluation.metrics import METRICS
+from wavegen.training.loggers import LoggerName
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Resolution = tuple[PositiveInt, PositiveInt]  # n_fft, and a hop or a number of bins
@@ -107,16 +108,18 @@ class TrainingConfig(Config):
         adversarial: discriminators to train against; None for reconstruction alone.
         augmentation: random changes of the training segments, whose mels are then computed from the changed sound; None
             for none.
+        logger: where curves, sounds and pictures are shown: ``"tensorboard"``, ``"wandb"``, ``"mlflow"`` or
+            ``"trackio"``. The last three are extras; their own environment variables choose the server and the project.
         log_every: steps between rows of the log.
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: number of newest checkpoints to keep; the best one is kept too.
         valid_clips: the number of validation clips to use.
         valid_frames: frames of each validation clip to use.
-        listen_clips: the number of validation clips to synthesise for TensorBoard.
+        listen_clips: the number of validation clips to synthesise for the logger.
         listen_frames: frames of each of them to synthesise.
         best_by: what the best checkpoint is chosen by: ``"loss"`` on the validation clips, or the mean of a metric such
-            as ``"pesq"`` over the clips that are synthesised for TensorBoard. For a metric, all validation clips are
+            as ``"pesq"`` over the clips that are synthesised for the logger. For a metric, all validation clips are
             from one half of them, and the samples at the end are from the other.
         precision: ``"auto"`` uses bfloat16 autocast on a GPU that has it, for vocoders that allow it, and float32
             elsewhere. ``"float32"`` also keeps convolutions on a GPU from rounding to TF32.
@@ -144,6 +147,7 @@ class TrainingConfig(Config):
     stft_resolutions: tuple[Resolution, ...] = ((256, 64), (512, 128), (2048, 512))
     adversarial: AdversarialConfig | None = None
     augmentation: AugmentationConfig | None = None
+    logger: Annotated[LoggerName, MayChangeDuringRun()] = "tensorboard"
     log_every: Annotated[PositiveInt, MayChangeDuringRun()] = 25
     validate_every: Annotated[PositiveInt, MayChangeDuringRun()] = 1000
     checkpoint_every: Annotated[PositiveInt, MayChangeDuringRun()] = 1000

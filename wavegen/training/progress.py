@@ -1,4 +1,4 @@
-"""What a run shows and logs while it trains: log file, TensorBoard, and a bar or plain lines."""
+"""What a run shows and logs while it trains: log file, board, and a bar or plain lines."""
 
 import contextlib
 import time
@@ -15,6 +15,7 @@ from wavegen.training import distributed
 from wavegen.training.board import Board
 from wavegen.training.config import TrainingConfig
 from wavegen.training.guard import Skip
+from wavegen.training.loggers import open_logger
 from wavegen.training.run_folder import RunFolder
 from wavegen.training.state import TrainingState
 
@@ -127,7 +128,7 @@ class Progress:
     def log_validation(
         self, state: TrainingState, losses: Mapping[str, float], clips: Sequence[Clip]
     ) -> dict[str, float]:
-        """Show the validation losses, and let TensorBoard hear the EMA weights.
+        """Show the validation losses, and let the board hear the EMA weights.
 
         Returns:
             the mean scores of the clips that were synthesised, in the first process; otherwise nothing.
@@ -142,7 +143,7 @@ class Progress:
         return scores
 
     def close(self) -> None:
-        """Close the bar and TensorBoard."""
+        """Close the bar and the board."""
         self.bar.close()
         self._close_board()
 
@@ -161,7 +162,10 @@ class Progress:
             self.run.append_to_log({"step": step, "kind": kind, "elapsed_s": elapsed_s, **row})
 
     def _open_board(self, first_step: int) -> Board | None:
-        return Board(self.run.path / "tensorboard", first_step=first_step) if self.is_first else None
+        if not self.is_first:
+            return None
+        name = self.config.logger
+        return Board(open_logger(name, self.run.path, first_step=first_step, settings=self.run.recipe))
 
     def _close_board(self) -> None:
         if self.board is not None:
