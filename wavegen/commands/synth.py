@@ -222,7 +222,7 @@ def _synth_exported(arguments: argparse.Namespace) -> int:
     from wavegen.progress import bar_options
     from wavegen.synthesis import AnyMelFile, open_mels
 
-    fixed = ("speaker", "temperature", "iterations", "pitch", "impose", "batch", "jobs")
+    fixed = ("speaker", "temperature", "iterations", "pitch", "impose", "batch", "jobs", "shard", "ray")
     given = [f"--{name}" for name in fixed if getattr(arguments, name) is not None]
     given += [f"--{name}" for name, usual in _ENGINE_OPTIONS if getattr(arguments, name) != usual]
     given += ["--play"] if arguments.play else []
@@ -252,7 +252,7 @@ def _synth_exported(arguments: argparse.Namespace) -> int:
             sink = WavStream(sys.stdout.buffer, rate, float32=arguments.float, raw=arguments.raw)
             pairs = [(mels[0], sink.write)]
         else:
-            outputs = _with_outputs(mels, arguments.mel, arguments.out)
+            outputs = shards.with_outputs(mels, arguments.mel, arguments.out)
             pairs = [(mel, functools.partial(write, out)) for mel, out in outputs]
         timing = render_into(model, pairs, seed=arguments.seed, on_progress=bar.update)
     _report(arguments, timing, live=live)
