@@ -16,19 +16,21 @@ SHORTEST_S = 0.06
 SILENCE_DB = -80.0  # quieter than that is no sound, whatever the rest of the recording is
 
 
-def frame_levels_db(samples: np.ndarray, spec: MelSpec) -> np.ndarray:
-    """Level of the sound around the centre of each frame's window, after pre-emphasis, in dB of full scale.
+def frame_levels_db(samples: np.ndarray, spec: MelSpec, *, emphasis: bool = True) -> np.ndarray:
+    """Level of the sound around the centre of each frame's window, in dB of full scale.
 
     Args:
         samples: float ``[samples]`` at the definition's sample rate.
         spec: the mel definition.
+        emphasis: whether to weigh frequencies by pre-emphasis.
 
     Returns:
         float64 ``[frames]``.
     """
-    pole = np.exp(-2 * np.pi * PRE_EMPHASIS_HZ / spec.sample_rate_hz)
     sound = samples.astype(np.float64)
-    sound = sound - pole * np.concatenate((sound[:1], sound[:-1]))
+    if emphasis:
+        weight = np.exp(-2 * np.pi * PRE_EMPHASIS_HZ / spec.sample_rate_hz)
+        sound = sound - weight * np.concatenate((sound[:1], sound[:-1]))
     energy = np.cumsum(np.concatenate(([0.0], sound**2)))
     half = WINDOW_S * spec.sample_rate_hz / 2
     centres = frame_centres(spec, spec.frames(len(samples)))

@@ -1,0 +1,117 @@
+"""Speech activity in noise: detectors and trained labellers on speakers that they have not heard.
+
+python tests/benchmarks/labels.py --corpus /path/to/voices24k [--model runs/speech24k-label] [--pictures FOLDER]
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wavegen.audio import read_audio
+from wavegen.corpora.activity import speech_activity
+from wavegen.corpora.manifest import listed_recordings
+from wavegen.evaluation.detectors import WEBRTC_MODES, fixed_level_detector, webrtc_detector
+from wavegen.evaluation.labels import LabelScores, confusion_figure, score_labels, scores_table
+from wavegen.evaluation.noisy import babble, in_noise, pink_noise
+from wavegen.evaluation.pictures import save_figure
+from wavegen.mel import MelSpec, profile
+
+SPEECH = "speech"
+PAUSE_S = 3.0  # before and after each clip, because the recordings themselves are cut closely
+LEVELS_DB = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 12.0, 15.0, 20.0)
+Detector = Callable[[np.ndarray], np.ndarray]
+
+
+def noise_of(kind: str, count: int, voices: list[np.ndarray], seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    if kind == "white":
+        return random.standard_normal(count)
+    return pink_noise(count, random) if kind == "pink" else babble(voices, count, random)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True, help="a folder with MANIFEST.tsv and several speakers")
+    parser.add_argument("--model", type=Path, action="append", default=[], help="a trained labeller; may be repeated")
+    parser.add_argument("--pictures", type=Path, help="a folder for confusion tables")
+    parser.add_argument("--snr", type=float, nargs="+", default=[10.0, 0.0])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    spec = profile("bigvgan-24k")
+    rate = spec.sample_rate_hz
+
+    # Clean recordings with pauses around them, and the truth. A quiet clip in a pause would be no pause.
+    recordings = listed_recordings(arguments.corpus)
+    pause = np.zeros(round(PAUSE_S * rate), np.float32)
+    clean = [np.concatenate([pause, read_audio(r.path, rate), pause]) for r in recordings if r.split == "valid"]
+    truth = [speech_activity(sound, spec) for sound in clean]
+    valid_speakers = {r.speaker for r in recordings if r.split == "valid"}
+    talkers = [r for r in recordings if r.split == "train" and r.speaker not in valid_speakers]
+    voices = [read_audio(r.path, rate) for r in talkers[:: max(1, len(talkers) // 60)]]
+    seconds = sum(map(len, clean)) / rate
+    share = sum(mark.sum() for mark in truth) / sum(map(len, truth))
+    print(f"{len(clean)} clips, {seconds:.0f} s, {share:.0%} speech; babble of {len(voices)} recordings of others\n")
+
+    detectors = known_detectors(spec) | {f"model {path}": model_detector(path) for path in arguments.model}
+    for snr_db in arguments.snr:
+        for kind in ("white", "pink", "babble"):
+            noisy = [
+                in_noise(sound, noise_of(kind, len(sound), voices, seed), snr_db, np.repeat(mark, spec.hop_length))
+                for seed, (sound, mark) in enumerate(zip(map(whole_frames(spec), clean), truth, strict=True))
+            ]
+            scores = {name: score(detect, noisy, truth, spec) for name, detect in detectors.items()}
+            print(f"{kind} noise, {snr_db:g} dB\n{scores_table(best_of_families(scores))}\n")
+            if arguments.pictures is not None:
+                for name in arguments.model:
+                    figure = confusion_figure(scores[f"model {name}"])
+                    save_figure(figure, arguments.pictures / f"{name.name}-{kind}-{snr_db:g}.png")
+
+
+def whole_frames(spec: MelSpec) -> Callable[[np.ndarray], np.ndarray]:
+    """Cut a sound to whole hops, one for each of its frames."""
+    return lambda sound: sound[: spec.frames(len(sound)) * spec.hop_length]
+
+
+def score(detect: Detector, noisy: list[np.ndarray], truth: list[np.ndarray], spec: MelSpec) -> LabelScores:
+    pairs = []
+    for sound, mark in zip(noisy, truth, strict=True):
+        found = detect(sound)[: len(mark)]
+        pairs.append((found[None].astype(np.int8), mark[None, : len(found)].astype(np.int8)))
+    return score_labels(pairs, [SPEECH], spec, exclusive=False)
+
+
+def known_detectors(spec: MelSpec) -> dict[str, Detector]:
+    """The baselines, with each of their settings."""
+    detectors: dict[str, Detector] = {"always": lambda sound: np.ones(spec.frames(len(sound)), bool)}
+    for level in LEVELS_DB:
+        for emphasis in (True, False):
+            name = f"level +{level:g} dB{', emphasis' if emphasis else ''}"
+            detectors[name] = partial(fixed_level_detector, spec=spec, above_quiet_db=level, emphasis=emphasis)
+    for mode in WEBRTC_MODES:
+        detectors[f"WebRTC {mode}"] = partial(webrtc_detector, spec=spec, mode=mode)
+        detectors[f"WebRTC {mode}, hangover"] = partial(webrtc_detector, spec=spec, mode=mode, hangover=True)
+    return detectors
+
+
+def best_of_families(scores: dict[str, LabelScores]) -> dict[str, LabelScores]:
+    """Of the settings of a baseline, keep the one with the best F1 in this noise, which no user could know before."""
+    kept = dict(scores)
+    for family in ("level", "WebRTC"):
+        members = [name for name in scores if name.startswith(family)]
+        best = max(members, key=lambda name: scores[name].classes[SPEECH].f1)
+        for name in members:
+            if name != best:
+                del kept[name]
+    return kept
+
+
+def model_detector(path: Path) -> Detector:
+    raise NotImplementedError
+
+
+if __name__ == "__main__":
+    main()
