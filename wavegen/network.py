@@ -6,7 +6,7 @@ import pkgutil
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import model_validator
 from torch import nn
@@ -19,6 +19,20 @@ from wavegen.mel import MelFamily, MelSpec
 
 N = TypeVar("N", bound="Network")
 MAX_SIZE = 4096  # of every size in a config: far above any in use, and small enough that building ends
+
+
+class FrameClasses(NamedTuple):
+    """The classes of frames that a network learns from labels.
+
+    Attributes:
+        names: the names of the classes.
+        exclusive: whether a frame has exactly one class.
+        background: with ``exclusive``, the class of frames between labels; None leaves them unlabelled.
+    """
+
+    names: tuple[str, ...]
+    exclusive: bool = False
+    background: str | None = None
 
 
 class NetworkConfig(Config):
@@ -50,6 +64,11 @@ class NetworkConfig(Config):
     def reads_pitch_labels(self) -> bool:
         """Whether training needs the F0 of the recordings, which extraction then stores beside the mels."""
         return False
+
+    @property
+    def labels(self) -> FrameClasses | None:
+        """The classes of frames whose labels training needs; None if it needs none."""
+        return None
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:

@@ -16,6 +16,7 @@ from wavegen.config import MayChangeDuringRun
 from wavegen.corpora.extraction import Extraction, extract, is_complete
 from wavegen.corpora.folders import find_recordings
 from wavegen.corpora.formats import OURS, list_format
+from wavegen.corpora.labelling import label_clips
 from wavegen.corpora.manifest import (
     Clip,
     Recording,
@@ -43,6 +44,7 @@ Notify = Callable[[str], None]
 
 RECIPE = "recipe.yaml"
 RECORDINGS = "recordings.tsv"
+LABELS = "labels"
 _MAX_CHANGES_SHOWN = 4
 _PLACES = ("data.corpus", "data.manifest")  # may change if the recordings are the same
 
@@ -99,6 +101,21 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
             recordings, features, recipe.mel, labels_pitch=recipe.network.reads_pitch_labels, progress=progress
         )
         _report_extraction(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, notify)
+        clips = extraction.clips
+        if recipe.network.labels is not None:
+            sources = {recording.name: recording.path for recording in recordings}
+            labelled = label_clips(
+                clips,
+                sources,
+                recipe.network.labels,
+                recipe.data.labels,
+                recipe.mel,
+                out / LABELS,
+                progress=progress,
+                waits=rank > 0,
+            )
+            clips = labelled.clips
+            notify(labelled.notes())
         if rank == 0:
             if recipe.data.prepare:
                 write_manifest(out / RECORDINGS, recordings)
@@ -107,12 +124,12 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
         # Train on all processes, then synthesise on the first.
         distributed.start(device)
         try:
-            if not _train(recipe, extraction.clips, out, device, notify):
+            if not _train(recipe, clips, out, device, notify):
                 return False
         finally:
             distributed.stop()
         if rank == 0 and recipe.vocoder is not None:
-            _write_samples(recipe, extraction.clips, out, device, notify, progress)
+            _write_samples(recipe, clips, out, device, notify, progress)
         return True
 
 
@@ -174,7 +191,8 @@ def list_recordings(
                 where=setting,
                 remedy="leave it out to train on the predicted mels, or remove the column mel",
             )
-    if recipe.network.reads_pitch_labels and any(recording.mel is not None for recording in recordings):
+    computes_mels = recipe.network.reads_pitch_labels or recipe.network.labels is not None
+    if computes_mels and any(recording.mel is not None for recording in recordings):
         raise ConfigError(
             f"the {recipe.network.name} {recipe.network.section} computes its training mels from the recordings, so "
             "predicted mels cannot train it",

@@ -17,6 +17,7 @@ from wavegen.config import (
     parse,
     to_yaml,
 )
+from wavegen.corpora.labelling import MADE, LabelFilesConfig
 from wavegen.errors import ConfigError
 from wavegen.files import atomic_write
 from wavegen.mel import MelSpec, profile
@@ -63,6 +64,8 @@ class DataConfig(Config):
             from ``prepare.py``, otherwise it is the name of the folder that holds the recording.
         features: folder for the extracted mels, which all recipes of a corpus can share; always relative to the
             current folder, as run folders are. None: a folder inside the run's folder.
+        labels: where the label files of the recordings are, for a model that learns from labels. None: the labels are
+            made from the recordings, which is possible for the classes speech and voiced.
     """
 
     corpus: Path | None = None
@@ -72,6 +75,7 @@ class DataConfig(Config):
     manifest: Path | None = None
     speakers: bool = False
     features: Annotated[Path | None, MayChangeDuringRun()] = None
+    labels: LabelFilesConfig | None = None
 
 
 class SamplesConfig(Config):
@@ -182,6 +186,20 @@ class Recipe(Config):
             raise ValueError(
                 f"mel.n_mels={mel.n_mels}: {empty} of the filters lie between two frequencies of n_fft={mel.n_fft} and "
                 "are always empty; use fewer, or a larger n_fft"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> "Recipe":
+        classes = self.network.labels
+        if classes is None:
+            if self.data.labels is not None:
+                raise ValueError(f"data.labels is given, but a {self.network.name} reads no labels; leave it out")
+            return self
+        if self.data.labels is None and (classes.exclusive or not {*classes.names} <= {*MADE}):
+            raise ValueError(
+                f"data.labels is missing, but only the classes {' and '.join(MADE)}, with model.exclusive=false, need "
+                f"no label files, and the classes are {', '.join(classes.names)}; try 'data.labels={{suffix: .TextGrid}}'"
             )
         return self
 

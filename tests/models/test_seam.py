@@ -53,14 +53,16 @@ class Toy(Model):
     def context(self) -> Context:
         return self.layer.context
 
-    def losses(self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
         assert audio.shape[-1] == mel.shape[-1] * self.mel.hop_length
         self.drawn.append(seeds.tolist())
         noise = uniform_noise(seeds, 0, mel.shape[-1], mel.shape[1])
         loss = nn.functional.mse_loss(self.layer(mel + noise, mask), mel)
         return {"loss": loss}
 
-    def show(self, mel: Tensor, audio: Tensor) -> Shown:
+    def show(self, mel: Tensor, audio: Tensor, labels: Tensor | None = None) -> Shown:
         return Shown({"mel": mel}, {"recording": audio})
 
 

@@ -25,6 +25,7 @@ from wavegen.blocks import (
 from wavegen.mel import MelSpec
 from wavegen.models import MODELS, Model, build_model
 from wavegen.models.inpainter import Inpainter
+from wavegen.models.labeller import Labeller
 from wavegen.vocoders import VOCODERS, AutoregressiveVocoder, Vocoder, build_vocoder, frame_mask
 from wavegen.vocoders._sourced import SourcedVocoder
 
@@ -207,8 +208,26 @@ def inpainter_subject(name: str, model: Inpainter) -> Subject:
     )
 
 
+def labeller_subject(name: str, model: Labeller) -> Subject:
+    """The probabilities of a labeller."""
+
+    def run(inputs: tuple[Tensor, ...], lengths: Tensor | None) -> Tensor:
+        return model.probabilities(model(inputs[0], frame_mask(lengths, inputs[0].shape[-1])))
+
+    return Subject(
+        name,
+        model.context,
+        1,
+        inputs=lambda batch, steps: (torch.randn(batch, model.mel.n_mels, steps, dtype=torch.float64) - 4,),
+        run=run,
+        initial_state=model.initial_state,
+        step=lambda inputs, state: model.step(inputs[0], state),
+        flush=model.flush,
+    )
+
+
 # How each model is called; a model without an entry fails `test_everything_is_covered`.
-MODEL_SUBJECTS: dict[type[Model], Any] = {Inpainter: inpainter_subject}
+MODEL_SUBJECTS: dict[type[Model], Any] = {Inpainter: inpainter_subject, Labeller: labeller_subject}
 
 
 def all_models() -> list[Subject]:

@@ -49,6 +49,7 @@ class Clip:
         audio: a mono file at the mel's sample rate.
         mel: the ``.npz`` file.
         f0: the ``.npy`` file with the pitch labels; None if there are none or the vocoder does not read them.
+        labels: the ``.npy`` file with the labels of the frames; None if the network does not learn from them.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Clip:
     mel: Path
     speaker: str = ""
     f0: Path | None = None
+    labels: Path | None = None
 
 
 Row = TypeVar("Row", Recording, Clip)
@@ -235,7 +237,7 @@ def read_manifest(path: Path, row_type: type[Row]) -> list[Row]:
 def _parse_rows(path: Path, table: Table, row_type: type[Row], remedy: str) -> list[Row]:
     parse: dict[str, Callable[[str], object]] = {"name": _name, "split": _split}
     parse |= dict.fromkeys(("samples", "frames"), lambda value: int(_filled(value)))
-    parse |= dict.fromkeys(("path", "audio", "mel", "f0"), lambda value: _path(path.parent, value))
+    parse |= dict.fromkeys(("path", "audio", "mel", "f0", "labels"), lambda value: _path(path.parent, value))
     result = []
     for number, row in table.rows:
         try:

@@ -45,7 +45,9 @@ class Model(Network, ABC):
             check_definition(cls, ModelConfig, "self, mel, config=None", kind="model")
 
     @abstractmethod
-    def losses(self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The losses of a batch of segments, in training and in validation.
 
         All that is drawn at random must follow from ``seeds`` (``wavegen.noise``): a resumed training then equals an
@@ -57,16 +59,18 @@ class Model(Network, ABC):
             audio: ``[batch, frames * hop_length]``, zeros after a clip's end.
             seeds: int64 ``[batch]``: in training, one of its own for each step and place in the batch; in validation,
                 one of its own for each clip.
+            labels: int8 ``[batch, classes, frames]``, for a model whose config has ``labels``; else None.
 
         Returns:
             scalars by name: ``loss``, which is minimised, detached parts of it, and scores.
         """
 
     @abstractmethod
-    def show(self, mel: Tensor, audio: Tensor) -> Shown:
+    def show(self, mel: Tensor, audio: Tensor, labels: Tensor | None = None) -> Shown:
         """What TensorBoard shows of a validation clip.
 
         Args:
             mel: ``[n_mels, frames]``.
             audio: ``[frames * hop_length]``.
+            labels: int8 ``[classes, frames]``, for a model whose config has ``labels``; else None.
         """

@@ -179,7 +179,9 @@ class Inpainter(Model):
         beyond = state.mel.new_zeros(len(state.mel), 2, self.mel.n_mels, self.look_ahead)
         return self._step(beyond, state.mel[..., :0], state.known[..., :0], state)[0]
 
-    def losses(self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Mean distance of the normalised log-mel where it is hidden; ``holes`` is that of holes in time, of ln."""
         known = draw_known(seeds, mel.shape[1], mel.shape[2])
         hole = ~known.any(dim=1, keepdim=True) & mask
@@ -195,7 +197,7 @@ class Inpainter(Model):
         return {"loss": loss, "holes": 2.5 * mean_over(hole.expand_as(known)).detach()}
 
     @torch.no_grad()
-    def show(self, mel: Tensor, audio: Tensor) -> Shown:
+    def show(self, mel: Tensor, audio: Tensor, labels: Tensor | None = None) -> Shown:
         """The mel with holes, completed, and as it was."""
         known = draw_known(torch.tensor([1], device=mel.device), *mel.shape)
         damaged = torch.where(known, mel[None], mel.min())

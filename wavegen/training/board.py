@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from wavegen.audio import read_audio
+from wavegen.corpora.labelling import load_frame_labels
 from wavegen.corpora.manifest import Clip, take_evenly
 from wavegen.evaluation.metrics import score
 from wavegen.evaluation.pictures import figure_to_array, rows_figure, spectrogram_figure
@@ -92,7 +93,11 @@ class Board:
                 audio = torch.zeros(frames * hop, device=device)
                 samples = torch.from_numpy(read_audio(clip.audio)[: frames * hop])
                 audio[: len(samples)] = samples
-                shown = model.show(mel, audio)
+                labels = None
+                if clip.labels is not None:
+                    marks = load_frame_labels(clip.labels, clip.frames)[:, :frames]
+                    labels = torch.tensor(marks, device=device)
+                shown = model.show(mel, audio, labels)
                 for title, sound in shown.sounds.items():
                     tag, rate = f"{clip.name}/{title}", model.mel.sample_rate_hz
                     self.writer.add_audio(tag, sound.cpu().clamp(-1, 1)[None], step, sample_rate=rate)

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wavegen.audio import read_segment
 from wavegen.cores import usable_cores
+from wavegen.corpora.frame_labels import UNLABELLED
+from wavegen.corpora.labelling import load_frame_labels
 from wavegen.corpora.manifest import Clip
 from wavegen.corpora.pitch_labels import LABELS_PER_FRAME, load_labels
 from wavegen.errors import MelError, MissingMelError, TrainingError, WavegenError
@@ -38,6 +40,8 @@ class Batch(NamedTuple):
         speakers: int64 ``[batch]``, indices of the vocoder's speakers; None for a vocoder without speakers.
         f0: ``[batch, frames * 4]``, pitch labels in Hz as from ``pitch_labels``, the first one at the segment's first
             sample; 0 where the recording is not voiced; None for a vocoder that does not read them.
+        labels: int8 ``[batch, classes, frames]``, as from ``frame_labels``, and unlabelled after the clip's end; None
+            for a network that does not learn from them.
     """
 
     audio: Tensor
@@ -46,6 +50,7 @@ class Batch(NamedTuple):
     starts: Tensor
     speakers: Tensor | None = None
     f0: Tensor | None = None
+    labels: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Copy the batch to a device."""
@@ -232,7 +237,7 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequ
     Raises:
         ConfigError: there are ``speakers``, and the clip's speaker is not one of them.
         AudioError, MelError: the recording or the mel is missing, damaged or shorter than the clip.
-        DataError: the clip's pitch labels are missing or damaged.
+        DataError: the clip's labels are missing or damaged.
     """
     real = min(frames, clip.frames - start)
     mel = np.zeros((1, spec.n_mels, frames), dtype=np.float32)
@@ -245,7 +250,18 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequ
     indices = speaker_indices([clip.speaker], speakers) if speakers else None
     lengths, starts = torch.tensor([real]), torch.tensor([start])
     f0 = None if clip.f0 is None else torch.from_numpy(_read_labels(clip.f0, clip.frames, start, frames))
-    return Batch(torch.from_numpy(audio), torch.from_numpy(mel), lengths, starts, indices, f0)
+    labels = None
+    if clip.labels is not None:
+        labels = torch.from_numpy(_read_frame_labels(clip.labels, clip.frames, start, frames))
+    return Batch(torch.from_numpy(audio), torch.from_numpy(mel), lengths, starts, indices, f0, labels)
+
+
+def _read_frame_labels(path: Path, clip_frames: int, start: int, frames: int) -> np.ndarray:
+    """Labels ``[1, classes, frames]`` of a segment; unlabelled after the clip's end."""
+    part = load_frame_labels(path, clip_frames)[:, start : start + frames]
+    labels = np.full((1, len(part), frames), UNLABELLED, dtype=np.int8)
+    labels[0, :, : part.shape[1]] = part
+    return labels
 
 
 def _read_labels(path: Path, clip_frames: int, start: int, frames: int) -> np.ndarray:
