@@ -10,7 +10,7 @@ from support.vocoders import SPEC, tiny_mel, write_model
 
 from wavegen.mel import save_mel
 
-COMMANDS = ("bench", "evaluate", "export", "extract", "import", "inpaint", "synth", "train")
+COMMANDS = ("bench", "evaluate", "export", "extract", "import", "inpaint", "label", "synth", "train")
 OWN = {"wavegen", "torch", *sys.stdlib_module_names}
 
 

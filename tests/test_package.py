@@ -16,7 +16,7 @@ from wavegen.__main__ import main
 from wavegen.checkpoint import load_vocoder
 from wavegen.commands import at_least
 
-COMMANDS = ("bench", "evaluate", "export", "extract", "import", "inpaint", "synth", "train")
+COMMANDS = ("bench", "evaluate", "export", "extract", "import", "inpaint", "label", "synth", "train")
 
 
 def test_importing_the_package_loads_no_other_package() -> None:

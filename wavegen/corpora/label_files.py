@@ -77,9 +77,14 @@ def write_labels(path: Path, labels: Sequence[Label]) -> None:
     for label in labels:
         if fault := cell_fault(label.name):
             raise DataError(f"the label {label.name!a} {fault}", where=path, remedy="rename it")
-    rows = (f"{label.start_s:.6f}\t{label.end_s:.6f}\t{label.name}\n" for label in labels)
+    text = "".join(f"{label_line(label)}\n" for label in labels)
     with atomic_write(path) as beside:
-        beside.write_text("".join(rows), encoding="utf-8", newline="\n")
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def label_line(label: Label) -> str:
+    """A label as a line of an Audacity track, in microseconds."""
+    return f"{label.start_s:.6f}\t{label.end_s:.6f}\t{label.name}"
 
 
 def _refuse_overlaps(path: Path, found: Sequence[_Found], may_overlap: bool) -> None:
