@@ -68,6 +68,9 @@ ELSEWHERE = {
     "wavegen-synth recordings/hello.wav copy.wav --model voice.onnx": "exchange/onnx/test_export.py",
     "wavegen-export default page/ --browser": "exchange/onnx/test_browser.py",
     "wavegen-export default hifigan.onnx --profile hifigan-22k": "exchange/onnx/test_export.py",
+    "wavegen-train speech24k/label data.corpus=recordings data.prepare=false --out runs/vowels "
+    "'data.labels={suffix: .TextGrid, tier: phones}' model.exclusive=true model.background=pause "
+    "'model.classes=[a, e, i, pause]' 'model.class_weights=[]'": "commands/test_label.py",
 }
 
 

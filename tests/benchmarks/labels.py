@@ -4,6 +4,7 @@ python tests/benchmarks/labels.py --corpus /path/to/voices24k [--model runs/spee
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,16 @@ import numpy as np
 import torch
 
 from wavegen.audio import read_audio
+from wavegen.checkpoint import load_model
 from wavegen.corpora.activity import speech_activity
 from wavegen.corpora.manifest import listed_recordings
 from wavegen.evaluation.detectors import WEBRTC_MODES, fixed_level_detector, webrtc_detector
 from wavegen.evaluation.labels import LabelScores, confusion_figure, score_labels, scores_table
 from wavegen.evaluation.noisy import babble, in_noise, pink_noise
 from wavegen.evaluation.pictures import save_figure
-from wavegen.mel import MelSpec, profile
+from wavegen.labels import LiveLabels
+from wavegen.mel import LogMel, MelSpec, profile
+from wavegen.models.labeller import Labeller
 
 SPEECH = "speech"
 PAUSE_S = 3.0  # before and after each clip, because the recordings themselves are cut closely
@@ -44,11 +48,12 @@ def main() -> None:
     spec = profile("bigvgan-24k")
     rate = spec.sample_rate_hz
 
-    # Clean recordings with pauses around them, and the truth. A quiet clip in a pause would be no pause.
+    # Clean recordings and the truth, with silence around both.
     recordings = listed_recordings(arguments.corpus)
-    pause = np.zeros(round(PAUSE_S * rate), np.float32)
-    clean = [np.concatenate([pause, read_audio(r.path, rate), pause]) for r in recordings if r.split == "valid"]
-    truth = [speech_activity(sound, spec) for sound in clean]
+    clips = [whole_frames(read_audio(r.path, rate), spec) for r in recordings if r.split == "valid"]
+    silent_frames = round(PAUSE_S * rate / spec.hop_length)
+    clean = [np.pad(clip, silent_frames * spec.hop_length) for clip in clips]
+    truth = [np.pad(speech_activity(clip, spec), silent_frames) for clip in clips]
     valid_speakers = {r.speaker for r in recordings if r.split == "valid"}
     talkers = [r for r in recordings if r.split == "train" and r.speaker not in valid_speakers]
     voices = [read_audio(r.path, rate) for r in talkers[:: max(1, len(talkers) // 60)]]
@@ -56,12 +61,14 @@ def main() -> None:
     share = sum(mark.sum() for mark in truth) / sum(map(len, truth))
     print(f"{len(clean)} clips, {seconds:.0f} s, {share:.0%} speech; babble of {len(voices)} recordings of others\n")
 
+    for path in arguments.model:
+        print(f"{path}: {live_cost(path)}\n")
     detectors = known_detectors(spec) | {f"model {path}": model_detector(path) for path in arguments.model}
     for snr_db in arguments.snr:
         for kind in ("white", "pink", "babble"):
             noisy = [
                 in_noise(sound, noise_of(kind, len(sound), voices, seed), snr_db, np.repeat(mark, spec.hop_length))
-                for seed, (sound, mark) in enumerate(zip(map(whole_frames(spec), clean), truth, strict=True))
+                for seed, (sound, mark) in enumerate(zip(clean, truth, strict=True))
             ]
             scores = {name: score(detect, noisy, truth, spec) for name, detect in detectors.items()}
             print(f"{kind} noise, {snr_db:g} dB\n{scores_table(best_of_families(scores))}\n")
@@ -71,16 +78,15 @@ def main() -> None:
                     save_figure(figure, arguments.pictures / f"{name.name}-{kind}-{snr_db:g}.png")
 
 
-def whole_frames(spec: MelSpec) -> Callable[[np.ndarray], np.ndarray]:
+def whole_frames(sound: np.ndarray, spec: MelSpec) -> np.ndarray:
     """Cut a sound to whole hops, one for each of its frames."""
-    return lambda sound: sound[: spec.frames(len(sound)) * spec.hop_length]
+    return sound[: spec.frames(len(sound)) * spec.hop_length]
 
 
 def score(detect: Detector, noisy: list[np.ndarray], truth: list[np.ndarray], spec: MelSpec) -> LabelScores:
     pairs = []
     for sound, mark in zip(noisy, truth, strict=True):
-        found = detect(sound)[: len(mark)]
-        pairs.append((found[None].astype(np.int8), mark[None, : len(found)].astype(np.int8)))
+        pairs.append((detect(sound)[None].astype(np.int8), mark[None].astype(np.int8)))
     return score_labels(pairs, [SPEECH], spec, exclusive=False)
 
 
@@ -109,8 +115,33 @@ def best_of_families(scores: dict[str, LabelScores]) -> dict[str, LabelScores]:
     return kept
 
 
+def live_cost(path: Path) -> str:
+    """The lag of a live labeller, and its work for a frame that comes alone, its mel included."""
+    live = LiveLabels(labeller := load_model(Labeller, path))
+    spec, ahead = labeller.mel, labeller.context.right
+    frame_s = spec.hop_length / spec.sample_rate_hz
+    times = []
+    for hop in (0.1 * torch.randn(500 * spec.hop_length)).split(spec.hop_length):
+        started = time.perf_counter()
+        live.feed(hop)
+        times.append(time.perf_counter() - started)
+    millions = sum(parameter.numel() for parameter in labeller.parameters()) / 1e6
+    lag = f"{ahead} frames ({1000 * ahead * frame_s:.0f} ms) of look-ahead"
+    return (
+        f"{millions:.2f} M parameters, {lag}, {1000 * np.median(times):.2f} ms for a frame of {1000 * frame_s:.1f} ms"
+    )
+
+
 def model_detector(path: Path) -> Detector:
-    raise NotImplementedError
+    """What a trained labeller calls speech."""
+    labeller = load_model(Labeller, path)
+    log_mel, index = LogMel(labeller.mel), labeller.config.classes.index(SPEECH)
+
+    def detect(sound: np.ndarray) -> np.ndarray:
+        mel = log_mel(torch.from_numpy(sound)[None])
+        return labeller.marks(labeller.label(mel))[0, index].numpy() == 1
+
+    return detect
 
 
 if __name__ == "__main__":

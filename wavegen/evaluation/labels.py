@@ -137,7 +137,7 @@ def _confusion(
     if exclusive:
         counts = true.astype(np.int64) @ found.astype(np.int64).T
         return {"classes": (classes, counts)}
-    tables = {}
+    tables: dict[str, tuple[Sequence[str], np.ndarray]] = {}
     for name, has, gets in zip(classes, true, found, strict=True):
         counts = np.array([[int((a & b).sum()) for b in (~gets, gets)] for a in (~has, has)])
         tables[name] = ((f"no {name}", name), counts)

@@ -28,7 +28,7 @@ def babble(voices: Sequence[np.ndarray], count: int, random: np.random.Generator
         parts: list[np.ndarray] = []
         offset = 0
         while sum(map(len, parts)) < count + offset:
-            parts.append(voices[random.integers(len(voices))])
+            parts.append(voices[int(random.integers(len(voices)))])
             offset = offset or int(random.integers(len(parts[0])))
         talker = np.concatenate(parts)[offset : offset + count].astype(np.float64)
         total += talker / max(np.sqrt(np.mean(talker**2)), 1e-9)
