@@ -91,19 +91,19 @@ class Board:
                 frames = min(config.listen_frames, clip.frames)
                 mel = torch.tensor(open_mel(clip.mel)[:, :frames], device=device)
                 audio = torch.zeros(frames * hop, device=device)
-                samples = torch.from_numpy(read_audio(clip.audio)[: frames * hop])
-                audio[: len(samples)] = samples
+                real = torch.from_numpy(read_audio(clip.audio)[: frames * hop])
+                audio[: len(real)] = real
                 labels = None
                 if clip.labels is not None:
                     marks = load_frame_labels(clip.labels, clip.frames)[:, :frames]
                     labels = torch.tensor(marks, device=device)
                 shown = model.show(mel, audio, labels)
                 for title, sound in shown.sounds.items():
-                    tag, rate = f"{clip.name}/{title}", model.mel.sample_rate_hz
-                    self.writer.add_audio(tag, sound.cpu().clamp(-1, 1)[None], step, sample_rate=rate)
+                    samples = sound.float().cpu().numpy()
+                    self.logger.audio(step, f"{clip.name}/{title}", samples, model.mel.sample_rate_hz)
                 pictures = {title: picture.float().cpu().numpy() for title, picture in shown.pictures.items()}
                 figure = rows_figure(pictures, frame_s=hop / model.mel.sample_rate_hz)
-                self.writer.add_image(f"{clip.name}/pictures", figure_to_array(figure), step, dataformats="HWC")
+                self.logger.image(step, f"{clip.name}/pictures", figure_to_array(figure))
 
     def close(self) -> None:
         """Send what is buffered, and close the tracker."""

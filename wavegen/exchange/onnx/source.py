@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.exchange.onnx.transforms import RealProjection
+from wavegen.mel import MelInverse
 from wavegen.source import Pitch, PitchNetwork, Predictor, PulseState, ShapedSource, pulse_train
 from wavegen.source.excitation import running_phase
 from wavegen.source.pitch import CLASSES, CLASSES_PER_OCTAVE, LOWEST_HZ
@@ -20,6 +21,7 @@ def real_stage(stage: SpokenStage, projection: RealProjection) -> SourceStage:
     """A source stage with a pitch network as one that an exporter can follow; they share all weights."""
     assert isinstance(stage, SourceStage)
     assert isinstance(stage.network, PitchNetwork)
+    assert isinstance(stage.mel_inverse, MelInverse)
     other = copy.copy(stage)
     other._modules = dict(stage._modules)
     other.network = TabledPitch(stage.network)  # type: ignore[assignment]
