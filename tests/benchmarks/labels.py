@@ -14,7 +14,7 @@ import torch
 
 from wavegen.audio import read_audio
 from wavegen.checkpoint import load_model
-from wavegen.corpora.activity import speech_activity
+from wavegen.corpora.activity import speech_activity, with_hangover
 from wavegen.corpora.manifest import listed_recordings
 from wavegen.evaluation.detectors import WEBRTC_MODES, fixed_level_detector, webrtc_detector
 from wavegen.evaluation.labels import LabelScores, confusion_figure, score_labels, scores_table
@@ -63,7 +63,10 @@ def main() -> None:
 
     for path in arguments.model:
         print(f"{path}: {live_cost(path)}\n")
-    detectors = known_detectors(spec) | {f"model {path}": model_detector(path) for path in arguments.model}
+    detectors = known_detectors(spec)
+    for path in arguments.model:
+        detectors[path.name] = model_detector(path)
+        detectors[f"{path.name}, hangover"] = model_detector(path, hangover=True)
     for snr_db in arguments.snr:
         for kind in ("white", "pink", "babble"):
             noisy = [
@@ -74,7 +77,7 @@ def main() -> None:
             print(f"{kind} noise, {snr_db:g} dB\n{scores_table(best_of_families(scores))}\n")
             if arguments.pictures is not None:
                 for name in arguments.model:
-                    figure = confusion_figure(scores[f"model {name}"])
+                    figure = confusion_figure(scores[f"{name.name}, hangover"])
                     save_figure(figure, arguments.pictures / f"{name.name}-{kind}-{snr_db:g}.png")
 
 
@@ -132,14 +135,15 @@ def live_cost(path: Path) -> str:
     )
 
 
-def model_detector(path: Path) -> Detector:
-    """What a trained labeller calls speech."""
+def model_detector(path: Path, *, hangover: bool = False) -> Detector:
+    """What a trained labeller calls speech; with hangover, short pauses are bridged as in the truth."""
     labeller = load_model(Labeller, path)
     log_mel, index = LogMel(labeller.mel), labeller.config.classes.index(SPEECH)
 
     def detect(sound: np.ndarray) -> np.ndarray:
         mel = log_mel(torch.from_numpy(sound)[None])
-        return labeller.marks(labeller.label(mel))[0, index].numpy() == 1
+        found = labeller.marks(labeller.label(mel))[0, index].numpy() == 1
+        return with_hangover(found, labeller.mel) if hangover else found
 
     return detect
 
