@@ -199,7 +199,8 @@ class Recipe(Config):
         if self.data.labels is None and (classes.exclusive or not {*classes.names} <= {*MADE}):
             raise ValueError(
                 f"data.labels is missing, but only the classes {' and '.join(MADE)}, with model.exclusive=false, need "
-                f"no label files; the classes are {', '.join(classes.names)}; try 'data.labels={{suffix: .TextGrid}}'"
+                f"no label files, and the classes are {', '.join(classes.names)}; try "
+                "'data.labels={suffix: .TextGrid}'"
             )
         return self
 
