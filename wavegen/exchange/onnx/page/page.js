@@ -107,7 +107,10 @@ async function resynthesise(file) {
 }
 
 const take = (files) => files[0] && resynthesise(files[0]).catch((error) => say(error.message));
-at("file").addEventListener("change", ({ target }) => take(target.files));
+at("file").addEventListener("change", ({ target }) => {
+  take([...target.files]);
+  target.value = ""; // so that the same file can be chosen again
+});
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
