@@ -17,7 +17,7 @@ from support import sherpa
 from support.commands import Refused, tree
 from support.mels import CENTRED_SHORT_WINDOW
 from support.messages import Messages
-from support.vocoders import SPEC, small_pitch_network, tiny_mel, write_model
+from support.vocoders import SPEC, small_pitch_network, tiny_mel, tiny_vocoder, write_model
 
 import wavegen
 from wavegen.checkpoint import load_vocoder
@@ -269,6 +269,15 @@ def test_weights_of_fewer_bits_make_a_smaller_file_and_nearly_the_sound(
     mel = tiny_mel(60)
     exact, found = (reader.Model(f"{name}.onnx").render(mel) for name in ("float32", precision))
     assert 0 < np.abs(found - exact).max() < bound * np.abs(exact).max()
+
+
+def test_the_pitch_network_keeps_its_bits() -> None:
+    vocoder = tiny_vocoder("spectral").prepared_for_synthesis()
+    weights = {id(weight) for weight in writer.whole_graph(vocoder).weights()}
+    pitch = {id(weight) for weight in vocoder.pitch.parameters()}
+    assert pitch
+    assert not pitch & weights
+    assert {id(weight) for weight in vocoder.parameters()} - pitch == weights
 
 
 # --- sherpa-onnx -------------------------------------------------

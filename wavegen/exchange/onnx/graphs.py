@@ -74,6 +74,10 @@ class WholeGraph(nn.Module, ABC):
         """Examples of the inputs, by name, with the dimensions that may vary."""
         return whole_inputs(self.mel.n_mels)
 
+    def weights(self) -> list[Tensor]:
+        """The learned weights that may be stored in fewer bits."""
+        return list(self.parameters())
+
     @abstractmethod
     def forward(self, mel: Tensor, seed: Tensor) -> Tensor:
         """Samples ``[1, frames * hop_length]`` of a mel ``[1, n_mels, frames]``; ``seed`` is int64 ``[1]``."""

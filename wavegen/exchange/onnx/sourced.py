@@ -29,6 +29,11 @@ class SourcedGraph(WholeGraph):
         self.stage: SourceStage = real_stage(vocoder.stage, self.projection)
         self.iterations = vocoder.iterations
 
+    def weights(self) -> list[Tensor]:
+        """As in ``WholeGraph``, without the pitch network's: a small change of F0 moves all pulses that follow."""
+        kept = {id(weight) for weight in self.vocoder.pitch.parameters()}
+        return [weight for weight in self.parameters() if id(weight) not in kept]
+
     def forward(self, mel: Tensor, seed: Tensor) -> Tensor:
         """As in ``WholeGraph``."""
         return self.rendering(self.stage(mel, None, seed))

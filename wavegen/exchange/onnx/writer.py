@@ -116,7 +116,7 @@ def write_onnx(
                 remedy="report this model to wavegen; nothing was written",
             )
         if precision != "float32":
-            compress(model, graph.parameters(), precision)
+            compress(model, whole.weights(), precision)
             onnx.checker.check_model(model, full_check=True)
             onnx.save(model, str(beside))
             deviation = verify(beside, vocoder, speaker, bound)
