@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from support.mels import TINY as SPEC
-from wavegen.checkpoint import save_checkpoint, vocoder_header
+from wavegen.checkpoint import load_vocoder, save_checkpoint, vocoder_header
 from wavegen.mel import LogMel, MelSpec
 from wavegen.source import PitchNetwork
 from wavegen.vocoders import VOCODERS, Vocoder, build_vocoder
@@ -58,6 +58,13 @@ def write_model(
     }
     save_checkpoint(path, {f"ema.{key}": value for key, value in weights.items()}, header)
     return path
+
+
+def torch_vocoder(path: Path | str) -> Vocoder:
+    """A model that torch computes: compiled engines round differently, and whether they run depends on the machine."""
+    vocoder = load_vocoder(path)
+    vocoder.use_engine("torch")
+    return vocoder
 
 
 def tiny_mel(frames: int, *, seed: int = 0, spec: MelSpec = SPEC) -> np.ndarray:

@@ -18,9 +18,8 @@ from support.browser import wait_until
 from support.commands import Refused
 from support.mels import CENTRED_SHORT_WINDOW, TINY
 from support.messages import Messages
-from support.vocoders import SPEC, small_pitch_network, tiny_mel, write_model
+from support.vocoders import SPEC, small_pitch_network, tiny_mel, torch_vocoder, write_model
 
-from wavegen.checkpoint import load_vocoder
 from wavegen.commands import export
 from wavegen.exchange.onnx import browser as pages
 from wavegen.mel import PROFILES, LogMel
@@ -114,7 +113,7 @@ def test_the_page_makes_the_sound_of_torch_and_refuses_what_is_no_mel(
     exported: Path, folder: Path, browser: Any, messages: Messages
 ) -> None:
     with small_pitch_network():
-        vocoder = load_vocoder(exported / "model.safetensors")
+        vocoder = torch_vocoder(exported / "model.safetensors")
     mel = tiny_mel(130)
     np.save("mel.npy", mel)
     np.save("columns.npy", np.asfortranarray(mel.astype(np.float64)))

@@ -17,10 +17,9 @@ from support import sherpa
 from support.commands import Refused, tree
 from support.mels import CENTRED_SHORT_WINDOW
 from support.messages import Messages
-from support.vocoders import SPEC, small_pitch_network, tiny_mel, tiny_vocoder, write_model
+from support.vocoders import SPEC, small_pitch_network, tiny_mel, tiny_vocoder, torch_vocoder, write_model
 
 import wavegen
-from wavegen.checkpoint import load_vocoder
 from wavegen.commands import export, synth
 from wavegen.errors import ConfigError
 from wavegen.exchange.onnx import writer
@@ -76,7 +75,7 @@ def test_the_sound_is_that_of_torch(case: str, tmp_path: Path, capsys: pytest.Ca
     assert export.main([str(tmp_path / "model.safetensors"), str(tmp_path / "a.onnx")]) == 0
     assert "a.onnx: " in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
-    vocoder = load_vocoder(tmp_path / "model.safetensors")
+    vocoder = torch_vocoder(tmp_path / "model.safetensors")
     mel = torch.from_numpy(tiny_mel(57, spec=spec))[None]
     (samples,) = session.run(None, {"mel": mel.numpy(), "seed": np.array([5])})
     expected = vocoder.synthesize(mel, seed=5).numpy()
@@ -91,7 +90,7 @@ def test_a_stream_is_the_whole_for_any_chunks(case: str, tmp_path: Path) -> None
     assert export.main([str(tmp_path / "model.safetensors"), str(tmp_path / "a.onnx"), "--streaming"]) == 0
     model = reader.Model(tmp_path / "a.onnx")
     mel = tiny_mel(90, spec=spec)[:, :90]
-    expected = load_vocoder(tmp_path / "model.safetensors").synthesize(torch.from_numpy(mel)[None], seed=4)[0].numpy()
+    expected = torch_vocoder(tmp_path / "model.safetensors").synthesize(torch.from_numpy(mel)[None], seed=4)[0].numpy()
     for sizes in ([90], [1] * 90, [0, 31, 2, 0, 57]):
         stream = model.stream(seed=4)
         ends = np.cumsum(sizes)
@@ -109,7 +108,7 @@ def test_the_seed_is_optional_and_any_seed_gives_the_same_noise(exported: Path) 
     (large,) = session.run(None, {"mel": mel, "seed": np.array([2**63 - 1])})
     assert np.array_equal(default, zero)
     assert not np.array_equal(default, large)
-    expected = load_vocoder(exported / "model.safetensors").synthesize(torch.from_numpy(mel), seed=2**63 - 1).numpy()
+    expected = torch_vocoder(exported / "model.safetensors").synthesize(torch.from_numpy(mel), seed=2**63 - 1).numpy()
     assert np.abs(large - expected).max() < 1e-3 * np.abs(expected).max()
 
 
@@ -144,7 +143,7 @@ def test_the_reader_renders_without_wavegen(exported: Path, folder: Path) -> Non
     done = run_reader(exported, "a.npz", "a.wav", "--seed", "3")
     assert (done.returncode, done.stderr) == (0, "")
     samples, rate = soundfile.read("a.wav")
-    vocoder = load_vocoder(exported / "model.safetensors")
+    vocoder = torch_vocoder(exported / "model.safetensors")
     expected = vocoder.synthesize(torch.from_numpy(tiny_mel(40))[None], seed=3)[0].clamp(-1, 1).numpy()
     assert rate == SPEC.sample_rate_hz
     assert np.abs(samples - expected).max() < 1e-3
@@ -261,7 +260,7 @@ def test_weights_of_fewer_bits_make_a_smaller_file_and_nearly_the_sound(
     write_model(Path("model.safetensors"), "vocos", channels=64)
     for name in ("float32", precision):
         assert export.main(["model.safetensors", f"{name}.onnx", "--precision", name]) == 0
-    weights = load_vocoder("model.safetensors").parameters()
+    weights = torch_vocoder("model.safetensors").parameters()
     large = sum(weight.nbytes for weight in weights if weight.numel() >= FEWEST)
     sizes = {name: Path(f"{name}.onnx").stat().st_size for name in ("float32", precision)}
     kept = {"float16": 1 / 2, "int8": 1 / 4}[precision]
@@ -301,7 +300,7 @@ def test_sherpa_onnx_makes_the_sound_of_torch(form: str, name: str, spec: MelSpe
     assert export.main(["model.safetensors", "a.onnx", "--form", form]) == 0
     mel = tiny_mel(60, spec=spec)
     samples, rate = sherpa.render(Path("a.onnx"), mel, spec.sample_rate_hz, folder)
-    expected = load_vocoder("model.safetensors").synthesize(torch.from_numpy(mel)[None])[0].numpy()
+    expected = torch_vocoder("model.safetensors").synthesize(torch.from_numpy(mel)[None])[0].numpy()
     assert rate == spec.sample_rate_hz
     if form == "samples":
         assert len(samples) == len(expected)
