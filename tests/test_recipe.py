@@ -359,6 +359,7 @@ MAY_CHANGE = {
     "training.valid_frames",
     "training.listen_clips",
     "training.listen_frames",
+    "training.logger",
     "training.cuda_graphs",
     "training.workers",
     "samples.clips",
