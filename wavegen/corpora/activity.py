@@ -13,7 +13,7 @@ ABOVE_QUIET_DB = 12.0
 BELOW_LOUD_DB = (38.0, 24.0)
 HANGOVER_S = 0.2
 SHORTEST_S = 0.06
-SILENCE_DB = -80.0  # quieter than that is no sound, whatever the rest of the recording is
+SILENCE_DB = -80.0  # quieter frames count as silence, whatever the rest of the recording is
 
 
 def frame_levels_db(samples: np.ndarray, spec: MelSpec, *, emphasis: bool = True) -> np.ndarray:

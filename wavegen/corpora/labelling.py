@@ -24,6 +24,7 @@ from wavegen.corpora.pitch_labels import (
     WORLD,
     installed_tracker,
     pitch_labels,
+    read_label_array,
     require_tracker,
 )
 from wavegen.errors import DataError
@@ -160,11 +161,7 @@ def load_frame_labels(path: Path, frames: int) -> np.ndarray:
     Raises:
         DataError: the file is missing, damaged, or of another length.
     """
-    remedy = f"delete {path.parent.name}/ and train again, to label the recordings again"
-    try:
-        marks = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"labels that cannot be read ({error})", where=path, remedy=remedy) from error
+    marks, remedy = read_label_array(path, "labels")
     if marks.dtype != np.int8 or marks.ndim != 2 or marks.shape[1] != frames:
         what = f"holds {marks.dtype} {list(marks.shape)}, not int8 [classes, {frames}]"
         raise DataError(what, where=path, remedy=remedy)

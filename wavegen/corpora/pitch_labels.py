@@ -108,12 +108,25 @@ def load_labels(path: Path, frames: int) -> np.ndarray:
     Raises:
         DataError: the file is missing, damaged, or of another length.
     """
-    remedy = f"delete {path.parent.name}/ and train again, to label the recordings again"
-    try:
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"pitch labels that cannot be read ({error})", where=path, remedy=remedy) from error
+    labels, remedy = read_label_array(path, "pitch labels")
     if labels.dtype != np.float32 or labels.shape != (LABELS_PER_FRAME * frames,):
         what = f"holds {labels.dtype} {list(labels.shape)}, not float32 [{LABELS_PER_FRAME * frames}]"
         raise DataError(what, where=path, remedy=remedy)
     return labels
+
+
+def read_label_array(path: Path, content: str) -> tuple[np.ndarray, str]:
+    """Read labels of any type that were stored as ``.npy``, with the way out if they are not what was expected.
+
+    Args:
+        path: the file.
+        content: what the file holds, for the message.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    remedy = f"delete {path.parent.name}/ and train again, to label the recordings again"
+    try:
+        return np.load(path, allow_pickle=False), remedy
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{content} that cannot be read ({error})", where=path, remedy=remedy) from error

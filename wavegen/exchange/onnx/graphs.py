@@ -61,7 +61,7 @@ class WholeGraph(nn.Module, ABC):
         self.mel: MelSpec = vocoder.mel
         self.speaker = speaker
         # The exporter makes a subclass of every module's class, which a vocoder's class does not allow. So the graph
-        # owns the vocoder's layers, and the vocoder itself is no module of it.
+        # owns the vocoder's layers, and the vocoder itself is not a submodule.
         self.layers = nn.ModuleDict(dict(vocoder.named_children()))
         self._vocoder = (vocoder,)
 

@@ -155,7 +155,7 @@ def all_pole(excitation: Tensor, predictor: Predictor, past: Tensor) -> Tensor:
 
     Args:
         excitation: ``[1, 2, samples]``.
-        predictor: of the sub-frames.
+        predictor: the predictors of the sub-frames.
         past: the samples before, ``[1, 2, order]``, the last one last.
 
     Returns:
