@@ -109,6 +109,17 @@ def test_seeds_are_unique_in_training_and_stay_in_validation(clips: list[Clip], 
     assert len(set(validated)) == 2
 
 
+def test_the_sounds_and_pictures_of_a_model_are_in_tensorboard(clips: list[Clip], tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(clips, tmp_path / "run", 2)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    (sound,), (picture,) = events.Tags()["audio"], events.Tags()["images"]
+    assert sound.endswith("/recording")
+    assert picture.endswith("/pictures")
+
+
 def test_the_ema_weights_of_a_run_are_loaded(clips: list[Clip], tmp_path: Path) -> None:
     finished = train(clips, tmp_path / "run", 2)
     assert finished is not None
@@ -119,7 +130,7 @@ def test_the_ema_weights_of_a_run_are_loaded(clips: list[Clip], tmp_path: Path) 
     assert header["model"] == {"name": "test_seam"}
 
 
-def test_a_model_is_no_vocoder_and_a_vocoder_no_model(
+def test_a_model_is_not_loaded_as_a_vocoder_nor_a_vocoder_as_a_model(
     clips: list[Clip], tmp_path: Path, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
