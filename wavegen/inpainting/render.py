@@ -33,7 +33,7 @@ def fill_holes(
 ) -> np.ndarray:
     """Fill the holes of a recording; all other samples stay as they are, bit for bit.
 
-    Each hole is rendered from the mel that the inpainter completes around it. Sound below 5 ms is interpolated.
+    Each hole is rendered from the mel that the inpainter completes around it. Holes shorter than 5 ms are interpolated.
 
     Args:
         samples: float ``[samples]``; those in holes are ignored.
