@@ -191,6 +191,7 @@ def check_command(words: list[str]) -> None:
         elif arguments or script.endswith(("training.py", "metrics.py")):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sys, "argv", [script, *arguments])
+                patch.syspath_prepend((ROOT / script).parent)  # as Python does
                 accepted(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"))
     elif program == "pip":
         assert arguments[0] == "install"
