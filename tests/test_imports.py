@@ -1,6 +1,7 @@
 """What loading and running costs: the blocks need torch alone, synthesis no training library, --help nothing."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,13 @@ COMMANDS = ("bench", "evaluate", "export", "extract", "import", "inpaint", "labe
 OWN = {"wavegen", "torch", *sys.stdlib_module_names}
 
 
-def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *arguments: object, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in a fresh interpreter; warnings are errors there too, as in pytest."""
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, **(environment or {})}
     )
 
 
@@ -47,25 +51,29 @@ def test_that_test_can_fail() -> None:
     assert "pydantic" in foreign_packages("wavegen.mel")
 
 
-def test_synthesis_loads_no_training_or_evaluation_library(tmp_path: Path) -> None:
-    save_mel(tmp_path / "a.npz", tiny_mel(20), SPEC)
-    done = run_python(
-        """
+SYNTHESIS = """
 import json, sys
 from wavegen.commands.synth import main
-mel, out, model, packages = sys.argv[1:]
-assert main([mel, out, "--model", model]) == 0
+mel, out, packages, *model = sys.argv[1:]
+assert main([mel, out, *model]) == 0
 with open(packages, "w") as file:
     json.dump(sorted({name.split(".")[0] for name in sys.modules}), file)
-""",
-        tmp_path / "a.npz",
-        tmp_path / "a.wav",
-        write_model(tmp_path / "model.safetensors"),
-        tmp_path / "packages.json",
+"""
+
+
+def packages_of_synthesis(folder: Path, *model: object, environment: dict[str, str] | None = None) -> set[str]:
+    """Top-level packages that ``wavegen-synth`` loads for a short mel."""
+    save_mel(folder / "a.npz", tiny_mel(20), SPEC)
+    done = run_python(
+        SYNTHESIS, folder / "a.npz", folder / "a.wav", folder / "packages.json", *model, environment=environment
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "a.wav").exists()
-    loaded = set(json.loads((tmp_path / "packages.json").read_text()))
+    assert (folder / "a.wav").exists()
+    return set(json.loads((folder / "packages.json").read_text()))
+
+
+def test_synthesis_loads_no_training_or_evaluation_library(tmp_path: Path) -> None:
+    loaded = packages_of_synthesis(tmp_path, "--model", write_model(tmp_path / "model.safetensors"))
     assert loaded >= {"torch", "soundfile", "safetensors"}  # the list does hold what was loaded
     assert not loaded & {
         "librosa",
@@ -77,6 +85,16 @@ with open(packages, "w") as file:
         "pyworld",
         "pyloudnorm",
     }
+
+
+@pytest.mark.parametrize("model", ["source-filter", "spectral"])
+def test_the_first_sound_on_a_machine_waits_for_no_compiler(tmp_path: Path, model: str) -> None:
+    """As long as nothing is compiled on disk, torch computes a short sound, and numba is not even loaded."""
+    path = write_model(tmp_path / "model.safetensors", model)
+    cache = tmp_path / "cache"
+    loaded = packages_of_synthesis(tmp_path, "--model", path, environment={"NUMBA_CACHE_DIR": str(cache)})
+    assert "numba" not in loaded
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

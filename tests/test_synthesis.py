@@ -14,10 +14,14 @@ from support.vocoders import SPEC, tiny_mel, tiny_vocoder
 
 from wavegen import synthesis
 from wavegen.audio import AudioWriter
+from wavegen.engines import choice
+from wavegen.engines.spectral.functions import FUNCTIONS
 from wavegen.errors import AudioError, MelError, OutputError
 from wavegen.mel import MelFile, open_mel, profile, save_mel
+from wavegen.source import compiled
 from wavegen.synthesis import (
     Timing,
+    compiling_if_it_pays,
     open_mels,
     plan_batches,
     prepare,
@@ -160,6 +164,36 @@ def test_an_npz_under_the_name_npy_is_still_compared(tmp_path: Path) -> None:
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(MelError, match=r"f_max_hz is 3000\.0, not 4000\.0"):
         prepare(ready("spectral-same"), open_mels(tmp_path / "a.npy"))
+
+
+# ---- compiled code
+
+
+@pytest.mark.parametrize(("frames", "is_long"), [(10, False), (400, True)])
+def test_only_a_long_job_waits_for_a_compiler(
+    frames: int, is_long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ``FUNCTIONS`` nothing is on disk; the limits are set to the duration of a hundred frames."""
+    monkeypatch.setattr(FUNCTIONS, "is_ready", lambda: False)
+    monkeypatch.setattr(choice, "may_be_on_disk", lambda source: True)
+    monkeypatch.setattr(compiled, "_is_ready", lambda: False)
+    for limit in ("SOURCE_PAYS_FROM_S", "ENGINE_PAYS_FROM_S"):
+        monkeypatch.setattr(synthesis, limit, 100 * SPEC.hop_length / SPEC.sample_rate_hz)
+    np.save(tmp_path / "a.npy", tiny_mel(frames))
+    mels = open_mels(tmp_path)
+    vocoder = tiny_vocoder("spectral")
+    assert prepare(vocoder, mels).engine.startswith("numba" if is_long else "torch, because")
+    with torch.no_grad(), compiling_if_it_pays(vocoder, mels):
+        assert compiled.compiled_code_runs(torch.zeros(1)) == is_long
+
+
+def test_a_long_job_that_cannot_be_compiled_is_computed_by_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthesis, "ENGINE_PAYS_FROM_S", 0.0)
+    np.save(tmp_path / "a.npy", tiny_mel(10))
+    vocoder = tiny_vocoder("spectral").double()
+    assert prepare(vocoder, open_mels(tmp_path)).engine.startswith("torch, because")
 
 
 # ---- folders

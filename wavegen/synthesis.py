@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from wavegen.audio import AudioWriter
-from wavegen.errors import MelError, MissingMelError
+from wavegen.errors import ConfigError, MelError, MissingMelError
 from wavegen.mel import MelFile, MelSpec, open_mel
 from wavegen.mel.recorded import RecordedMel
+from wavegen.source.compiled import without_compiling
 from wavegen.vocoders import Vocoder, build_vocoder
 from wavegen.vocoders.source_filter import SourceFilterConfig
 
@@ -31,6 +32,9 @@ NATIVE_CHUNK_FRAMES = 50
 LIVE_CHUNK_FRAMES = 2  # only the first chunks of a live stream: short ones cost up to 15 times the work
 LIVE_GROWTH = 1.25  # a model that is 1 / 1.25 of real time or faster is never late with the next, longer chunk
 MAX_BATCH_FRAMES = 20_000  # padded frames of a batch that is synthesised whole
+# Seconds of sound from which on compiling, which is done once on a machine, takes less time than it saves.
+SOURCE_PAYS_FROM_S = 30
+ENGINE_PAYS_FROM_S = 600
 
 
 class Mel(Protocol):
@@ -168,7 +172,7 @@ def prepare(
         device = vocoder.preferred_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     vocoder = vocoder.to(device)
     vocoder.set_synthesis_options(**(options or {}))
-    description = vocoder.use_engine(engine, precision)
+    description = _use_engine(vocoder, engine, precision, mels)
     for mel in mels if checked is None else checked:
         try:
             mel.check(vocoder.mel)
@@ -179,6 +183,23 @@ def prepare(
     if not vocoder.takes_f0 and any(mel.f0 is not None for mel in mels):
         notes.append("the mels' F0 is not used, because this vocoder has no source")
     return Prepared(vocoder, description, notes)
+
+
+def _use_engine(vocoder: Vocoder, name: str, precision: str, mels: Sequence[AnyMelFile]) -> str:
+    """As ``Vocoder.use_engine``; for a long job ``"auto"`` also compiles an engine that it would not wait for."""
+    if name == "auto" and "numba" in vocoder.engines and _duration_s(vocoder, mels) >= ENGINE_PAYS_FROM_S:
+        with contextlib.suppress(ConfigError):  # it cannot run here
+            return vocoder.use_engine("numba", precision)
+    return vocoder.use_engine(name, precision)
+
+
+def compiling_if_it_pays(vocoder: Vocoder, mels: Sequence[AnyMelFile]) -> contextlib.AbstractContextManager[None]:
+    """Within the block, synthesis of a few mels does not wait until the compiled code of a source is ready."""
+    return contextlib.nullcontext() if _duration_s(vocoder, mels) >= SOURCE_PAYS_FROM_S else without_compiling()
+
+
+def _duration_s(vocoder: Vocoder, mels: Sequence[AnyMelFile]) -> float:
+    return sum(mel.frames for mel in mels) * vocoder.mel.hop_length / vocoder.mel.sample_rate_hz
 
 
 def _reader(vocoder: Vocoder, definition: MelSpec, where: object, substitutes: bool) -> tuple[Vocoder, list[str]]:

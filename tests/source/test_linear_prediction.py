@@ -12,7 +12,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from wavegen.source import _compiled
+from wavegen.source import compiled
 from wavegen.source.linear_prediction import (
     LinearPrediction,
     Predictor,
@@ -114,17 +114,17 @@ def test_the_compiled_filter_is_the_one_that_gradients_pass(order: int, dtype: t
 
 def test_the_compiled_filter_works_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that cannot be written, or a damaged cache, costs the time to compile."""
-    real = _compiled._compiled
+    real = compiled._compiled
 
-    def without_cache(kernel: Any, *, cache: bool, rearrange: bool) -> Any:
+    def without_cache(kernel: Any, *, cache: bool) -> Any:
         if cache:
             raise RuntimeError("cannot cache function 'all_pole': no locator available for file")
-        return real(kernel, cache=False, rearrange=rearrange)
+        return real(kernel, cache=False)
 
-    monkeypatch.setattr(_compiled, "_READY", {})
-    monkeypatch.setattr(_compiled, "_compiled", without_cache)
+    monkeypatch.setattr(compiled, "_READY", {})
+    monkeypatch.setattr(compiled, "_compiled", without_cache)
     samples = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
-    _compiled.all_pole(samples, torch.tensor([[[0.5]]]), 1)
+    compiled.all_pole(samples, torch.tensor([[[0.5]]]), 1)
     assert torch.equal(samples, torch.tensor([[0.0, 1.0, 0.5, 0.25]]))
 
 
@@ -175,17 +175,17 @@ def test_without_compiled_code_torch_filters(fault: str, monkeypatch: pytest.Mon
     error, history = torch.randn(2, 6 * HOP).double(), torch.zeros(2, ORDER).double()
     predictor = Predictor(0.1 * torch.randn(2, ORDER, 6).double(), torch.ones(2, 1, 6).double())
     with torch.no_grad():
-        compiled, state = synthesise_from_error(error, predictor, history)
+        expected, state = synthesise_from_error(error, predictor, history)
     if fault == "no numba":
         monkeypatch.setitem(sys.modules, "numba", None)
     else:
         monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
-    monkeypatch.setattr(_compiled, "all_pole", lambda *arguments: pytest.fail("compiled code runs"))
-    _compiled.numba_compiles.cache_clear()
+    monkeypatch.setattr(compiled, "all_pole", lambda *arguments: pytest.fail("compiled code runs"))
+    compiled.numba_compiles.cache_clear()
     try:
         with torch.no_grad():
             samples, other_state = synthesise_from_error(error, predictor, history)
     finally:
-        _compiled.numba_compiles.cache_clear()
-    torch.testing.assert_close(samples, compiled, rtol=0, atol=1e-11)
+        compiled.numba_compiles.cache_clear()
+    torch.testing.assert_close(samples, expected, rtol=0, atol=1e-11)
     torch.testing.assert_close(other_state, state, rtol=0, atol=1e-11)

@@ -143,7 +143,7 @@ def _synth(arguments: argparse.Namespace) -> int:
     from wavegen.mel import profile
     from wavegen.mel.recorded import recorded_mel
     from wavegen.progress import bar_options, tell_if_slow
-    from wavegen.synthesis import AnyMelFile, open_mels, prepare, synthesize_files
+    from wavegen.synthesis import AnyMelFile, compiling_if_it_pays, open_mels, prepare, synthesize_files
 
     if arguments.merge:
         notify(shards.merge(arguments))
@@ -191,7 +191,10 @@ def _synth(arguments: argparse.Namespace) -> int:
         return 0
     live = arguments.play or arguments.out == Path("-")
     samples = sum(mel.frames for mel in mels) * vocoder.mel.hop_length
-    with tqdm(total=samples, desc="synthesising", unit="sample", unit_scale=True, **bar_options()) as bar:
+    with (
+        tqdm(total=samples, desc="synthesising", unit="sample", unit_scale=True, **bar_options()) as bar,
+        compiling_if_it_pays(vocoder, mels),
+    ):
         if live:
             timing = _speak(arguments, vocoder, mels[0], bar.update)
         else:

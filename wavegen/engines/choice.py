@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from wavegen.config import did_you_mean
@@ -10,11 +11,14 @@ from wavegen.engines.base import Engine, Network, SourcedNetwork
 from wavegen.engines.parallel import ParallelNetwork, PlainTorch, TiledEngine
 from wavegen.engines.reference import ReferenceEngine
 from wavegen.errors import ConfigError
+from wavegen.source.compiled import may_be_on_disk
 
 if TYPE_CHECKING:
     from wavegen.engines.spectral.chain import CompiledChain
 
 AnyEngine = TypeVar("AnyEngine")
+
+_NOT_COMPILED = "the numba engine has not been compiled on this machine yet; choosing it by name compiles it"
 
 AUTOREGRESSIVE_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32", "int16", "int8")}
 """Engines of a WaveNet, each with the precisions that its weights can have."""
@@ -120,6 +124,8 @@ def make_spectral_engine(
     if name == "torch" or (name == "auto" and next(network.parameters()).device.type != "cpu"):
         return PlainTorch()
     try:
+        if name == "auto" and not may_be_on_disk(str(Path(__file__).parent / "spectral" / "functions.py")):
+            raise ConfigError(_NOT_COMPILED)
         return _with_numba(lambda: _make_compiled_chain(network, compile_now=name == "numba"))
     except ConfigError as error:
         if name == "numba":
@@ -132,7 +138,7 @@ def _make_compiled_chain(network: SourcedNetwork, *, compile_now: bool) -> "Comp
     from wavegen.engines.spectral.functions import FUNCTIONS
 
     if not compile_now and not FUNCTIONS.is_ready():
-        raise ConfigError("the numba engine has not been compiled on this machine yet; choosing it by name compiles it")
+        raise ConfigError(_NOT_COMPILED)
     return CompiledChain(network)
 
 

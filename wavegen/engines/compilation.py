@@ -8,9 +8,10 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from wavegen.errors import ConfigError
+from wavegen.source.compiled import is_on_disk
 
 Functions = TypeVar("Functions")
 
@@ -41,7 +42,7 @@ class CompiledOnce(Generic[Functions]):
     def is_ready(self) -> bool:
         """Whether ``get`` need not compile. A process decides once, unless it compiles; the functions are a tuple."""
         if self._on_disk is None:
-            self._on_disk = all(map(_is_on_disk, self._define(fingerprint(self._sources), True)))  # type: ignore[call-overload]
+            self._on_disk = all(map(is_on_disk, self._define(fingerprint(self._sources), True)))  # type: ignore[call-overload]
         return self._functions is not None or self._on_disk
 
     def get(self, try_out: Callable[[Functions], None]) -> Functions:
@@ -81,13 +82,3 @@ def fingerprint(sources: Iterable[ModuleType]) -> int:
     """A number that changes with the source of any of the modules."""
     source = "".join(inspect.getsource(module) for module in sources)
     return int.from_bytes(hashlib.sha256(source.encode()).digest()[:7], "big")
-
-
-def _is_on_disk(function: Any) -> bool:
-    """Whether numba's cache has a compiled function, for arguments of any types."""
-    try:
-        cache = function._cache
-        wanted = cache._index_key(None, function.targetctx.codegen())[1:]  # all but the types
-        return any(key[1:] == wanted for key in cache._cache_file._load_index())
-    except Exception:  # a damaged cache, or names that another release of numba has changed
-        return False

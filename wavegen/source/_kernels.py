@@ -1,4 +1,4 @@
-"""What ``_compiled`` compiles: loops in which one number depends on the one before, or that would cross memory often.
+"""What ``compiled`` compiles: loops in which one number depends on the one before, or that would cross memory often.
 
 The functions compute in place, and with the types of their arguments.
 """

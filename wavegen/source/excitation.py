@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wavegen.source import _compiled
-from wavegen.source._compiled import compiled_code_runs
+from wavegen.source import compiled
+from wavegen.source.compiled import compiled_code_runs
 
 # The phase is counted in whole units of 2^-48 cycles, because sums of integers do not depend on how they are cut.
 _UNITS_PER_CYCLE = 1 << 48
@@ -54,7 +54,7 @@ def pulse_train(
     if compiled_code_runs(f0) and f0.shape[1]:
         highest = highest_hz or 0.49 * sample_rate_hz
         before = (state.phase * _UNITS_PER_CYCLE).round().long()
-        pulses, units = _compiled.pulse_train(f0, before, _UNITS_PER_CYCLE, sample_rate_hz, highest)
+        pulses, units = compiled.pulse_train(f0, before, _UNITS_PER_CYCLE, sample_rate_hz, highest)
         return pulses.to(f0_hz.dtype), PulseState(units.double() / _UNITS_PER_CYCLE)
     advance = f0 / sample_rate_hz
     phase = running_phase(advance.detach(), state)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from wavegen.blocks import Context
 from wavegen.errors import ConfigError
-from wavegen.source import _compiled
-from wavegen.source._compiled import compiled_code_runs
+from wavegen.source import compiled
+from wavegen.source.compiled import compiled_code_runs
 
 SMALLEST_SCALE = 3e-5  # of full scale, about one step of 16 bits
 
@@ -150,7 +150,7 @@ def levinson(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
         coefficients ``[batch, p, steps]`` and the power of the prediction error ``[batch, 1, steps]``.
     """
     if autocorrelation.dtype == torch.float64 and compiled_code_runs(autocorrelation):
-        return _compiled.levinson(autocorrelation)
+        return compiled.levinson(autocorrelation)
     # With the coefficients in rows, their sums are rounded alike for any number of steps.
     r = autocorrelation.mT.contiguous()
     mirrored = r.flip(-1)
@@ -182,7 +182,7 @@ def interpolate_frames(x: Tensor, positions: tuple[float, ...]) -> Tensor:
         ``[batch, channels, frames * len(positions)]``; beyond the ends the first and last frame hold.
     """
     if compiled_code_runs(x):
-        return _compiled.interpolate_frames(x, positions)
+        return compiled.interpolate_frames(x, positions)
     before, after = F.pad(x, (1, 0), mode="replicate")[..., :-1], F.pad(x, (0, 1), mode="replicate")[..., 1:]
     parts = [x + abs(p) * ((before if p < 0 else after) - x) for p in positions]
     return torch.stack(parts, dim=-1).flatten(-2)
@@ -265,5 +265,5 @@ def _synthesise_compiled(error: Tensor, predictor: Predictor, history: Tensor) -
     scale = predictor.scale[:, 0].repeat_interleave(error.shape[1] // sub_frames, dim=1)
     samples = torch.cat((history, error * scale), dim=1)
     coefficients = predictor.coefficients.transpose(1, 2).flip(-1).contiguous()
-    _compiled.all_pole(samples, coefficients, order)
+    compiled.all_pole(samples, coefficients, order)
     return samples[:, order:], samples[:, samples.shape[1] - order :]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from wavegen.blocks import Context
 from wavegen.noise import noise_streams, uniform_noise
-from wavegen.source import _compiled
-from wavegen.source._compiled import compiled_code_runs
+from wavegen.source import compiled
+from wavegen.source.compiled import compiled_code_runs
 from wavegen.source.excitation import PulseState, crossover_filters, initial_pulse_state, pulse_train
 from wavegen.source.linear_prediction import LinearPrediction, Predictor, synthesise_from_error
 from wavegen.source.pitch import Pitch
@@ -200,7 +200,7 @@ class ShapedSource(nn.Module):
         samples = voiced.shape[1]
         first, count = start - self.reach, samples + 2 * self.reach
         if compiled_code_runs(pulses):
-            noises = _compiled.uniform_noise(noise_streams(seeds, 2), int(first), count).to(pulses.dtype)
+            noises = compiled.uniform_noise(noise_streams(seeds, 2), int(first), count).to(pulses.dtype)
         else:
             noises = uniform_noise(seeds, first, count, 2, pulses.device).to(pulses.dtype)
         noises = (noises - 0.5) * math.sqrt(12)

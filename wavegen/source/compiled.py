@@ -1,7 +1,11 @@
 """The compiled kernels: where they run, and how they are compiled."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,13 +61,52 @@ def pulse_train(f0: Tensor, before: Tensor, unit: float, sample_rate: float, hig
     units[:, 0] = before
     pulses = torch.empty_like(f0, memory_format=torch.contiguous_format)
     arguments = f0.contiguous(), units, float(unit), float(sample_rate), float(highest), pulses
-    _run(_kernels.pulse_train, *arguments, rearrange=False)
+    _run(_kernels.pulse_train, *arguments)
     return pulses, units[:, -1]
 
 
 def compiled_code_runs(x: Tensor) -> bool:
     """Whether compiled code may compute with a tensor: on a CPU, and without gradients."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and numba_compiles()
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return False
+    return (_blocks_without_compiling == 0 or _is_ready()) and numba_compiles()
+
+
+@contextlib.contextmanager
+def without_compiling() -> Iterator[None]:
+    """Within the block, in all threads: unless the kernels have been compiled before, torch computes the same.
+
+    Compiling them takes as long as torch takes for half a minute of sound.
+    """
+    global _blocks_without_compiling
+    with _lock:
+        _blocks_without_compiling += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks_without_compiling -= 1
+
+
+def may_be_on_disk(source: str) -> bool:
+    """Whether numba may have kept compiled code of a source file, which is told without loading numba.
+
+    It keeps the code in ``NUMBA_CACHE_DIR``, or beside the source, or in a folder of the user.
+    """
+    chosen, beside = os.environ.get("NUMBA_CACHE_DIR"), Path(source).parent
+    if not chosen and not os.access(beside, os.W_OK):
+        return True
+    return any(Path(chosen or beside / "__pycache__").rglob(f"{Path(source).stem}.*.nbi"))
+
+
+def is_on_disk(function: Any) -> bool:
+    """Whether numba's cache has the code of a function that ``numba.njit`` returned, for arguments of any types."""
+    try:
+        cache = function._cache
+        wanted = cache._index_key(None, function.targetctx.codegen())[1:]  # all but the types
+        return any(key[1:] == wanted for key in cache._cache_file._load_index())
+    except Exception:  # a damaged cache, or names that another release of numba has changed
+        return False
 
 
 @lru_cache(maxsize=1)
@@ -76,7 +119,22 @@ def numba_compiles() -> bool:
     return not numba.config.DISABLE_JIT
 
 
-def _run(kernel: Callable[..., None], *arguments: Any, rearrange: bool = True) -> None:
+@lru_cache(maxsize=1)
+def _is_ready() -> bool:
+    """Whether all kernels have been compiled before; a process looks once, so that its sound is computed in one way."""
+    if not (may_be_on_disk(_kernels.__file__) and numba_compiles()):
+        return False
+    kernels = (
+        _kernels.all_pole,
+        _kernels.interpolate_frames,
+        _kernels.levinson,
+        _kernels.uniform_noise,
+        _kernels.pulse_train,
+    )
+    return all(is_on_disk(_compiled(kernel, cache=True)) for kernel in kernels)
+
+
+def _run(kernel: Callable[..., None], *arguments: Any) -> None:
     """Run a kernel with tensors as arrays; its first call for a type of numbers compiles it or loads it from disk.
 
     If the cache on disk cannot be used, because it cannot be written or is damaged, the kernel is compiled without it.
@@ -84,26 +142,28 @@ def _run(kernel: Callable[..., None], *arguments: Any, rearrange: bool = True) -
     Args:
         kernel: a function of ``_kernels``.
         arguments: its arguments.
-        rearrange: whether sums may be added up in another order.
     """
     arrays = [argument.numpy() if isinstance(argument, Tensor) else argument for argument in arguments]
     key = kernel, *(array.dtype for array in arrays if hasattr(array, "dtype"))
     if key not in _READY:
         nothing = [array[:0] if hasattr(array, "dtype") else array for array in arrays]
         try:
-            ready = _compiled(kernel, cache=True, rearrange=rearrange)
+            ready = _compiled(kernel, cache=True)
             ready(*nothing)  # computes nothing, so any error is the cache's
         except Exception:
-            ready = _compiled(kernel, cache=False, rearrange=rearrange)
+            ready = _compiled(kernel, cache=False)
         _READY[key] = ready
     _READY[key](*arrays)
 
 
-def _compiled(kernel: Callable[..., None], *, cache: bool, rearrange: bool) -> Callable[..., None]:
+def _compiled(kernel: Callable[..., None], *, cache: bool) -> Callable[..., None]:
     import numba  # takes its time to load
 
-    fastmath = {"reassoc", "contract"} if rearrange else {"contract"}
+    # Pulses are rounded by ``(x + ROUND) - ROUND``, which another order would undo.
+    fastmath = {"contract"} if kernel is _kernels.pulse_train else {"reassoc", "contract"}
     return numba.njit(cache=cache, nogil=True, error_model="numpy", fastmath=fastmath)(kernel)
 
 
 _READY: dict[Any, Callable[..., None]] = {}
+_lock = threading.Lock()
+_blocks_without_compiling = 0
