@@ -17,13 +17,12 @@ from support.commands import Refused
 from support.messages import Messages
 from support.vocoders import SPEC, tiny_mel, tiny_vocoder, write_model
 
-from wavegen import synthesis
 from wavegen.audio import WavStream
 from wavegen.checkpoint import load_state, load_vocoder, save_checkpoint, save_state
 from wavegen.commands import synth
 from wavegen.errors import AudioError, CheckpointError, OutputError
 from wavegen.mel import save_mel
-from wavegen.synthesis import LIVE_CHUNK_FRAMES, LIVE_GROWTH, stream, synthesize
+from wavegen.synthesis import LIVE_CHUNK_FRAMES, LIVE_GROWTH, stream, streaming, synthesize
 from wavegen.vocoders import VOCODERS, Vocoder
 from wavegen.vocoders.spectral import SpectralVocoder
 
@@ -97,7 +96,7 @@ def test_chunks_of_a_live_stream_grow_after_the_first_sound(monkeypatch: pytest.
     vocoder = tiny_vocoder("wavenet").prepared_for_synthesis()
     vocoder.use_engine("torch")
     mel = tiny_mel(80)
-    monkeypatch.setattr(synthesis, "NATIVE_CHUNK_FRAMES", 12)
+    monkeypatch.setattr(streaming, "NATIVE_CHUNK_FRAMES", 12)
     lengths: list[int] = []
     real = Vocoder.check_shape
     monkeypatch.setattr(Vocoder, "check_shape", lambda self, mel: (lengths.append(mel.shape[-1]), real(self, mel))[1])
@@ -147,9 +146,11 @@ def test_a_reader_that_goes_away_ends_it_with_one_line() -> None:
         process.stdout.close()
         complaint = process.stderr.read().decode()
     assert process.returncode == 2
-    assert complaint == (
-        "wavegen-synth: error: standard output: cannot write: Broken pipe; see why its reader stopped\n"
+    # On a busy machine, a note that the start takes long comes before it.
+    assert complaint.splitlines()[-1] == (
+        "wavegen-synth: error: standard output: cannot write: Broken pipe; see why its reader stopped"
     )
+    assert "Traceback" not in complaint
 
 
 @pytest.mark.parametrize(

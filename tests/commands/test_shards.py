@@ -13,7 +13,7 @@ from support.messages import Messages
 from support.sharding import DIVISIBLE, Divisible, files
 
 import wavegen.corpora.extraction
-import wavegen.synthesis
+import wavegen.synthesis.many
 from wavegen.commands import extract
 from wavegen.commands.extract import main as extract_main
 from wavegen.shards import FOLDER, Shard
@@ -179,13 +179,13 @@ def test_batches_are_those_of_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     command = DIVISIBLE["synth"]
     command.prepare()
     together: list[set[int]] = []
-    original: Callable = wavegen.synthesis._stream_batch
+    original: Callable = wavegen.synthesis.many.stream_batch
 
     def spy(vocoder: object, mels: list, *rest: object, **options: object) -> object:
         together.append({mel.frames for mel in mels})
         return original(vocoder, mels, *rest, **options)
 
-    monkeypatch.setattr(wavegen.synthesis, "_stream_batch", spy)
+    monkeypatch.setattr(wavegen.synthesis.many, "stream_batch", spy)
     options = ("--batch", "2", "--float")
     command.run("whole", *options)
     whole = sorted(map(sorted, together))

@@ -3,15 +3,15 @@
 import ast
 import inspect
 import platform
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 from support.engines import NETWORKS, reference_logits, run_python
 
-import wavegen
 from wavegen.engines import simd
 from wavegen.engines.autoregressive import compiled
 from wavegen.engines.spectral import functions
@@ -29,16 +29,24 @@ for name, expected in load_file({logits!r}).items():
         check_lock_step(name, precision)
 print(simd.LANES, int8.AVAILABLE)
 """
-GENERATE = """
-import torch
-from support.engines import agreeing_samples, generate, inputs, network
-from wavegen.engines import ReferenceEngine, make_engine
-model = network("one-block")
-_, condition, noise = inputs(model, 1, 20)
-samples, expected = (generate(e, condition, noise) for e in (make_engine(model, "numba"), ReferenceEngine(model)))
-print(agreeing_samples(samples, expected))
+CALLEE = """
+from numba import njit
+@njit
+def number():
+    return 42
 """
-QUICKLY = {"NUMBA_OPT": "1"}  # the tests of the cache need no fast code, and without any optimisation numba caches none
+CALLER = """
+from numba import njit
+import callee
+from wavegen.engines.compilation import CompiledOnce
+def define(fingerprint, cached):
+    @njit(cache=cached)
+    def answer():
+        return callee.number(), fingerprint
+    return answer
+def answer():
+    return CompiledOnce(define, [callee]).get(lambda function: function())()[0]
+"""
 
 
 def check_on(tmp_path: Path, *precisions: str, **environment: str) -> str:
@@ -79,35 +87,47 @@ def test_vectors_of_4_and_a_cache_folder_that_cannot_be_created(tmp_path: Path) 
     assert check_on(tmp_path, "float32", NUMBA_CACHE_DIR=str(tmp_path / "file" / "below"), **processor) == "4 False"
 
 
-@pytest.mark.slow
-def test_a_full_disk_costs_only_the_cache(tmp_path: Path) -> None:
+# --- the cache on disk, of a small function ---
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A folder with two modules: a function that is compiled and kept, and one that it calls."""
+    (tmp_path / "callee.py").write_text(CALLEE)
+    (tmp_path / "caller.py").write_text(CALLER)
+    return tmp_path
+
+
+def answer(folder: Path, before: str = "") -> str:
+    """What the compiled function returns in another process."""
+    code = f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport caller\nprint(caller.answer())"
+    return run_python(before + code, NUMBA_CACHE_DIR=str(folder / "cache"))
+
+
+def test_a_full_disk_costs_only_the_cache(small: Path) -> None:
     """Files that may not grow stand in for a full disk."""
     pytest.importorskip("resource")
     limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
-    assert run_python(limit + GENERATE, NUMBA_CACHE_DIR=str(tmp_path), **QUICKLY) == "20"
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*.nb*")) == 0
+    assert answer(small, limit) == "42"
+    assert sum(path.stat().st_size for path in small.rglob("*.nb*")) == 0
 
 
-@pytest.mark.slow
-def test_a_change_of_the_source_is_not_served_from_the_cache(tmp_path: Path) -> None:
-    shutil.copytree(Path(wavegen.__file__).parent, tmp_path / "wavegen", ignore=shutil.ignore_patterns("__pycache__"))
-    cache = tmp_path / "cache"
+def test_a_change_of_what_a_function_calls_is_not_served_from_the_cache(small: Path) -> None:
+    def kept() -> int:
+        return len(list((small / "cache").rglob("*.nbc")))
 
-    def samples() -> str:  # those that agree with the reference
-        return run_python(GENERATE, package=tmp_path, NUMBA_CACHE_DIR=str(cache), **QUICKLY)
+    assert (answer(small), kept()) == ("42", 1)
+    assert (answer(small), kept()) == ("42", 1)  # served from the cache
+    (small / "callee.py").write_text(CALLEE.replace("42", "43"))
+    assert (answer(small), kept()) == ("43", 2)
 
-    def compiled_loops() -> int:
-        return len(list(cache.rglob("*.nbc")))
 
-    assert (samples(), compiled_loops()) == ("20", 1)
-    assert (samples(), compiled_loops()) == ("20", 1)  # served from the cache
-    module = tmp_path / "wavegen" / "engines" / "simd.py"
-    source = module.read_text(encoding="utf-8")
-    assert "np.float32(-2)" in source
-    module.write_text(source.replace("np.float32(-2)", "np.float32(-1)"), encoding="utf-8")  # in tanh
-    assert int(samples()) < 20
-    assert compiled_loops() == 2
+@pytest.mark.parametrize("defining", [compiled._define_loop, functions._define], ids=["autoregressive", "spectral"])
+def test_the_engines_functions_enclose_the_number_that_stands_for_their_sources(defining: Callable[..., Any]) -> None:
+    defined = defining(1234567, False)
+    for function in defined if isinstance(defined, tuple) else [defined]:
+        assert 1234567 in [cell.cell_contents for cell in function.py_func.__closure__]
 
 
 @pytest.mark.parametrize("defining", [compiled, functions], ids=["autoregressive", "spectral"])
