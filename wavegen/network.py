@@ -89,12 +89,14 @@ class Network(nn.Module, ABC):
             shorter than its context.
         trains_in_bfloat16: whether ``training.precision=auto`` chooses bfloat16.
         accepts_discriminators: whether adversarial training is possible.
+        others: the number of segments of other recordings that training needs beside each segment.
     """
 
     Config: ClassVar[type[NetworkConfig]]
     normalised_over_channels: ClassVar[bool] = False
     trains_in_bfloat16: ClassVar[bool] = True
     accepts_discriminators: ClassVar[bool] = False
+    others: int = 0
     family: MelFamily | None = None
 
     def __init__(self, mel: MelSpec) -> None:

@@ -13,6 +13,7 @@ import wavegen
 from wavegen.blocks import Context
 from wavegen.inpainting import Hole, fill_holes
 from wavegen.mel import LogMel, profile
+from wavegen.models.inpainter import KEPT
 
 RATE = 24000
 MEL = profile("bigvgan-24k")
@@ -29,7 +30,7 @@ class Foreseen:
         self.complete = complete
 
     def __call__(self, mel: Tensor, known: Tensor) -> Tensor:
-        return torch.where(known, mel, self.complete(mel))
+        return torch.where(known >= KEPT, mel, self.complete(mel))
 
 
 def whole_mel(sound: np.ndarray) -> Tensor:

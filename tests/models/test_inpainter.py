@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from support.corpus import write_corpus
 from support.mels import TINIEST as MEL
@@ -9,7 +10,9 @@ from support.runs import assert_same_checkpoint, checkpoint, rows, train
 from torch import Tensor
 
 from wavegen.checkpoint import load_model
-from wavegen.models.inpainter import Inpainter, InpainterConfig, draw_known
+from wavegen.mel import LogMel
+from wavegen.models._damage import draw_band, draw_lost, interpolated, known_shares
+from wavegen.models.inpainter import Inpainter, InpainterConfig
 
 RECIPE = """
 description: tiny
@@ -44,31 +47,79 @@ def test_what_is_known_stays_and_the_rest_is_replaced_whatever_it_held() -> None
     assert not torch.equal(completed, tiny()(mel, known & (torch.arange(30) != 3)))
 
 
+def test_before_training_a_guess_is_nearly_what_is_expected() -> None:
+    model, mel = tiny(), a_mel()
+    torch.nn.init.zeros_(model.output.weight)
+    torch.nn.init.zeros_(model.output.bias)
+    shares = torch.ones(2, MEL.n_mels, 30)
+    shares[..., 10:14] = 0.4
+    shares[..., 12] = 0
+    completed = model(mel, shares)
+    others = torch.arange(30) != 12
+    assert torch.allclose(completed[..., others], mel[..., others], atol=1e-5)
+    assert not torch.allclose(completed[..., 12], mel[..., 12], atol=0.1)
+
+
+def sound(frames: int = 60) -> Tensor:
+    torch.manual_seed(1)
+    return 0.1 * torch.randn(2, frames * MEL.hop_length)
+
+
 def test_the_loss_is_of_what_is_hidden_and_reaches_every_weight() -> None:
-    model, mel, mask = tiny(), a_mel(60), torch.ones(2, 1, 60, dtype=torch.bool)
-    losses = model.losses(mel, mask, torch.zeros(2, 60 * MEL.hop_length), torch.tensor([3, 4]))
-    assert {"loss", "holes"} == losses.keys()
+    model, audio, mask = tiny(), sound(), torch.ones(2, 1, 60, dtype=torch.bool)
+    losses = model.losses(LogMel(MEL)(audio), mask, audio, torch.tensor([3, 4]))
+    assert {"loss", "holes", "band"} == losses.keys()
     losses["loss"].backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
 
 
 def test_padding_does_not_change_the_loss() -> None:
-    model, mel, mask = tiny(), a_mel(40), torch.ones(2, 1, 40, dtype=torch.bool)
-    seeds, audio = torch.tensor([3, 4]), torch.zeros(2, 40 * MEL.hop_length)
-    mask[..., 30:] = False
+    model, audio, mask = tiny(), sound(), torch.ones(2, 1, 60, dtype=torch.bool)
+    seeds, mel = torch.tensor([3, 4]), LogMel(MEL)(audio)
+    mask[..., 50:] = False
     losses = [model.losses(torch.where(mask, mel, value), mask, audio, seeds)["loss"] for value in (0.0, -7.0)]
     assert torch.equal(*losses)
 
 
-def test_what_is_hidden_depends_on_the_seed_alone() -> None:
-    known = draw_known(torch.arange(200), 50, 100)
-    assert torch.equal(known[7:8], draw_known(torch.tensor([7]), 50, 100))
-    holes = ~known.any(dim=1)
-    assert holes.any(dim=1).all()  # each segment has at least one hole in time
-    assert 0.1 < holes.float().mean() < 0.4
-    bands = ~known.any(dim=2)  # bins that are hidden in every frame
-    assert 0.2 < bands.any(dim=1).float().mean() < 0.4
-    assert not bands[:, : int(0.3 * 50)].any()
+def test_what_is_lost_depends_on_the_seed_alone() -> None:
+    lost, kept = draw_lost(torch.arange(300), 24000, 24000), draw_band(torch.arange(300), 50)
+    assert torch.equal(lost[7:8], draw_lost(torch.tensor([7]), 24000, 24000))
+    assert torch.equal(kept[7:8], draw_band(torch.tensor([7]), 50))
+    assert lost.any(dim=1).all()  # each segment has at least one hole in time
+    assert 0.05 < lost.float().mean() < 0.2
+    assert 0.3 < (~kept).any(dim=1).float().mean() < 0.5
+    assert kept[:, : int(0.3 * 50)].all()
+
+
+def test_a_lost_sample_is_never_read_and_the_others_stay() -> None:
+    audio, seeds = sound(), torch.tensor([3, 4])
+    lost = draw_lost(seeds, audio.shape[-1], MEL.sample_rate_hz)
+    for reach in (1000, 30):
+        filled = interpolated(audio, lost, reach)
+        assert torch.equal(filled[~lost], audio[~lost])
+        assert torch.equal(filled, interpolated(torch.where(lost, 9.0, audio), lost, reach))
+
+
+def test_only_the_edges_of_a_long_hole_are_interpolated_and_as_if_it_were_shorter() -> None:
+    time = torch.arange(4000)
+    audio = (torch.sin(time / 3) + 0.5 * torch.sin(time / 7.3))[None].double()
+    lost = ((time >= 1800) & (time < 2200))[None]
+    whole, edges = (interpolated(audio, lost, reach)[0] for reach in (400, 100))
+    assert not edges[1900:2100].any()
+    assert whole[1900:2100].abs().max() > 0.1
+    for part in (slice(1800, 1820), slice(2180, 2200)):
+        assert torch.allclose(edges[part], audio[0, part], atol=0.2)
+
+
+def test_the_known_share_of_a_frame_is_that_of_its_window() -> None:
+    lost = torch.zeros(1, 10 * MEL.hop_length, dtype=torch.bool)
+    assert torch.equal(known_shares(lost, MEL), torch.ones(1, 1, 10))
+    assert known_shares(~lost, MEL)[..., 3:7].abs().max() < 1e-6
+    # Half of the window of a frame, from its centre on.
+    start = 5 * MEL.hop_length - MEL.left_padding
+    lost[:, start + MEL.n_fft // 2 + 1 : start + MEL.n_fft] = True
+    centre = float(MEL.window()[MEL.n_fft // 2] ** 2 / MEL.window().square().sum())
+    assert float(known_shares(lost, MEL)[0, 0, 5]) == pytest.approx(0.5 + centre / 2, abs=1e-5)
 
 
 def test_a_recipe_trains_resumes_and_loads(tmp_path: Path) -> None:
@@ -79,6 +130,6 @@ def test_a_recipe_trains_resumes_and_loads(tmp_path: Path) -> None:
     for steps in (2, 4):
         assert train(recipe, tmp_path / "parts", constant, f"training.steps={steps}") == 0
     assert_same_checkpoint(checkpoint(tmp_path / "whole", 4), checkpoint(tmp_path / "parts", 4))
-    assert {"loss", "holes"} <= rows(tmp_path / "whole", "valid")[-1].keys()
+    assert {"loss", "holes", "band"} <= rows(tmp_path / "whole", "valid")[-1].keys()
     assert load_model(Inpainter, tmp_path / "whole").mel.n_mels == 100
     assert [*(tmp_path / "whole" / "tensorboard").iterdir()]

@@ -132,11 +132,24 @@ def test_noise_has_the_level_that_was_drawn() -> None:
     for babble in (0.0, 1.0):
         model = quiet(EXAMPLES[0], noise_below_db=(6.0, 6.0), babble=babble)
         _, audio, seeds, labels = batch()
-        noisy, _ = model.task(audio, labels, seeds)
+        noisy, _ = model.task(audio, labels, seeds, torch.randn(2, 6, audio.shape[-1], dtype=torch.float64))
         gain = (noisy * audio).sum(-1, keepdim=True) / audio.square().sum(-1, keepdim=True)
         noise = noisy / gain - audio
         ratio_db = 10 * (audio.square().mean(-1) / noise.square().mean(-1)).log10()
         assert torch.allclose(ratio_db, torch.tensor(6.0, dtype=torch.float64), atol=1.5)
+
+
+def test_babble_is_made_of_the_other_recordings_each_as_loud_as_the_others() -> None:
+    model = quiet(EXAMPLES[0], noise_below_db=(-40.0, -40.0), babble=1.0)
+    assert model.others == 6
+    assert quiet(EXAMPLES[0], babble=0.0).others == 0
+    _, audio, seeds, labels = batch()
+    others = torch.randn(2, 6, audio.shape[-1], dtype=torch.float64)
+    others[:, 0] *= 100
+    noisy, _ = model.task(audio, labels, seeds, others)
+    for noise, voices in zip(noisy, others, strict=True):
+        likeness = [float((noise @ voice) / (noise.norm() * voice.norm())) for voice in voices]
+        assert likeness == pytest.approx([6**-0.5] * 6, abs=0.05)
 
 
 def test_what_is_shown_has_the_labels_under_the_spectrogram() -> None:

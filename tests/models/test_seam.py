@@ -44,6 +44,8 @@ class Toy(Model):
 
     Config = ToyConfig
     drawn: ClassVar[list[list[int]]] = []
+    heard: ClassVar[list[Tensor]] = []
+    others = 2
 
     def __init__(self, mel: MelSpec, config: ToyConfig | None = None) -> None:
         super().__init__(mel)
@@ -54,10 +56,19 @@ class Toy(Model):
         return self.layer.context
 
     def losses(
-        self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor, labels: Tensor | None = None
+        self,
+        mel: Tensor,
+        mask: Tensor,
+        audio: Tensor,
+        seeds: Tensor,
+        labels: Tensor | None = None,
+        others: Tensor | None = None,
     ) -> dict[str, Tensor]:
         assert audio.shape[-1] == mel.shape[-1] * self.mel.hop_length
         self.drawn.append(seeds.tolist())
+        assert others is not None
+        assert others.shape == (len(mel), 2, audio.shape[-1])
+        self.heard.append(others)
         noise = uniform_noise(seeds, 0, mel.shape[-1], mel.shape[1])
         loss = nn.functional.mse_loss(self.layer(mel + noise, mask), mel)
         return {"loss": loss}
@@ -69,6 +80,7 @@ class Toy(Model):
 @pytest.fixture(autouse=True)
 def _known() -> Iterator[None]:
     Toy.drawn.clear()
+    Toy.heard.clear()
     with mock.patch.dict(MODELS, {"test_seam": Toy}):
         yield
 
@@ -107,6 +119,8 @@ def test_seeds_are_unique_in_training_and_stay_in_validation(clips: list[Clip], 
     assert len(set(trained)) == len(trained) == 8
     assert validated[:2] == validated[2:]
     assert len(set(validated)) == 2
+    heard = [others for others in Toy.heard if len(others) == 1]
+    assert all(torch.equal(*pair) for pair in zip(heard[:2], heard[2:], strict=True))
 
 
 def test_the_sounds_and_pictures_of_a_model_are_in_tensorboard(clips: list[Clip], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from support.runs import train
 from wavegen.audio import read_audio
 from wavegen.corpora.manifest import Clip, read_manifest
 from wavegen.mel import load_mel, profile
-from wavegen.training.data import Segments, read_crop
+from wavegen.training.data import Segments, read_crop, read_others
 
 MEL = profile("bigvgan-24k")
 
@@ -40,6 +40,24 @@ def test_a_segment_depends_on_nothing_but_seed_step_and_position(run: Path) -> N
         assert all(torch.equal(a, b) for a, b in zip(left[:4], right[:4], strict=True))
     different = {tuple(first[step, position].audio[0, :8].tolist()) for step in range(6) for position in range(4)}
     assert len(different) > 12
+
+
+def test_other_clips_beside_a_segment_follow_from_its_key_and_leave_it_as_it_is(run: Path) -> None:
+    plain, tested = segments(run), segments(run, others=3)
+    assert plain[5, 2].others is None
+    batch = tested[5, 2]
+    assert torch.equal(batch.audio, plain[5, 2].audio)
+    assert batch.others.shape == (1, 3, 16 * 256)
+    assert torch.equal(batch.others, segments(run, others=3)[5, 2].others)
+    assert not torch.equal(batch.others, tested[6, 2].others)
+    assert len({tuple(voice.tolist()) for voice in batch.others[0]}) == 3
+
+
+def test_a_short_clip_is_repeated_beside_a_longer_segment(run: Path) -> None:
+    clip = min(segments(run).clips, key=lambda clip: clip.samples)
+    frames = 2 * clip.frames
+    others = read_others([clip], MEL, frames, 1, np.random.default_rng(0))
+    np.testing.assert_array_equal(others[0, 0], np.resize(read_audio(clip.audio), frames * 256))
 
 
 def test_ranks_share_the_batch_that_one_process_would_take(run: Path) -> None:

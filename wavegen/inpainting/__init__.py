@@ -1,8 +1,8 @@
 """Repairing recordings: where the damage is, what an inpainter and a vocoder put there, and the files."""
 
+from wavegen.audio.interpolation import interpolate
 from wavegen.inpainting.files import repair_file
 from wavegen.inpainting.holes import Hole, detect_holes, parse_holes, read_holes
-from wavegen.inpainting.prediction import interpolate
 from wavegen.inpainting.render import extend_band, fill_holes
 
 __all__ = [

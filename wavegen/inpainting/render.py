@@ -5,17 +5,17 @@ import torch
 from scipy.signal import firwin, oaconvolve
 from torch import Tensor
 
+from wavegen.audio.interpolation import interpolate
 from wavegen.audio.resampling import resample
 from wavegen.errors import ConfigError
 from wavegen.inpainting.holes import Hole, merged
-from wavegen.inpainting.prediction import interpolate
 from wavegen.mel import LogMel, MelProjection
-from wavegen.models.inpainter import Inpainter
+from wavegen.models._damage import interpolated, known_shares
+from wavegen.models.inpainter import KEPT, Inpainter
 from wavegen.vocoders import Vocoder
 
 SHORT_S = 0.005  # linear prediction alone fills shorter holes
 FADE_S = 0.004  # from linear prediction to the rendered sound, within the hole
-TOUCHED = 1e-3  # share of a frame's window energy that may be missing from a known frame
 ALIGNED_S, SHIFT_S = 0.02, 0.008  # sound that is compared beside a hole, and the longest shift
 CONTEXT_FRAMES = 48  # on both sides of a hole, beyond what the inpainter reads
 BAND_TAPS = 511
@@ -130,16 +130,14 @@ def _render(
     for hole in holes:
         missing[hole.start : hole.stop] = True
     given = _in_frames(np.where(missing, 0, samples).astype(np.float32), hop)
-    lost = _in_frames(missing.astype(np.float32), hop)
-    frames = given.shape[-1] // hop
+    lost = _in_frames(missing, hop)
 
-    # Complete the mel of the frames whose windows reach into a hole.
+    # Complete the mel of the frames whose windows reach into a hole, as in training.
     projection = MelProjection(mel)
-    window = projection.istft.window.square()
-    padded = torch.nn.functional.pad(lost, (mel.left_padding, mel.n_fft - hop - mel.left_padding))
-    share = torch.nn.functional.conv1d(padded[None], window[None, None] / window.sum(), stride=hop)[0, :, :frames]
-    known = (share < TOUCHED)[:, None]
-    completed = inpainter(LogMel(mel)(given)[..., :frames], known.expand(1, mel.n_mels, frames))
+    shares = known_shares(lost, mel)
+    known, frames = shares >= KEPT, shares.shape[-1]
+    guess = LogMel(mel)(interpolated(given, lost, mel.n_fft))[..., :frames]
+    completed = inpainter(guess, shares.expand(1, mel.n_mels, frames))
 
     # Begin with the vocoder's sound, in phase with what is known on either side.
     spoken = vocoder.synthesize(completed, seed=seed)[0].numpy()
@@ -148,12 +146,11 @@ def _render(
         sound[hole.start : hole.stop] = _aligned(spoken, given[0].numpy(), hole, mel.sample_rate_hz)
 
     # Impose what is known: the samples, and in the frames that were completed the mel.
-    is_lost = lost > 0
     current = torch.from_numpy(sound)[None]
     for _ in range(iterations):
-        spectrum = projection.istft.analyse(torch.where(is_lost, current, given))
+        spectrum = projection.istft.analyse(torch.where(lost, current, given))
         spectrum = torch.where(known, spectrum, projection.impose(spectrum, completed)[1])
-        current = torch.where(is_lost, projection.istft(spectrum), given)
+        current = torch.where(lost, projection.istft(spectrum), given)
     return current[0, : len(samples)].numpy()
 
 

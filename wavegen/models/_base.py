@@ -46,7 +46,13 @@ class Model(Network, ABC):
 
     @abstractmethod
     def losses(
-        self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor, labels: Tensor | None = None
+        self,
+        mel: Tensor,
+        mask: Tensor,
+        audio: Tensor,
+        seeds: Tensor,
+        labels: Tensor | None = None,
+        others: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch of segments, in training and in validation.
 
@@ -60,6 +66,8 @@ class Model(Network, ABC):
             seeds: int64 ``[batch]``: in training, one of its own for each step and place in the batch; in validation,
                 one of its own for each clip.
             labels: int8 ``[batch, classes, frames]``, for a model whose config has ``labels``; else None.
+            others: ``[batch, others, frames * hop_length]``, segments of other recordings, as many as the model's
+                ``others``; None if that is 0.
 
         Returns:
             scalars by name: ``loss``, which is minimised, detached parts of it, and scores.

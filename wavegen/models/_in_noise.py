@@ -7,7 +7,7 @@ from wavegen.noise import normal_noise, uniform_noise
 
 PAUSE = (0.15, 0.6)  # shares of a segment
 STEEPEST = 1.0  # amplitudes fall with up to this power of the frequency: 1 is brown noise
-TALKERS, SPEEDS = 6, (0.75, 1.33)
+TALKERS = 6  # of babble
 
 # What is drawn for a segment, each uniform between 0 and 1.
 HAS_PAUSE, PAUSE_LENGTH, PAUSE_START, RATIO, KIND, SLOPE, LEVEL = range(7)
@@ -51,35 +51,31 @@ def coloured_noise(seeds: Tensor, slopes: Tensor, count: int) -> Tensor:
     return noise / noise.square().mean(dim=-1, keepdim=True).sqrt()
 
 
-def babble(audio: Tensor, seeds: Tensor) -> Tensor:
-    """Noise like people who talk at once ``[batch, samples]`` with an RMS of 1: six copies of each segment itself.
+def babble(others: Tensor) -> Tensor:
+    """People who talk at once, each as loud as the others: ``[batch, talkers, samples]`` to ``[batch, samples]``.
 
-    Each is played backwards, at another speed, and begins elsewhere. Other segments of the batch would be more natural,
-    but then a segment's task would depend on how processes share a batch.
+    Its RMS is 1.
     """
-    count = audio.shape[-1]
-    speed, start = uniform_noise(seeds, 1, TALKERS, 2, audio.device).unbind(1)
-    speed = SPEEDS[0] + (SPEEDS[1] - SPEEDS[0]) * speed
-    time = torch.arange(count, device=audio.device, dtype=torch.float64)
-    total = torch.zeros_like(audio)
-    for talker in range(TALKERS):
-        place = (start[:, talker, None] * count - speed[:, talker, None] * time).long() % count
-        total = total + audio.gather(1, place)
+    total = (others / others.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-6)).sum(dim=1)
     return total / total.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
-def in_noise(audio: Tensor, seeds: Tensor, *, below_db: tuple[float, float], babbling: float) -> Tensor:
+def in_noise(
+    audio: Tensor, seeds: Tensor, others: Tensor | None = None, *, below_db: tuple[float, float], babbling: float
+) -> Tensor:
     """Add noise to segments ``[batch, samples]``: coloured, or for a share of them babble.
 
     Args:
         audio: the segments.
         seeds: int64 ``[batch]``.
+        others: ``[batch, talkers, samples]``, the voices of the babble; None for none.
         below_db: range of the level of the speech over that of the noise.
         babbling: the share of the segments whose noise is babble.
     """
     drawn = draws(seeds)
     noise = coloured_noise(seeds, STEEPEST * drawn[:, SLOPE], audio.shape[-1])
-    noise = torch.where((drawn[:, KIND] < babbling)[:, None], babble(audio, seeds), noise)
+    if others is not None:
+        noise = torch.where((drawn[:, KIND] < babbling)[:, None], babble(others), noise)
     ratio_db = below_db[0] + (below_db[1] - below_db[0]) * drawn[:, RATIO, None]
     speech = audio.square().mean(dim=-1, keepdim=True).sqrt()
     return audio + noise * speech * 10 ** (-ratio_db / 20)

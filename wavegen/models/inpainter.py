@@ -1,6 +1,7 @@
-"""The inpainter: completes a log-mel of which some bins of some frames are missing."""
+"""The inpainter: completes a log-mel of which some bins of some frames are missing, or known in part."""
 
 import math
+from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -19,14 +20,12 @@ from wavegen.blocks import (
     masked,
 )
 from wavegen.errors import ConfigError
-from wavegen.mel import MelSpec
+from wavegen.mel import LogMel, MelSpec
 from wavegen.models._base import Model, ModelConfig, Shown
-from wavegen.noise import uniform_noise
+from wavegen.models._damage import draw_band, draw_lost, interpolated, known_shares
 
-# What training hides from a segment: some holes in time, and in a share of the segments a band.
-HOLES, HOLE_FRAMES = 4, (2.0, 24.0)
-BAND_SHARE = 0.3
-LOWEST_CUT = 0.3  # the lowest bin above which a band may be hidden, as a share of all bins
+KEPT = 0.999  # share of a bin from which on it stays as it is
+BAND_WEIGHT = 0.5  # of missing bands in the loss, beside holes in time
 
 
 class InpainterConfig(ModelConfig):
@@ -66,7 +65,7 @@ class InpainterState(NamedTuple):
 
     Attributes:
         mel: frames that wait for the look-ahead, ``[batch, n_mels, waiting]``.
-        known: what is known of them, same shape.
+        known: the share of each bin that is known, same shape.
         early: outputs of the first layer that are still to be dropped because they precede the first frame.
         image: states of the layers over frequency and time.
         stack: state of the stack.
@@ -84,9 +83,12 @@ class Inpainter(Model):
 
     ::
 
-        mel, known ─ two layers over frequency and time ─ 1×1 ─ norm ─ separable dilated blocks ─ norm ─ 1×1 ─ mel
+        mel, known ─ two layers over frequency and time ─ 1×1 ─ norm ─ separable dilated blocks ─ norm ─ 1×1 ─ + ─ mel
+        mel, where a part of it is known ──────────────────────────────────────────────────────────────────────┘
 
-    The mask has a value for each bin of each frame, so lost packets and missing bands are one task.
+    ``known`` has a value for each bin of each frame, so lost packets and missing bands are one task. The windows of
+    several frames reach into a short hole, but few of them lie in it: of these frames a part is known, and their mel is
+    that of the sound with its hole interpolated by linear prediction. The network learns what that lacks.
 
     Args:
         mel: the mel definition.
@@ -138,21 +140,22 @@ class Inpainter(Model):
         """Complete a mel.
 
         Args:
-            mel: ``[batch, n_mels, frames]``; values that are not known may be anything, NaN included.
-            known: bool, same shape; True where the mel is known.
+            mel: ``[batch, n_mels, frames]``: the mel where all is known, a guess where a part is, and anything, NaN
+                included, where nothing is.
+            known: the share that is known, 0 to 1 or bool, same shape.
             mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
 
         Returns:
             ``[batch, n_mels, frames]``: ``mel`` where it is known, and what is expected elsewhere.
         """
-        return torch.where(known, mel, self._mel_of(self._expected(mel, known, mask)))
+        return torch.where(known >= KEPT, mel, self._mel_of(self._expected(mel, known, mask)))
 
     def initial_state(self, batch: int) -> InpainterState:
         """State of a stream before the first frame; refused by ``step`` if the inpainter is same-padded."""
         like, bins = self.output.weight, self.mel.n_mels
         return InpainterState(
             mel=like.new_zeros(batch, bins, 0),
-            known=torch.zeros(batch, bins, 0, dtype=torch.bool, device=like.device),
+            known=like.new_zeros(batch, bins, 0),
             early=torch.tensor(self.look_ahead),
             image=(self.first.initial_state(batch, bins), self.second.initial_state(batch, bins)),
             stack=self.stack.initial_state(batch),
@@ -172,7 +175,7 @@ class Inpainter(Model):
         Raises:
             StreamingError: the inpainter is same-padded.
         """
-        return self._step(self._image(mel, known), mel, known, state)
+        return self._step(self._image(mel, known), mel, known.to(state.known), state)
 
     def flush(self, state: InpainterState) -> Tensor:
         """The frames that waited for the look-ahead when the sound ended."""
@@ -180,37 +183,66 @@ class Inpainter(Model):
         return self._step(beyond, state.mel[..., :0], state.known[..., :0], state)[0]
 
     def losses(
-        self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor, labels: Tensor | None = None
+        self,
+        mel: Tensor,
+        mask: Tensor,
+        audio: Tensor,
+        seeds: Tensor,
+        labels: Tensor | None = None,
+        others: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Mean distance of the normalised log-mel where it is hidden; ``holes`` is that of holes in time, of ln."""
-        known = draw_known(seeds, mel.shape[1], mel.shape[2])
-        hole = ~known.any(dim=1, keepdim=True) & mask
-        distance = (self._expected(mel, known, mask) - self._normalised(mel)).abs().float()
+        """Mean distance of the normalised log-mel where it is not known.
+
+        ``holes`` is that of the frames of which a hole in time takes a part, of ln, and ``band`` that of missing bands.
+        """
+        guess, known, kept = self.damaged(audio, seeds)
+        distance = (self._expected(guess, known, mask) - self._normalised(mel)).abs().float()
         distance = masked(distance, mask)
-        missing = ~known & mask
+        missing = (known < KEPT) & mask
 
         def mean_over(cells: Tensor) -> Tensor:
             return torch.where(cells, distance, 0.0).sum() / cells.sum().clamp(min=1)
 
         # A small weight on what is known teaches the network what a mel is, in the first steps most of all.
-        loss = mean_over(missing) + 0.1 * mean_over(known & mask)
-        return {"loss": loss, "holes": 2.5 * mean_over(hole.expand_as(known)).detach()}
+        holes, band = mean_over(missing & kept[..., None]), mean_over(missing & ~kept[..., None])
+        loss = holes + BAND_WEIGHT * band + 0.1 * mean_over((known >= KEPT) & mask)
+        return {"loss": loss, "holes": 2.5 * holes.detach(), "band": 2.5 * band.detach()}
+
+    def damaged(self, audio: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What training leaves of segments ``[batch, frames * hop_length]``, and what linear prediction makes of it.
+
+        Returns:
+            the mel of the interpolated sound; the share of it that is known, ``[batch, n_mels, frames]``; and the bins
+            that are kept, bool ``[batch, n_mels]``.
+        """
+        lost = draw_lost(seeds, audio.shape[-1], self.mel.sample_rate_hz)
+        kept = draw_band(seeds, self.mel.n_mels)
+        shares = known_shares(lost, self.mel)
+        guess = _log_mel(self.mel, audio.device)(interpolated(audio, lost, self.mel.n_fft))[..., : shares.shape[-1]]
+        return guess, shares.to(guess) * kept[..., None], kept
 
     @torch.no_grad()
     def show(self, mel: Tensor, audio: Tensor, labels: Tensor | None = None) -> Shown:
-        """The mel with holes, completed, and as it was."""
-        known = draw_known(torch.tensor([1], device=mel.device), *mel.shape)
-        damaged = torch.where(known, mel[None], mel.min())
-        return Shown({"damaged": damaged[0], "repaired": self(mel[None], known)[0], "original": mel})
+        """A clip with holes, interpolated by linear prediction, with its mel completed, and as it was."""
+        seeds = torch.tensor([1], device=mel.device)
+        guess, known, _ = self.damaged(audio[None], seeds)
+        damaged = torch.where(known >= KEPT, guess, mel.min())
+        lost = draw_lost(seeds, len(audio), self.mel.sample_rate_hz)
+        pictures = {"damaged": damaged[0], "interpolated": guess[0], "repaired": self(guess, known)[0], "original": mel}
+        sounds = {
+            "damaged": torch.where(lost[0], 0, audio),
+            "interpolated": interpolated(audio[None], lost, self.mel.n_fft)[0],
+        }
+        return Shown(pictures, sounds)
 
     def _expected(self, mel: Tensor, known: Tensor, mask: Tensor | None) -> Tensor:
-        """The network: the normalised mel that it expects in every bin of every frame."""
+        """The normalised mel that is expected in every bin of every frame: the guess, where there is one, corrected."""
         # A causal layer's output at t + look_ahead belongs to frame t, so drop the first look_ahead frames.
         image = masked(self._image(mel, known), None if mask is None else mask[:, :, None])
         h = F.gelu(self.first(F.pad(image, (0, self.look_ahead)))[..., self.look_ahead :])
         h = F.gelu(self.second(h, mask))
         _, h = self.stack(self._stack_input(h), None, mask)
-        return self._heads(h)
+        return self._guess(mel, known) + self._heads(h)
 
     def _step(self, image: Tensor, mel: Tensor, known: Tensor, state: InpainterState) -> tuple[Tensor, InpainterState]:
         mel, known = torch.cat((state.mel, mel), dim=-1), torch.cat((state.known, known), dim=-1)
@@ -219,14 +251,18 @@ class Inpainter(Model):
         h, second = self.second.step(F.gelu(h[..., dropped:]), state.image[1])
         (_, h), stack = self.stack.step(self._stack_input(F.gelu(h)), state.stack)
         ready = h.shape[-1]
-        expected = self._mel_of(self._heads(h))
-        completed = torch.where(known[..., :ready], mel[..., :ready], expected)
+        expected = self._mel_of(self._guess(mel[..., :ready], known[..., :ready]) + self._heads(h))
+        completed = torch.where(known[..., :ready] >= KEPT, mel[..., :ready], expected)
         waiting = mel[..., ready:], known[..., ready:]
         return completed, InpainterState(*waiting, state.early - dropped, (first, second), stack)
 
     def _image(self, mel: Tensor, known: Tensor) -> Tensor:
-        """``[batch, 2, n_mels, frames]``: the mel, 0 where it is not known, and the mask."""
-        return torch.stack((masked(self._normalised(mel), known), known.to(mel.dtype)), dim=1)
+        """``[batch, 2, n_mels, frames]``: the mel, 0 where nothing of it is known, and the share that is known."""
+        return torch.stack((self._guess(mel, known), known.to(mel.dtype)), dim=1)
+
+    def _guess(self, mel: Tensor, known: Tensor) -> Tensor:
+        """The normalised mel, 0 where nothing of it is known."""
+        return masked(self._normalised(mel), known > 0)
 
     def _stack_input(self, h: Tensor) -> Tensor:
         return self._norm(self.input_norm, self.input(h.flatten(1, 2)))
@@ -247,23 +283,6 @@ class Inpainter(Model):
         return self.mel.from_linear(ln.exp())
 
 
-def draw_known(seeds: Tensor, n_mels: int, frames: int) -> Tensor:
-    """What training leaves of segments, as a function of their seeds: bool ``[batch, n_mels, frames]``.
-
-    Up to ``HOLES`` holes in time, of 2 to 24 frames; in a share of the segments also all bins above one.
-    """
-    draws = uniform_noise(seeds, 0, HOLES + 1, 3, seeds.device)  # [batch, 3, HOLES + 1]
-    shortest, longest = HOLE_FRAMES
-    lengths = (shortest * (longest / shortest) ** draws[:, 0, :HOLES]).round()
-    # At least one hole; of the others, each with probability 1/2.
-    present = draws[:, 2, :HOLES] < 0.5
-    present[:, 0] = True
-    starts = (draws[:, 1, :HOLES] * (frames + 1 - lengths).clamp(min=1)).floor()
-    time = torch.arange(frames, device=seeds.device)[:, None]
-    inside = (
-        (time >= starts[:, None]) & (time < (starts + lengths)[:, None]) & present[:, None]
-    )  # [batch, frames, HOLES]
-    band, cut = draws[:, 2, HOLES] < BAND_SHARE, draws[:, 1, HOLES]
-    lowest = torch.where(band, LOWEST_CUT + (1 - LOWEST_CUT) * cut, 1.0) * n_mels
-    hidden = torch.arange(n_mels, device=seeds.device) >= lowest[:, None]
-    return ~(inside.any(dim=-1)[:, None] | hidden[:, :, None])
+@lru_cache(maxsize=4)
+def _log_mel(spec: MelSpec, device: torch.device) -> LogMel:
+    return LogMel(spec).to(device)

@@ -23,7 +23,7 @@ from wavegen.config import KeepsWeights
 from wavegen.errors import ConfigError
 from wavegen.mel import LogMel, MelSpec
 from wavegen.models._base import Model, ModelConfig, Shown
-from wavegen.models._in_noise import LEVEL, draws, in_noise, with_pause
+from wavegen.models._in_noise import LEVEL, TALKERS, draws, in_noise, with_pause
 from wavegen.network import FrameClasses
 
 LEVELS_DB = (-20.0, 6.0)  # gains of training segments
@@ -50,7 +50,8 @@ class LabellerConfig(ModelConfig):
         pauses: share of the segments of which training makes a part silent. Silence has none of the classes, or is the
             background.
         noise_below_db: range of the level of the segments over that of the noise that training adds to all of them.
-        babble: share of the segments whose noise is babble; that of the others is white to brown.
+        babble: share of the segments whose noise is babble, six other recordings at once; that of the others is white
+            to brown.
     """
 
     name: Literal["labeller"] = "labeller"
@@ -143,6 +144,7 @@ class Labeller(Model):
     def __init__(self, mel: MelSpec, config: LabellerConfig | None = None) -> None:
         super().__init__(mel)
         config = self.config = config or LabellerConfig()
+        self.others = TALKERS if config.babble else 0
         if config.look_ahead and (config.padding != "causal" or config.look_ahead >= config.kernel_size):
             raise ConfigError(
                 f"look_ahead {config.look_ahead} needs padding causal and a larger kernel_size; they are "
@@ -250,7 +252,13 @@ class Labeller(Model):
     # --- training ----------------------------------------------------
 
     def losses(
-        self, mel: Tensor, mask: Tensor, audio: Tensor, seeds: Tensor, labels: Tensor | None = None
+        self,
+        mel: Tensor,
+        mask: Tensor,
+        audio: Tensor,
+        seeds: Tensor,
+        labels: Tensor | None = None,
+        others: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Cross-entropy of the classes, and in validation the F1 of each: means over clips.
 
@@ -262,9 +270,10 @@ class Labeller(Model):
             audio: ``[batch, frames * hop_length]``.
             seeds: int64 ``[batch]``; pauses, noise and levels follow from them.
             labels: int8 ``[batch, classes, frames]``: 1 if the frame has the class, 0 if not, -1 if nobody knows.
+            others: ``[batch, talkers, frames * hop_length]``, the voices of the babble; None for none.
         """
         assert labels is not None, "the config has labels"
-        noisy, marks = self.task(audio, labels, seeds)
+        noisy, marks = self.task(audio, labels, seeds, others)
         logits = self(masked(self._log_mel(noisy)[..., : mel.shape[-1]], mask), mask).float()
         counted = mask & (marks >= 0)
         weights = logits.new_tensor(self.config.class_weights or (1.0,) * len(self.config.classes))[:, None]
@@ -283,12 +292,12 @@ class Labeller(Model):
             losses[f"f1_{name}"] = torch.where(both > 0, 2 * hits / both.clamp(min=1), 1.0)
         return losses
 
-    def task(self, audio: Tensor, marks: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+    def task(self, audio: Tensor, marks: Tensor, seeds: Tensor, others: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Segments with pauses, in noise and at another level, and their labels."""
         config = self.config
         quiet, marks = with_pause(audio, marks, self.silence, seeds, config.pauses)
         # The noise is as loud as the speech makes it before a part of it becomes silent.
-        noisy = quiet + in_noise(audio, seeds, below_db=config.noise_below_db, babbling=config.babble) - audio
+        noisy = quiet + in_noise(audio, seeds, others, below_db=config.noise_below_db, babbling=config.babble) - audio
         gain_db = LEVELS_DB[0] + (LEVELS_DB[1] - LEVELS_DB[0]) * draws(seeds)[:, LEVEL, None]
         return (noisy * 10 ** (gain_db / 20)).to(audio.dtype), marks
 

@@ -42,6 +42,8 @@ class Batch(NamedTuple):
             sample; 0 where the recording is not voiced; None for a vocoder that does not read them.
         labels: int8 ``[batch, classes, frames]``, as from ``frame_labels``, and unlabelled after the clip's end; None
             for a network that does not learn from them.
+        others: ``[batch, others, frames * hop_length]``, segments of other recordings; None for a network that needs
+            none.
     """
 
     audio: Tensor
@@ -51,6 +53,7 @@ class Batch(NamedTuple):
     speakers: Tensor | None = None
     f0: Tensor | None = None
     labels: Tensor | None = None
+    others: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Copy the batch to a device."""
@@ -72,6 +75,7 @@ class Segments(Dataset[Batch]):
         seed: seeds the choice of segments.
         speakers: the vocoder's speakers.
         augmentation: random changes of the audio; the mels of the batches are those of the unchanged audio.
+        others: the number of segments of other clips beside each segment.
     """
 
     def __init__(
@@ -83,18 +87,22 @@ class Segments(Dataset[Batch]):
         seed: int,
         speakers: Sequence[str] = (),
         augmentation: AugmentationConfig | None = None,
+        others: int = 0,
     ) -> None:
         self.clips, self.spec, self.frames, self.seed, self.speakers = clips, spec, frames, seed, speakers
-        self.augmentation = augmentation
+        self.augmentation, self.others = augmentation, others
         self._ends = np.cumsum([clip.frames for clip in clips])
 
     def __getitem__(self, key: SegmentKey) -> Batch:
         """The segment for (step, position in the batch), as a batch of one."""
         clip, start = self._choose(key)
         batch = read_crop(clip, self.spec, start, self.frames, self.speakers)
+        # The generators are that of the choice, far beyond what the choice has drawn from it.
+        if self.others:
+            random = np.random.Generator(np.random.Philox(key=self._key(key), counter=2 << 64))
+            batch = batch._replace(others=read_others(self.clips, self.spec, self.frames, self.others, random))
         if self.augmentation is None:
             return batch
-        # The generator of the choice, far beyond what the choice has drawn from it.
         random = np.random.Generator(np.random.Philox(key=self._key(key), counter=1 << 64))
         real = int(batch.lengths) * self.spec.hop_length
         changed = augmented(batch.audio[0, :real].numpy(), self.spec.sample_rate_hz, self.augmentation, random)
@@ -254,6 +262,21 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequ
     if clip.labels is not None:
         labels = torch.from_numpy(_read_frame_labels(clip.labels, clip.frames, start, frames))
     return Batch(torch.from_numpy(audio), torch.from_numpy(mel), lengths, starts, indices, f0, labels)
+
+
+def read_others(clips: Sequence[Clip], spec: MelSpec, frames: int, count: int, random: np.random.Generator) -> Tensor:
+    """Read segments ``[1, count, frames * hop_length]`` of clips drawn at random; shorter clips are repeated.
+
+    Raises:
+        AudioError: a recording is missing or damaged.
+    """
+    length = frames * spec.hop_length
+    others = np.zeros((1, count, length), dtype=np.float32)
+    for index in range(count):
+        clip = clips[int(random.integers(len(clips)))]
+        start = int(random.integers(max(1, clip.samples - length + 1)))
+        others[0, index] = np.resize(read_segment(clip.audio, start, min(length, clip.samples)), length)
+    return torch.from_numpy(others)
 
 
 def _read_frame_labels(path: Path, clip_frames: int, start: int, frames: int) -> np.ndarray:

@@ -210,6 +210,7 @@ def _prepared(
             seed=seed,
             speakers=vocoder.speakers,
             augmentation=config.augmentation,
+            others=vocoder.others,
         )
         with contextlib.closing(Progress(run, config, state.step, device, notify)) as progress:
             job = _Job(config, device, state, segments, gradients, validation, validation_clips, autocast, progress)

@@ -258,7 +258,7 @@ class ModelObjective(Objective):
         if self.vocoder.training:
             rank, world = distributed.rank_and_world()
             seeds = rank + world * torch.arange(len(mel), device=mel.device) + (step << 24)
-        return self.vocoder.losses(mel, mask, batch.audio, seeds, batch.labels)
+        return self.vocoder.losses(mel, mask, batch.audio, seeds, batch.labels, batch.others)
 
 
 class AdversarialObjective(Objective):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 
 from wavegen.corpora.manifest import Clip
@@ -11,7 +12,7 @@ from wavegen.evaluation.halves import half
 from wavegen.evaluation.metrics import METRICS, available
 from wavegen.training import distributed
 from wavegen.training.config import TrainingConfig
-from wavegen.training.data import read_crop
+from wavegen.training.data import read_crop, read_others
 from wavegen.training.objectives import Objective
 
 
@@ -31,10 +32,14 @@ def validate(
     rank, world = distributed.rank_and_world()
     vocoder = objective.vocoder
     sums: dict[str, float] = {}
-    for clip in clips[rank::world]:
+    for index in range(rank, len(clips), world):
+        clip = clips[index]
         frames = max(objective.shortest_validation_segment, min(config.valid_frames, clip.frames))
-        batch = read_crop(clip, vocoder.mel, 0, frames, vocoder.speakers).to(device)
-        for name, value in objective(batch, step=step).items():
+        batch = read_crop(clip, vocoder.mel, 0, frames, vocoder.speakers)
+        if vocoder.others:
+            random = np.random.default_rng(index)
+            batch = batch._replace(others=read_others(clips, vocoder.mel, frames, vocoder.others, random))
+        for name, value in objective(batch.to(device), step=step).items():
             sums[name] = sums.get(name, 0.0) + float(value)
     return {name: value / len(clips) for name, value in distributed.total(sums, device).items()}
 

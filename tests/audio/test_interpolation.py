@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from wavegen.inpainting import Hole, interpolate
+from wavegen.audio.interpolation import interpolate
+from wavegen.inpainting import Hole
 
 TIME = np.arange(2000)
 SINES = np.sin(TIME / 3) + 0.5 * np.sin(TIME / 7.3 + 1)
