@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from wavegen.checkpoint import MODEL, load_vocoder, read_header
+from wavegen.checkpoint import MODEL, load_model, load_vocoder, read_header
 from wavegen.config import MayChangeDuringRun
 from wavegen.corpora.extraction import Extraction, extract, is_complete
 from wavegen.corpora.folders import find_recordings
@@ -27,10 +27,12 @@ from wavegen.corpora.manifest import (
 )
 from wavegen.corpora.marker import has_same_content
 from wavegen.errors import CheckpointError, ConfigError, DataError
+from wavegen.evaluation.model_samples import write_model_samples
 from wavegen.evaluation.samples import Synthesizer, write_samples
 from wavegen.evaluation.summary import short_table
 from wavegen.evaluation.systems import without_imposing
 from wavegen.files import atomic_write, lock_folder, require_folder
+from wavegen.models import MODELS
 from wavegen.recipe import Recipe, build, load_recipe, save_recipe
 from wavegen.synthesis import synthesize
 from wavegen.training import distributed
@@ -128,7 +130,7 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
                 return False
         finally:
             distributed.stop()
-        if rank == 0 and recipe.vocoder is not None:
+        if rank == 0:
             _write_samples(recipe, clips, out, device, notify, progress)
         return True
 
@@ -288,7 +290,10 @@ def _finished_steps(model: Path) -> int:
 def _write_samples(
     recipe: Recipe, clips: list[Clip], out: Path, device: torch.device, notify: Notify, progress: bool
 ) -> None:
-    """Synthesise validation clips from their mel files, and score them beside the baselines."""
+    """Synthesise validation clips from their mel files, and score them beside the baselines.
+
+    Of a model that is not a vocoder, write what it makes of the clips.
+    """
     chosen = take_evenly(clips_for("report", clips, recipe.training.best_by), recipe.samples.clips)
     if not chosen:
         return
@@ -300,7 +305,19 @@ def _write_samples(
     marker = folder / ".complete"
     if marker.exists() and marker.read_text() == inputs:
         notify(f"samples are finished: {folder}")
-        notify((folder / "scores.txt").read_text().rstrip())
+        if recipe.vocoder is not None:
+            notify((folder / "scores.txt").read_text().rstrip())
+        return
+
+    title = f"{out.absolute().name}: validation clips"
+    page = f"samples of {len(chosen)} validation clips: {folder / 'index.html'}"
+    if recipe.vocoder is None:
+        trained = load_model(MODELS[recipe.network.name], model, device)
+        write_model_samples(
+            chosen, trained, folder, frames=recipe.training.listen_frames, title=title, progress=progress
+        )
+        _write_text(marker, inputs)
+        notify(page)
         return
 
     vocoder = load_vocoder(model)
@@ -315,15 +332,19 @@ def _write_samples(
         raw=None if raw is None else _synthesizer(raw),
         untrained=_untrained(recipe, vocoder.speakers, device),
         baseline_iterations=recipe.samples.baseline_iterations,
-        title=f"{out.absolute().name}: validation clips",
+        title=title,
         progress=progress,
     )
     table = short_table(scored)
-    for path, text in ((folder / "scores.txt", table + "\n"), (marker, inputs)):
-        with atomic_write(path) as beside:
-            beside.write_text(text, encoding="utf-8")
-    notify(f"samples of {len(chosen)} validation clips: {folder / 'index.html'}")
+    _write_text(folder / "scores.txt", table + "\n")
+    _write_text(marker, inputs)
+    notify(page)
     notify(table)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def _untrained(recipe: Recipe, speakers: Sequence[str], device: torch.device) -> Synthesizer | None:

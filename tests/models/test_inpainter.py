@@ -1,7 +1,9 @@
 """The inpainter: what is known stays, training hides as its seeds say, and a whole run through the command."""
 
+import base64
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.corpus import write_corpus
@@ -9,6 +11,7 @@ from support.mels import TINIEST as MEL
 from support.runs import assert_same_checkpoint, checkpoint, rows, train
 from torch import Tensor
 
+from wavegen.audio import read_audio
 from wavegen.checkpoint import load_model
 from wavegen.mel import LogMel
 from wavegen.models._damage import draw_band, draw_lost, interpolated, known_shares
@@ -27,6 +30,7 @@ training:
   validate_every: 2
   checkpoint_every: 2
   listen_clips: 1
+samples: {{clips: 1}}
 """
 
 
@@ -133,3 +137,16 @@ def test_a_recipe_trains_resumes_and_loads(tmp_path: Path) -> None:
     assert {"loss", "holes", "band"} <= rows(tmp_path / "whole", "valid")[-1].keys()
     assert load_model(Inpainter, tmp_path / "whole").mel.n_mels == 100
     assert [*(tmp_path / "whole" / "tensorboard").iterdir()]
+
+    # The page has the sounds, and a picture of the mels.
+    samples = tmp_path / "whole" / "samples"
+    (name,) = {path.name.split(".")[0] for path in samples.glob("*.png")}
+    sounds = [read_audio(samples / f"{name}.{system}.wav") for system in ("reference", "damaged", "repaired")]
+    real, damaged, repaired = sounds
+    assert real.any()
+    known = damaged == real
+    assert 0.5 < known.mean() < 1
+    assert np.array_equal(repaired[known], real[known])
+    assert not np.array_equal(repaired, damaged)
+    page = (samples / "index.html").read_text()
+    assert base64.b64encode((samples / f"{name}.png").read_bytes()).decode() in page

@@ -1,6 +1,6 @@
 """Scores prepared clips and writes the results to a folder: ``scores.csv`` and the listening page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wavegen.evaluation.metrics import METRICS
@@ -9,6 +9,7 @@ from wavegen.evaluation.summary import Summary, as_numbers, summarize, write_sco
 from wavegen.listening.report import Report, ReportClip, write_page
 
 SCORES = "scores.csv"
+Picture = tuple[Path, str]  # a PNG, and what it shows
 
 
 def write_results(
@@ -20,6 +21,7 @@ def write_results(
     metrics: Sequence[str],
     title: str,
     notes: Sequence[str],
+    pictures: Mapping[str, Picture] | None = None,
 ) -> tuple[list[ScoredClip], Summary]:
     """Score all clips, and write ``scores.csv`` and ``index.html``.
 
@@ -31,6 +33,7 @@ def write_results(
         metrics: keys of the metrics that the jobs compute.
         title: title of the page.
         notes: notes that the page shows.
+        pictures: clip's name -> a PNG that the page shows below its sounds, and what it shows.
 
     Returns:
         the scored clips, and their means with intervals.
@@ -40,7 +43,9 @@ def write_results(
         OutputError: a result cannot be written.
     """
     clips = score_all(jobs, workers)
-    return clips, write_scored(folder, jobs, clips, systems=systems, metrics=metrics, title=title, notes=notes)
+    return clips, write_scored(
+        folder, jobs, clips, systems=systems, metrics=metrics, title=title, notes=notes, pictures=pictures
+    )
 
 
 def score_all(jobs: Sequence[ScoringJob], workers: Workers) -> list[ScoredClip]:
@@ -57,6 +62,7 @@ def write_scored(
     metrics: Sequence[str],
     title: str,
     notes: Sequence[str],
+    pictures: Mapping[str, Picture] | None = None,
 ) -> Summary:
     """Write ``scores.csv`` and ``index.html`` of clips that are scored already, and return their means with intervals.
 
@@ -73,7 +79,7 @@ def write_scored(
         reference=REFERENCE,
         systems=systems,
         metrics={key: METRICS[key].description for key in metrics},
-        clips=[_report_clip(clip, job) for clip, job in zip(clips, jobs, strict=True)],
+        clips=[_report_clip(clip, job, (pictures or {}).get(clip.name)) for clip, job in zip(clips, jobs, strict=True)],
         summary=as_numbers(summary),
         notes=notes,
     )
@@ -81,7 +87,8 @@ def write_scored(
     return summary
 
 
-def _report_clip(clip: ScoredClip, job: ScoringJob) -> ReportClip:
+def _report_clip(clip: ScoredClip, job: ScoringJob, picture: Picture | None) -> ReportClip:
     readable = {system: path for system, path in job.outputs.items() if system not in clip.unreadable}
     scores = {system: system_scores.values for system, system_scores in clip.scores.items()}
-    return ReportClip(clip.name, {REFERENCE: job.reference, **readable}, scores, clip.notes())
+    path, text = picture or (None, "")
+    return ReportClip(clip.name, {REFERENCE: job.reference, **readable}, scores, clip.notes(), path, text)

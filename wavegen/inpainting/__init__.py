@@ -2,7 +2,7 @@
 
 from wavegen.audio.interpolation import interpolate
 from wavegen.inpainting.files import repair_file
-from wavegen.inpainting.holes import Hole, detect_holes, parse_holes, read_holes
+from wavegen.inpainting.holes import Hole, detect_holes, holes_in, parse_holes, read_holes
 from wavegen.inpainting.render import extend_band, fill_holes
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "detect_holes",
     "extend_band",
     "fill_holes",
+    "holes_in",
     "interpolate",
     "parse_holes",
     "read_holes",

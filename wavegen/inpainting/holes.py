@@ -82,7 +82,7 @@ def detect_holes(samples: np.ndarray, sample_rate_hz: int) -> list[Hole]:
     """
     zeros = [
         hole
-        for hole in _runs(samples == 0)
+        for hole in holes_in(samples == 0)
         if hole.start > 0 and hole.stop < len(samples)
         if SHORTEST_SILENCE_S <= (hole.stop - hole.start) / sample_rate_hz <= LONGEST_SILENCE_S
     ]
@@ -90,7 +90,7 @@ def detect_holes(samples: np.ndarray, sample_rate_hz: int) -> list[Hole]:
     for extreme in (samples.max(initial=0.0), samples.min(initial=0.0)):
         if abs(extreme) >= CLIPPED_LEVEL:
             flat = np.abs(samples - extreme) < 1e-4
-            clipped += [hole for hole in _runs(flat) if hole.stop - hole.start >= CLIPPED_SAMPLES]
+            clipped += [hole for hole in holes_in(flat) if hole.stop - hole.start >= CLIPPED_SAMPLES]
     return merged([*zeros, *clipped])
 
 
@@ -105,8 +105,9 @@ def merged(holes: Iterable[Hole], gap: int = 0) -> list[Hole]:
     return joined
 
 
-def _runs(condition: np.ndarray) -> list[Hole]:
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], condition, [False])).astype(np.int8)))
+def holes_in(lost: np.ndarray) -> list[Hole]:
+    """The holes of a recording whose samples are missing where bool ``[samples]`` is True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], lost, [False])).astype(np.int8)))
     return [Hole(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 

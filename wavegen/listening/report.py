@@ -62,12 +62,16 @@ class ReportClip:
         scores: system -> metric key -> score, None where it is not defined; of the reference only those of predictors,
             which rate a sound alone.
         notes: which scores are missing, and why.
+        picture: a PNG that the page shows below the sounds; None for none.
+        picture_text: what it shows, for people who do not see it.
     """
 
     name: str
     audio: Mapping[str, Path]
     scores: Mapping[str, Mapping[str, float | None]]
     notes: Sequence[str] = ()
+    picture: Path | None = None
+    picture_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,8 @@ def _clip_data(clip: ReportClip, order: list[str], media: "ClipMedia") -> dict[s
         "durationS": round(media.duration_s, 6),
         "sounds": [{"system": order.index(name), **sound} for name, sound in media.sounds.items()],
         "scores": [_finite(clip.scores.get(system, {})) for system in order],
+        "picture": None if clip.picture is None else base64.b64encode(clip.picture.read_bytes()).decode("ascii"),
+        "pictureText": clip.picture_text,
     }
 
 

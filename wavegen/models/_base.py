@@ -21,10 +21,12 @@ class Shown(NamedTuple):
     Attributes:
         pictures: title -> ``[rows, frames]``, drawn one below another; log-mels and other values that rise upwards.
         sounds: title -> samples ``[samples]`` in -1…1.
+        lost: bool ``[samples]``: the samples that the model's mel completes, for a vocoder to render; None for none.
     """
 
     pictures: Mapping[str, Tensor]
     sounds: Mapping[str, Tensor] = {}
+    lost: Tensor | None = None
 
 
 class Model(Network, ABC):

@@ -233,7 +233,7 @@ class Inpainter(Model):
             "damaged": torch.where(lost[0], 0, audio),
             "interpolated": interpolated(audio[None], lost, self.mel.n_fft)[0],
         }
-        return Shown(pictures, sounds)
+        return Shown(pictures, sounds, lost[0])
 
     def _expected(self, mel: Tensor, known: Tensor, mask: Tensor | None) -> Tensor:
         """The normalised mel that is expected in every bin of every frame: the guess, where there is one, corrected."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from wavegen.audio import read_audio
-from wavegen.corpora.labelling import load_frame_labels
 from wavegen.corpora.manifest import Clip, take_evenly
 from wavegen.evaluation.metrics import score
+from wavegen.evaluation.model_samples import show_clip
 from wavegen.evaluation.pictures import figure_to_array, rows_figure, spectrogram_figure
 from wavegen.mel import open_mel
 from wavegen.models import Model
@@ -85,24 +85,14 @@ class Board:
         self, step: int, model: Model, clips: Sequence[Clip], config: TrainingConfig, device: torch.device
     ) -> None:
         """Add the pictures and sounds that a model makes of clips."""
-        hop = model.mel.hop_length
+        rate = model.mel.sample_rate_hz
         with deterministic(False):
             for clip in clips:
-                frames = min(config.listen_frames, clip.frames)
-                mel = torch.tensor(open_mel(clip.mel)[:, :frames], device=device)
-                audio = torch.zeros(frames * hop, device=device)
-                real = torch.from_numpy(read_audio(clip.audio)[: frames * hop])
-                audio[: len(real)] = real
-                labels = None
-                if clip.labels is not None:
-                    marks = load_frame_labels(clip.labels, clip.frames)[:, :frames]
-                    labels = torch.tensor(marks, device=device)
-                shown = model.show(mel, audio, labels)
+                shown = show_clip(model, clip, config.listen_frames, device)
                 for title, sound in shown.sounds.items():
-                    samples = sound.float().cpu().numpy()
-                    self.logger.audio(step, f"{clip.name}/{title}", samples, model.mel.sample_rate_hz)
+                    self.logger.audio(step, f"{clip.name}/{title}", sound.float().cpu().numpy(), rate)
                 pictures = {title: picture.float().cpu().numpy() for title, picture in shown.pictures.items()}
-                figure = rows_figure(pictures, frame_s=hop / model.mel.sample_rate_hz)
+                figure = rows_figure(pictures, frame_s=model.mel.hop_length / rate)
                 self.logger.image(step, f"{clip.name}/pictures", figure_to_array(figure))
 
     def close(self) -> None:

@@ -161,11 +161,18 @@ class ClipCard {
       { class: "panel clip", "aria-label": `Clip ${index + 1}: ${clip.name}`, onpointerdown: activate, onfocusin: activate },
       element("header", {}, element("span", { class: "index", text: index + 1 }), element("h3", { text: clip.name }), this.transport.element),
       element("div", { class: "lanes" }, ...this.lanes.map(({ element: node }) => node)),
+      this.picture(),
       this.scores(),
       ...clip.notes.map((text) => element("p", { class: "note", text })),
     );
     this.deck.addEventListener("change", () => this.show());
     this.show();
+  }
+
+  /** What a network has found in the clip, drawn over its time. */
+  picture() {
+    const { picture, pictureText } = this.clip;
+    return picture ? element("img", { src: `data:image/png;base64,${picture}`, alt: pictureText, class: "found", decoding: "async" }) : null;
   }
 
   lane(sound, place) {
