@@ -4,21 +4,21 @@ Run:    python tests/benchmarks/inpainting.py --voices /path/to/voices24k --corp
 
 ``log-mel`` is the mean difference of the log-mel over the frames whose centre lies in a hole, and in brackets its ratio
 to linear prediction. PLCMOS, DistillMOS and PESQ rate whole clips; they are left out where their packages are missing.
-The speakers of ``voices24k`` are not those of the training.
+No speaker of the split ``valid`` of ``voices24k`` is in a training set.
 """
 
 import argparse
-import csv
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from wavegen.audio import read_audio, write_audio
+from wavegen.audio import audio_info, read_audio, write_audio
 from wavegen.audio.resampling import resample
 from wavegen.checkpoint import load_model, load_vocoder
+from wavegen.corpora.manifest import Recording, listed_recordings
 from wavegen.evaluation.metrics import available, score
 from wavegen.inpainting import Hole, extend_band, fill_holes, interpolate
 from wavegen.mel import LogMel, MelSpec
@@ -26,22 +26,29 @@ from wavegen.models.inpainter import Inpainter
 from wavegen.tables import text_table
 
 LENGTHS_MS = (20, 40, 80, 160)
+LONGEST_S = 5.0
+TRAINING_CLIPS = 40  # of each corpus, for the mean spectrum
 CUT_HZ = 4000.0
 LONGEST_PERIOD_S, SHORTEST_PERIOD_S = 1 / 70, 1 / 400
 Fill = Callable[[np.ndarray, list[Hole]], np.ndarray]
 
 
-def clips(corpus: Path, rate: int, count: int, seconds: float) -> Iterator[tuple[str, np.ndarray]]:
-    """The first long clip of each speaker in the split ``valid``, up to ``count`` speakers, evenly chosen."""
-    with open(corpus / "MANIFEST.tsv", newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["split"] == "valid"]
-    by_speaker: dict[str, str] = {}
-    for row in rows:
-        if float(row["seconds"]) >= seconds:
-            by_speaker.setdefault(row.get("speaker") or Path(row["file"]).parent.name, row["file"])
-    chosen = list(by_speaker.values())
-    for path in chosen[:: max(1, len(chosen) // count)][:count]:
-        yield path, read_audio(corpus / path, rate)[: round(seconds * rate)]
+def clips(corpus: Path, rate: int, split: str, count: int | None = None) -> list[tuple[str, np.ndarray]]:
+    """The longest recording of each speaker in a split, cut to ``LONGEST_S``; or evenly chosen recordings of it."""
+    recordings = [recording for recording in listed_recordings(corpus) if recording.split == split]
+    if count is None:
+        longest: dict[str, Recording] = {}
+        for recording in sorted(recordings, key=lambda recording: seconds_of(recording.path)):
+            longest[recording.speaker or recording.path.parent.name] = recording
+        recordings = list(longest.values())
+    else:
+        recordings = recordings[:: max(1, len(recordings) // count)][:count]
+    return [(r.name, read_audio(r.path, rate)[: round(LONGEST_S * rate)]) for r in recordings]
+
+
+def seconds_of(path: Path) -> float:
+    info = audio_info(path)
+    return (info.samples or 0) / info.sample_rate_hz
 
 
 def zeros(samples: np.ndarray, holes: list[Hole]) -> np.ndarray:
@@ -89,17 +96,21 @@ def plcmos(samples: np.ndarray, rate: int) -> float | None:
     return float(package.run(resample(samples.astype(np.float32), rate, 16000).clip(-1, 1), sr=16000)["plcmos"])
 
 
-def table_of_holes(voices: Path, fills: dict[str, Fill], mel: MelSpec, count: int, out: Path | None) -> str:
+def holes_of(samples: np.ndarray, rate: int, length: int, seed: int) -> list[Hole]:
+    """A hole in each second, at a random place that is not close to an end."""
+    random = np.random.default_rng(seed)
+    starts = [s * rate + int(random.integers(rate // 4, rate * 3 // 4 - length)) for s in range(int(LONGEST_S))]
+    return [Hole(start, start + length) for start in starts if start + length + rate // 10 <= len(samples)]
+
+
+def table_of_holes(voices: list[tuple[str, np.ndarray]], fills: dict[str, Fill], mel: MelSpec, out: Path | None) -> str:
     rate, hop = mel.sample_rate_hz, mel.hop_length
     metrics = [key for key in ("distillmos", "pesq") if key in available()]
     rows = [["hole", "filled by", "log-mel", "PLCMOS", *metrics]]
     for length_ms in LENGTHS_MS:
         values: dict[str, dict[str, list[float]]] = {name: {} for name in fills}
-        for index, (path, samples) in enumerate(clips(voices, rate, count, 5.0)):
-            random = np.random.default_rng(index)
-            length = rate * length_ms // 1000
-            starts = [s * rate + int(random.integers(rate // 4, rate * 3 // 4 - length)) for s in range(5)]
-            holes = [Hole(start, start + length) for start in starts]
+        for index, (name_of_clip, samples) in enumerate(voices):
+            holes = holes_of(samples, rate, rate * length_ms // 1000, index)
             missing = np.zeros(len(samples), dtype=bool)
             for hole in holes:
                 missing[hole.start : hole.stop] = True
@@ -117,7 +128,7 @@ def table_of_holes(voices: Path, fills: dict[str, Fill], mel: MelSpec, count: in
                     if value is not None:
                         found.setdefault(key, []).append(value)
                 if out is not None:
-                    target = out / f"{length_ms}ms" / f"{Path(path).stem}-{name.replace(' ', '-')}.wav"
+                    target = out / f"{length_ms}ms" / f"{Path(name_of_clip).name}-{name.replace(' ', '-')}.wav"
                     target.parent.mkdir(parents=True, exist_ok=True)
                     write_audio(target, filled, rate)
         baseline = np.mean(values["linear prediction"]["log_mel"])
@@ -130,16 +141,20 @@ def table_of_holes(voices: Path, fills: dict[str, Fill], mel: MelSpec, count: in
 
 
 def table_of_band(
-    voices: Path, corpus: Path, complete: Callable[[np.ndarray], np.ndarray], mel: MelSpec, count: int
+    voices: list[tuple[str, np.ndarray]],
+    corpora: list[Path],
+    complete: Callable[[np.ndarray], np.ndarray],
+    mel: MelSpec,
 ) -> str:
     """The log-mel above 4 kHz, against the mean spectrum of the training set at the level of the octave below."""
     rate = mel.sample_rate_hz
     centres = (mel.filterbank() * np.linspace(0, rate / 2, mel.n_fft // 2 + 1)).sum(1) / mel.filterbank().sum(1)
     above, octave = centres > CUT_HZ, (centres > CUT_HZ / 2) & (centres < 0.9 * CUT_HZ)
-    training = np.concatenate([log_mel(samples, mel) for _, samples in clips(corpus, rate, 2, 3.0)], axis=1)
+    sounds = [sound for corpus in corpora for _, sound in clips(corpus, rate, "train", TRAINING_CLIPS)]
+    training = np.concatenate([log_mel(samples, mel) for samples in sounds], axis=1)
     shape = training[above].mean(1) - training[octave].mean()
     differences: dict[str, list[float]] = {"mean spectrum": [], "inpainter": []}
-    for _, samples in clips(voices, rate, count, 5.0):
+    for _, samples in voices:
         spectrum = np.fft.rfft(samples)
         spectrum[np.fft.rfftfreq(len(samples), 1 / rate) > CUT_HZ] = 0
         narrow = np.fft.irfft(spectrum, len(samples)).astype(np.float32)
@@ -155,11 +170,12 @@ def table_of_band(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--voices", type=Path, required=True, help="folder of voices24k: speakers that are not known")
-    parser.add_argument("--corpus", type=Path, required=True, help="folder of speech24k: the training set")
+    parser.add_argument("--voices", type=Path, required=True, help="folder of voices24k: its split valid is tested")
+    parser.add_argument(
+        "--corpus", type=Path, action="append", required=True, help="folder of a training set; may be repeated"
+    )
     parser.add_argument("--model", help="the inpainter's run (default: the newest)")
     parser.add_argument("--vocoder", default="default")
-    parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--out", type=Path, help="folder for the filled clips")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -173,14 +189,15 @@ def main() -> None:
         "inpainter": lambda samples, holes: fill_holes(samples, holes, inpainter, vocoder, sample_rate_hz=rate),
     }
     started = time.perf_counter()
-    print(table_of_holes(arguments.voices, fills, mel, arguments.clips, arguments.out), flush=True)
+    voices = clips(arguments.voices, rate, "valid")
+    print(table_of_holes(voices, fills, mel, arguments.out), flush=True)
     print()
 
     def complete(narrow: np.ndarray) -> np.ndarray:
         return extend_band(narrow, CUT_HZ, inpainter, vocoder, sample_rate_hz=rate)
 
-    print(table_of_band(arguments.voices, arguments.corpus, complete, mel, arguments.clips))
-    print(f"\n{arguments.clips} clips of as many speakers, {time.perf_counter() - started:.0f} s")
+    print(table_of_band(voices, arguments.corpus, complete, mel))
+    print(f"\n{len(voices)} clips of as many speakers, {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -54,12 +54,12 @@ def main() -> None:
     silent_frames = round(PAUSE_S * rate / spec.hop_length)
     clean = [np.pad(clip, silent_frames * spec.hop_length) for clip in clips]
     truth = [np.pad(speech_activity(clip, spec), silent_frames) for clip in clips]
-    valid_speakers = {r.speaker for r in recordings if r.split == "valid"}
-    talkers = [r for r in recordings if r.split == "train" and r.speaker not in valid_speakers]
-    voices = [read_audio(r.path, rate) for r in talkers[:: max(1, len(talkers) // 60)]]
+    speakers = [r.speaker for r in recordings if r.split == "valid"]
+    others = [[clip for clip, talker in zip(clips, speakers, strict=True) if talker != speaker] for speaker in speakers]
     seconds = sum(map(len, clean)) / rate
     share = sum(mark.sum() for mark in truth) / sum(map(len, truth))
-    print(f"{len(clean)} clips, {seconds:.0f} s, {share:.0%} speech; babble of {len(voices)} recordings of others\n")
+    talkers = len({*speakers}) - 1
+    print(f"{len(clean)} clips, {seconds:.0f} s, {share:.0%} speech; babble of the {talkers} other speakers\n")
 
     for path in arguments.model:
         print(f"{path}: {live_cost(path)}\n")
@@ -71,7 +71,7 @@ def main() -> None:
         for kind in ("white", "pink", "babble"):
             noisy = [
                 in_noise(sound, noise_of(kind, len(sound), voices, seed), snr_db, np.repeat(mark, spec.hop_length))
-                for seed, (sound, mark) in enumerate(zip(clean, truth, strict=True))
+                for seed, (sound, mark, voices) in enumerate(zip(clean, truth, others, strict=True))
             ]
             scores = {name: score(detect, noisy, truth, spec) for name, detect in detectors.items()}
             print(f"{kind} noise, {snr_db:g} dB\n{scores_table(best_of_families(scores))}\n")
