@@ -48,7 +48,7 @@ def clips(corpus: Path, rate: int, split: str, count: int | None = None) -> list
 
 def seconds_of(path: Path) -> float:
     info = audio_info(path)
-    return (info.samples or 0) / info.sample_rate_hz
+    return info.samples / info.sample_rate_hz
 
 
 def zeros(samples: np.ndarray, holes: list[Hole]) -> np.ndarray:
