@@ -41,6 +41,18 @@ def test_a_folded_module_refuses_weights_saved_before_folding() -> None:
         folded.load_state_dict(unfolded.state_dict())
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_depthwise_convolution_of_a_single_step_is_that_of_many(bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = DilatedConv1d(6, 6, 5, dilation=3, groups=6, bias=bias).double()
+    x = torch.randn(2, 6, 20, dtype=torch.float64)
+    state, steps = layer.initial_state(2).double(), []
+    for index in range(20):
+        step, state = layer.step(x[..., index : index + 1], state)
+        steps.append(step)
+    torch.testing.assert_close(torch.cat(steps, dim=-1), layer(x), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(("kernel_size", "groups"), [(1, 1), (5, 6), (5, 1), (1, 6)])
 def test_the_layout_in_memory_changes_nothing_but_rounding(kernel_size: int, groups: int) -> None:
     torch.manual_seed(0)

@@ -112,7 +112,7 @@ def test_only_the_edges_of_a_long_hole_are_interpolated_and_as_if_it_were_shorte
     assert not edges[1900:2100].any()
     assert whole[1900:2100].abs().max() > 0.1
     for part in (slice(1800, 1820), slice(2180, 2200)):
-        assert torch.allclose(edges[part], audio[0, part], atol=0.2)
+        assert torch.allclose(edges[part], audio[0, part], atol=0.3)
 
 
 def test_the_known_share_of_a_frame_is_that_of_its_window() -> None:
