@@ -33,7 +33,7 @@ training:
   checkpoint_every: 2
   valid_frames: 60
   listen_clips: 1
-samples: {clips: 0}
+samples: {clips: 1}
 """
 
 
@@ -50,6 +50,9 @@ def test_a_recording_is_labelled_by_a_model_that_no_annotation_trained(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert {"loss", "f1_speech", "f1_voiced"} <= rows(run, "valid")[-1].keys()
+    assert "labels: voiced, speech" in (run / "samples/index.html").read_text()
+    (noisy,) = (run / "samples").glob("*.in-noise.wav")
+    assert noisy.with_name(noisy.name.replace("in-noise", "reference")).exists()
     capsys.readouterr()
     assert label.main(["corpus/a0.wav", "a0.txt", "--probabilities", "a0.npy"]) == 0
     out = capsys.readouterr().out

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from support.browser import Open, card, chosen, position, wait_for_position, wait_until
 from support.report import CLIPS, REFERENCE, SYSTEMS, mean_score, small_report
 
@@ -179,6 +180,20 @@ def test_clips_may_lack_the_reference_or_all_sounds(opened: Open, tmp_path: Path
     empty.keyboard.press("ArrowDown")
     empty.get_by_role("link", name="Blind test").click()
     assert empty.get_by_text("A blind test needs at least one clip and two systems.").is_visible()
+
+
+def test_a_clips_picture_is_shown_below_its_sounds_and_says_what_it_is(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    report = small_report(tmp_path / "sounds")
+    first, *others = report.clips
+    Image.new("RGB", (300, 40), "red").save(tmp_path / "found.png")
+    first = dataclasses.replace(first, picture=tmp_path / "found.png", picture_text='labels & "more"')
+    page = opened(write_page(dataclasses.replace(report, clips=[first, *others]), tmp_path / "page"))
+    picture = page.get_by_alt_text('labels & "more"')
+    assert picture.evaluate("node => node.decode().then(() => node.naturalWidth)") == 300
+    lanes, place = card(page).locator(".lanes").bounding_box(), picture.bounding_box()
+    assert place["y"] >= lanes["y"] + lanes["height"]
+    assert page.locator(".found").count() == 1
 
 
 # ---- keys and tables
