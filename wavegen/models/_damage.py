@@ -12,6 +12,7 @@ from wavegen.noise import uniform_noise
 HOLES, HOLE_S = 2, (0.01, 0.2)
 BAND_SHARE = 0.4  # of the segments, which lack a band
 LOWEST_CUT = 0.3  # the lowest bin above which a band may be hidden, as a share of all bins
+LEAST_SHARE = 1e-4  # of a frame; below it is none, so that rounding does not make something of nothing
 
 
 def draw_lost(seeds: Tensor, samples: int, sample_rate_hz: int) -> Tensor:
@@ -49,7 +50,7 @@ def interpolated(audio: Tensor, lost: Tensor, reach: int) -> Tensor:
     for item, (samples, gone) in enumerate(zip(known, missing, strict=True)):
         edges = np.flatnonzero(np.diff(gone.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
         for start, stop in edges.tolist():
-            # Beyond the edges of one end of a long hole, the sound is cut off.
+            # At each end of a long hole, the sound is cut off where its edge is no longer near.
             near = start + reach, stop - reach
             ends = [(0, start, near[0]), (near[1], near[1], stop)] if near[0] < near[1] else [(0, start, stop)]
             for first, begin, end in ends:
@@ -72,4 +73,5 @@ def known_shares(lost: Tensor, mel: MelSpec) -> Tensor:
     window = mel.window().square().to(lost.device)
     padding = mel.left_padding, mel.n_fft - mel.hop_length - mel.left_padding
     padded = F.pad(lost.to(window.dtype), padding)[:, None]
-    return 1 - F.conv1d(padded, window[None, None] / window.sum(), stride=mel.hop_length)
+    shares = 1 - F.conv1d(padded, window[None, None] / window.sum(), stride=mel.hop_length)
+    return torch.where(shares < LEAST_SHARE, 0.0, shares)
