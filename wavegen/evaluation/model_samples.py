@@ -66,7 +66,8 @@ def write_model_samples(
     """
     rate, hop = model.mel.sample_rate_hz, model.mel.hop_length
     device = next(model.parameters()).device
-    jobs, pictures, systems = [], {}, {}
+    jobs, pictures = [], {}
+    systems: dict[str, None] = {}
     metrics: list[str] = []
     vocoder: Vocoder | None = None
     for clip in tqdm(clips, desc="samples", unit="clip", disable=not progress, **bar_options()):
