@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from support.signals import tone
 
+from wavegen.audio.runs import runs
 from wavegen.corpora.activity import frame_levels_db, speech_activity, with_hangover
-from wavegen.corpora.frame_labels import frame_centres, runs
+from wavegen.corpora.frame_labels import frame_centres
 from wavegen.mel import MelSpec, profile
 
 SPEC = profile("bigvgan-24k")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from support.messages import Messages
 
-from wavegen.corpora.frame_labels import UNLABELLED, frame_labels, labels_of, runs
+from wavegen.audio.runs import runs
+from wavegen.corpora.frame_labels import UNLABELLED, frame_labels, labels_of
 from wavegen.corpora.label_files import Label
 from wavegen.errors import DataError
 from wavegen.mel import LogMel, MelSpec, profile

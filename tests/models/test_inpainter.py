@@ -14,6 +14,7 @@ from torch import Tensor
 from wavegen.audio import read_audio
 from wavegen.checkpoint import load_model
 from wavegen.mel import LogMel
+from wavegen.models import ModelBatch
 from wavegen.models._damage import draw_band, draw_lost, interpolated, known_shares
 from wavegen.models.inpainter import Inpainter, InpainterConfig
 
@@ -71,7 +72,7 @@ def sound(frames: int = 60) -> Tensor:
 
 def test_the_loss_is_of_what_is_hidden_and_reaches_every_weight() -> None:
     model, audio, mask = tiny(), sound(), torch.ones(2, 1, 60, dtype=torch.bool)
-    losses = model.losses(LogMel(MEL)(audio), mask, audio, torch.tensor([3, 4]))
+    losses = model.losses(ModelBatch(LogMel(MEL)(audio), mask, audio, torch.tensor([3, 4])))
     assert {"loss", "holes", "band"} == losses.keys()
     losses["loss"].backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
@@ -81,8 +82,8 @@ def test_padding_does_not_change_the_loss() -> None:
     model, audio, mask = tiny(), sound(), torch.ones(2, 1, 60, dtype=torch.bool)
     seeds, mel = torch.tensor([3, 4]), LogMel(MEL)(audio)
     mask[..., 50:] = False
-    losses = [model.losses(torch.where(mask, mel, value), mask, audio, seeds)["loss"] for value in (0.0, -7.0)]
-    assert torch.equal(*losses)
+    batches = [ModelBatch(torch.where(mask, mel, value), mask, audio, seeds) for value in (0.0, -7.0)]
+    assert torch.equal(*(model.losses(batch)["loss"] for batch in batches))
 
 
 def test_what_is_lost_depends_on_the_seed_alone() -> None:

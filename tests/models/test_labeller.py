@@ -11,6 +11,7 @@ from torch import Tensor
 from wavegen.config import parse
 from wavegen.corpora.frame_labels import UNLABELLED
 from wavegen.errors import ConfigError
+from wavegen.models import ModelBatch
 from wavegen.models.labeller import Labeller, LabellerConfig
 
 EXAMPLES = LabellerConfig.examples()
@@ -57,13 +58,13 @@ def batch(classes: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def test_frames_without_a_label_do_not_count() -> None:
     model = quiet(EXAMPLES[0])
     mel, audio, seeds, labels = batch()
-    whole = model.losses(mel, MASK, audio, seeds, labels)["loss"]
+    whole = model.losses(ModelBatch(mel, MASK, audio, seeds, labels))["loss"]
     half, other = labels.clone(), labels.clone()
     half[..., 20:], other[..., :20] = UNLABELLED, UNLABELLED
-    parts = [model.losses(mel, MASK, audio, seeds, some)["loss"] for some in (half, other)]
+    parts = [model.losses(ModelBatch(mel, MASK, audio, seeds, some))["loss"] for some in (half, other)]
     assert torch.allclose(sum(parts), whole)
     assert all(0 < part < whole for part in parts)
-    assert model.losses(mel, MASK, audio, seeds, torch.full_like(labels, UNLABELLED))["loss"] == 0
+    assert model.losses(ModelBatch(mel, MASK, audio, seeds, torch.full_like(labels, UNLABELLED)))["loss"] == 0
 
 
 def test_frames_after_the_end_of_a_clip_do_not_count() -> None:
@@ -73,7 +74,8 @@ def test_frames_after_the_end_of_a_clip_do_not_count() -> None:
     mask[..., 20:] = False
     changed = labels.clone()
     changed[..., 20:] = 1 - changed[..., 20:]
-    assert model.losses(mel, mask, audio, seeds, labels) == model.losses(mel, mask, audio, seeds, changed)
+    batches = [ModelBatch(mel, mask, audio, seeds, some) for some in (labels, changed)]
+    assert model.losses(batches[0]) == model.losses(batches[1])
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -82,7 +84,7 @@ def test_weights_multiply_the_loss_of_frames_that_have_the_class(number: int) ->
     labels[:] = 0
     labels[:, 0] = 1
     plain, weighted = (
-        quiet(EXAMPLES[number], class_weights=weights).losses(mel, MASK, audio, seeds, labels)["loss"]
+        quiet(EXAMPLES[number], class_weights=weights).losses(ModelBatch(mel, MASK, audio, seeds, labels))["loss"]
         for weights in ((), (3.0,) + (1.0,) * (labels.shape[1] - 1))
     )
     if EXAMPLES[number].exclusive:
@@ -94,8 +96,8 @@ def test_weights_multiply_the_loss_of_frames_that_have_the_class(number: int) ->
 def test_validation_scores_are_the_f1_of_the_frames() -> None:
     model = quiet(EXAMPLES[0]).eval()
     mel, audio, seeds, labels = batch()
-    marks = model.marks(model.probabilities(model(model._log_mel(model.task(audio, labels, seeds)[0]))))
-    scores = model.losses(mel, MASK, audio, seeds, labels)
+    marks = model.marks(model.probabilities(model(model.log_mel(model.task(audio, labels, seeds)[0]))))
+    scores = model.losses(ModelBatch(mel, MASK, audio, seeds, labels))
     for index, name in enumerate(model.config.classes):
         found, true = marks[:, index] == 1, labels[:, index] == 1
         expected = 2 * (found & true).sum() / (found.sum() + true.sum())

@@ -20,7 +20,7 @@ from wavegen.corpora.folders import find_recordings
 from wavegen.corpora.manifest import Clip
 from wavegen.errors import CheckpointError, ConfigError
 from wavegen.mel import MelSpec, profile
-from wavegen.models import MODELS, Model, ModelConfig, Shown
+from wavegen.models import MODELS, Model, ModelBatch, ModelConfig, Shown
 from wavegen.noise import uniform_noise
 from wavegen.training import loop
 from wavegen.training.config import TrainingConfig
@@ -55,22 +55,15 @@ class Toy(Model):
     def context(self) -> Context:
         return self.layer.context
 
-    def losses(
-        self,
-        mel: Tensor,
-        mask: Tensor,
-        audio: Tensor,
-        seeds: Tensor,
-        labels: Tensor | None = None,
-        others: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        assert audio.shape[-1] == mel.shape[-1] * self.mel.hop_length
-        self.drawn.append(seeds.tolist())
+    def losses(self, batch: ModelBatch) -> dict[str, Tensor]:
+        mel, others = batch.mel, batch.others
+        assert batch.audio.shape[-1] == mel.shape[-1] * self.mel.hop_length
+        self.drawn.append(batch.seeds.tolist())
         assert others is not None
-        assert others.shape == (len(mel), 2, audio.shape[-1])
+        assert others.shape == (len(mel), 2, batch.audio.shape[-1])
         self.heard.append(others)
-        noise = uniform_noise(seeds, 0, mel.shape[-1], mel.shape[1])
-        loss = nn.functional.mse_loss(self.layer(mel + noise, mask), mel)
+        noise = uniform_noise(batch.seeds, 0, mel.shape[-1], mel.shape[1])
+        loss = nn.functional.mse_loss(self.layer(mel + noise, batch.mask), mel)
         return {"loss": loss}
 
     def show(self, mel: Tensor, audio: Tensor, labels: Tensor | None = None) -> Shown:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wavegen.audio.runs import runs
 from wavegen.config import did_you_mean
 from wavegen.corpora.label_files import Label
 from wavegen.errors import DataError
@@ -92,9 +93,3 @@ def labels_of(
         if name != background:
             found += [Label(float(edges[first]), float(edges[stop]), name) for first, stop in runs(mark)]
     return sorted(found)
-
-
-def runs(mark: np.ndarray) -> list[tuple[int, int]]:
-    """First index and the index after the last of each run of True in ``mark`` ``[frames]``."""
-    changes = np.flatnonzero(np.diff(np.concatenate(([False], mark, [False])).astype(np.int8)))
-    return list(zip(changes[::2].tolist(), changes[1::2].tolist(), strict=True))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wavegen.audio.runs import runs
 from wavegen.errors import DataError, MissingDataError
 
 SHORTEST_SILENCE_S = 0.002  # a run of digital zero below this may be a quiet sound
@@ -107,8 +108,7 @@ def merged(holes: Iterable[Hole], gap: int = 0) -> list[Hole]:
 
 def holes_in(lost: np.ndarray) -> list[Hole]:
     """The holes of a recording whose samples are missing where bool ``[samples]`` is True."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], lost, [False])).astype(np.int8)))
-    return [Hole(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
+    return [Hole(*part) for part in runs(lost)]
 
 
 def _in_samples(pairs: Sequence[tuple[str, str]], samples: int, sample_rate_hz: int, where: object) -> list[Hole]:

@@ -4,7 +4,7 @@ Helper modules begin with an underscore.
 """
 
 from wavegen.mel import MelSpec
-from wavegen.models._base import Model, ModelConfig, Shown
+from wavegen.models._base import Model, ModelBatch, ModelConfig, Shown
 from wavegen.network import find_networks
 
 MODELS = find_networks(__name__, __path__, Model, "model")  # type: ignore[type-abstract]
@@ -20,4 +20,4 @@ def build_model(config: ModelConfig, mel: MelSpec) -> Model:
     return MODELS[config.name](mel, config)  # type: ignore[call-arg]
 
 
-__all__ = ["MODELS", "Model", "ModelConfig", "Shown", "build_model"]
+__all__ = ["MODELS", "Model", "ModelBatch", "ModelConfig", "Shown", "build_model"]

@@ -1,11 +1,11 @@
 """Segments with holes and without their upper band, as functions of seeds: what an inpainter learns to repair."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wavegen.audio.interpolation import interpolate
+from wavegen.audio.runs import runs
 from wavegen.mel import MelSpec
 from wavegen.noise import uniform_noise
 
@@ -48,8 +48,7 @@ def interpolated(audio: Tensor, lost: Tensor, reach: int) -> Tensor:
     known = audio.detach().double().cpu().numpy() * ~missing
     filled = known.copy()
     for item, (samples, gone) in enumerate(zip(known, missing, strict=True)):
-        edges = np.flatnonzero(np.diff(gone.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-        for start, stop in edges.tolist():
+        for start, stop in runs(gone):
             # At each end of a long hole, the sound is cut off where its edge is no longer near.
             near = start + reach, stop - reach
             ends = [(0, start, near[0]), (near[1], near[1], stop)] if near[0] < near[1] else [(0, start, stop)]

@@ -1,7 +1,6 @@
 """The inpainter: completes a log-mel of which some bins of some frames are missing, or known in part."""
 
 import math
-from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -20,8 +19,8 @@ from wavegen.blocks import (
     masked,
 )
 from wavegen.errors import ConfigError
-from wavegen.mel import LogMel, MelSpec
-from wavegen.models._base import Model, ModelConfig, Shown
+from wavegen.mel import MelSpec
+from wavegen.models._base import LN_SCALE, Model, ModelBatch, ModelConfig, Shown
 from wavegen.models._damage import draw_band, draw_lost, interpolated, known_shares
 
 KEPT = 0.999  # share of a bin from which on it stays as it is
@@ -76,6 +75,24 @@ class InpainterState(NamedTuple):
     early: Tensor
     image: tuple[Tensor, ...]
     stack: tuple[Tensor, ...]
+
+
+class Damage(NamedTuple):
+    """What is left of segments.
+
+    Attributes:
+        lost: bool ``[batch, samples]``, the samples in holes.
+        sound: ``[batch, samples]``, with the holes interpolated by linear prediction.
+        mel: ``[batch, n_mels, frames]``, that of the sound.
+        known: the share of the mel that is known, same shape.
+        kept: bool ``[batch, n_mels]``, the bins that are not in a missing band.
+    """
+
+    lost: Tensor
+    sound: Tensor
+    mel: Tensor
+    known: Tensor
+    kept: Tensor
 
 
 class Inpainter(Model):
@@ -148,7 +165,7 @@ class Inpainter(Model):
         Returns:
             ``[batch, n_mels, frames]``: ``mel`` where it is known, and what is expected elsewhere.
         """
-        return torch.where(known >= KEPT, mel, self._mel_of(self._expected(mel, known, mask)))
+        return torch.where(known >= KEPT, mel, self.mel_of(self._expected(mel, known, mask)))
 
     def initial_state(self, batch: int) -> InpainterState:
         """State of a stream before the first frame; refused by ``step`` if the inpainter is same-padded."""
@@ -182,21 +199,14 @@ class Inpainter(Model):
         beyond = state.mel.new_zeros(len(state.mel), 2, self.mel.n_mels, self.look_ahead)
         return self._step(beyond, state.mel[..., :0], state.known[..., :0], state)[0]
 
-    def losses(
-        self,
-        mel: Tensor,
-        mask: Tensor,
-        audio: Tensor,
-        seeds: Tensor,
-        labels: Tensor | None = None,
-        others: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def losses(self, batch: ModelBatch) -> dict[str, Tensor]:
         """Mean distance of the normalised log-mel where it is not known.
 
         ``holes`` is that of the frames of which a hole in time takes a part, of ln, and ``band`` that of missing bands.
         """
-        guess, known, kept = self.damaged(audio, seeds)
-        distance = (self._expected(guess, known, mask) - self._normalised(mel)).abs().float()
+        mask, damage = batch.mask, self.damaged(batch.audio, batch.seeds)
+        known, kept = damage.known, damage.kept[..., None]
+        distance = (self._expected(damage.mel, known, mask) - self.normalised(batch.mel)).abs().float()
         distance = masked(distance, mask)
         missing = (known < KEPT) & mask
 
@@ -204,36 +214,27 @@ class Inpainter(Model):
             return torch.where(cells, distance, 0.0).sum() / cells.sum().clamp(min=1)
 
         # A small weight on what is known teaches the network what a mel is, in the first steps most of all.
-        holes, band = mean_over(missing & kept[..., None]), mean_over(missing & ~kept[..., None])
+        holes, band = mean_over(missing & kept), mean_over(missing & ~kept)
         loss = holes + BAND_WEIGHT * band + 0.1 * mean_over((known >= KEPT) & mask)
-        return {"loss": loss, "holes": 2.5 * holes.detach(), "band": 2.5 * band.detach()}
+        return {"loss": loss, "holes": LN_SCALE * holes.detach(), "band": LN_SCALE * band.detach()}
 
-    def damaged(self, audio: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What training leaves of segments ``[batch, frames * hop_length]``, and what linear prediction makes of it.
-
-        Returns:
-            the mel of the interpolated sound; the share of it that is known, ``[batch, n_mels, frames]``; and the bins
-            that are kept, bool ``[batch, n_mels]``.
-        """
+    def damaged(self, audio: Tensor, seeds: Tensor) -> Damage:
+        """What training leaves of segments ``[batch, frames * hop_length]``, and what linear prediction makes of it."""
         lost = draw_lost(seeds, audio.shape[-1], self.mel.sample_rate_hz)
         kept = draw_band(seeds, self.mel.n_mels)
-        shares = known_shares(lost, self.mel)
-        guess = _log_mel(self.mel, audio.device)(interpolated(audio, lost, self.mel.n_fft))[..., : shares.shape[-1]]
-        return guess, shares.to(guess) * kept[..., None], kept
+        shares, sound = known_shares(lost, self.mel), interpolated(audio, lost, self.mel.n_fft)
+        mel = self.log_mel(sound)[..., : shares.shape[-1]]
+        return Damage(lost, sound, mel, shares.to(mel) * kept[..., None], kept)
 
     @torch.no_grad()
     def show(self, mel: Tensor, audio: Tensor, labels: Tensor | None = None) -> Shown:
         """A clip with holes, interpolated by linear prediction, with its mel completed, and as it was."""
-        seeds = torch.tensor([1], device=mel.device)
-        guess, known, _ = self.damaged(audio[None], seeds)
-        damaged = torch.where(known >= KEPT, guess, mel.min())
-        lost = draw_lost(seeds, len(audio), self.mel.sample_rate_hz)
-        pictures = {"damaged": damaged[0], "interpolated": guess[0], "repaired": self(guess, known)[0], "original": mel}
-        sounds = {
-            "damaged": torch.where(lost[0], 0, audio),
-            "interpolated": interpolated(audio[None], lost, self.mel.n_fft)[0],
-        }
-        return Shown(pictures, sounds, lost[0])
+        damage = self.damaged(audio[None], torch.tensor([1], device=mel.device))
+        left = torch.where(damage.known >= KEPT, damage.mel, mel.min())
+        repaired = self(damage.mel, damage.known)
+        pictures = {"damaged": left[0], "interpolated": damage.mel[0], "repaired": repaired[0], "original": mel}
+        sounds = {"damaged": torch.where(damage.lost[0], 0, audio), "interpolated": damage.sound[0]}
+        return Shown(pictures, sounds, damage.lost[0])
 
     def _expected(self, mel: Tensor, known: Tensor, mask: Tensor | None) -> Tensor:
         """The normalised mel that is expected in every bin of every frame: the guess, where there is one, corrected."""
@@ -251,7 +252,7 @@ class Inpainter(Model):
         h, second = self.second.step(F.gelu(h[..., dropped:]), state.image[1])
         (_, h), stack = self.stack.step(self._stack_input(F.gelu(h)), state.stack)
         ready = h.shape[-1]
-        expected = self._mel_of(self._guess(mel[..., :ready], known[..., :ready]) + self._heads(h))
+        expected = self.mel_of(self._guess(mel[..., :ready], known[..., :ready]) + self._heads(h))
         completed = torch.where(known[..., :ready] >= KEPT, mel[..., :ready], expected)
         waiting = mel[..., ready:], known[..., ready:]
         return completed, InpainterState(*waiting, state.early - dropped, (first, second), stack)
@@ -262,7 +263,7 @@ class Inpainter(Model):
 
     def _guess(self, mel: Tensor, known: Tensor) -> Tensor:
         """The normalised mel, 0 where nothing of it is known."""
-        return masked(self._normalised(mel), known > 0)
+        return masked(self.normalised(mel), known > 0)
 
     def _stack_input(self, h: Tensor) -> Tensor:
         return self._norm(self.input_norm, self.input(h.flatten(1, 2)))
@@ -273,16 +274,3 @@ class Inpainter(Model):
     @staticmethod
     def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
         return norm(x.transpose(1, 2)).transpose(1, 2)
-
-    def _normalised(self, mel: Tensor) -> Tensor:
-        """Natural-log mel scaled to about -2…2 for speech."""
-        return (self.mel.to_linear(mel).clamp(min=self.mel.floor).log() + 5) / 2.5
-
-    def _mel_of(self, normalised: Tensor) -> Tensor:
-        ln = (normalised * 2.5 - 5).clamp(min=math.log(self.mel.floor), max=10.0)
-        return self.mel.from_linear(ln.exp())
-
-
-@lru_cache(maxsize=4)
-def _log_mel(spec: MelSpec, device: torch.device) -> LogMel:
-    return LogMel(spec).to(device)

@@ -1,6 +1,5 @@
 """A dilated stack over log-mel frames that says of each frame which classes it has: whole or streamed."""
 
-from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -21,8 +20,8 @@ from wavegen.blocks import (
 )
 from wavegen.config import KeepsWeights
 from wavegen.errors import ConfigError
-from wavegen.mel import LogMel, MelSpec
-from wavegen.models._base import Model, ModelConfig, Shown
+from wavegen.mel import MelSpec
+from wavegen.models._base import Model, ModelBatch, ModelConfig, Shown
 from wavegen.models._in_noise import LEVEL, TALKERS, draws, in_noise, with_pause
 from wavegen.network import FrameClasses
 
@@ -177,7 +176,7 @@ class Labeller(Model):
         """Logits ``[batch, classes, frames]`` of a mel ``[batch, n_mels, frames]``."""
         # A causal layer's output at t + look_ahead belongs to frame t, so drop the first look_ahead frames.
         ahead = self.config.look_ahead
-        x = masked(self._normalised(mel), mask)
+        x = masked(self.normalised(mel), mask)
         return self._labelled(self.input(F.pad(x, (0, ahead)))[..., ahead:], mask)
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -214,7 +213,7 @@ class Labeller(Model):
         They lag by ``context.right`` frames, and are those that ``label`` gives for the whole.
         """
         if isinstance(state, LabellerState):
-            return self._step(self._normalised(mel), state)
+            return self._step(self.normalised(mel), state)
         frames, context = torch.cat((state.frames, mel), dim=-1), int(state.context)
         ready = max(context, frames.shape[-1] - self.context.right)
         if ready == context:
@@ -245,36 +244,18 @@ class Labeller(Model):
         _, skips = self.stack(h, mask=mask)
         return self.output(skips)
 
-    def _normalised(self, mel: Tensor) -> Tensor:
-        """Natural-log mel scaled to about -2…2 for speech, whatever the definition's own log and statistics are."""
-        return (self.mel.to_linear(mel).clamp(min=self.mel.floor).log() + 5) / 2.5
-
     # --- training ----------------------------------------------------
 
-    def losses(
-        self,
-        mel: Tensor,
-        mask: Tensor,
-        audio: Tensor,
-        seeds: Tensor,
-        labels: Tensor | None = None,
-        others: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def losses(self, batch: ModelBatch) -> dict[str, Tensor]:
         """Cross-entropy of the classes, and in validation the F1 of each: means over clips.
 
-        Training and validation hear the segments in noise. Frames that are not labelled do not count.
-
-        Args:
-            mel: ``[batch, n_mels, frames]``; not read, because the mel of the noisy sound is computed here.
-            mask: ``[batch, 1, frames]``, True where a frame is real.
-            audio: ``[batch, frames * hop_length]``.
-            seeds: int64 ``[batch]``; pauses, noise and levels follow from them.
-            labels: int8 ``[batch, classes, frames]``: 1 if the frame has the class, 0 if not, -1 if nobody knows.
-            others: ``[batch, talkers, frames * hop_length]``, the voices of the babble; None for none.
+        Training and validation hear the segments in noise: pauses, noise and levels follow from the seeds, and the
+        other recordings are the voices of the babble. Frames that are not labelled do not count.
         """
+        mask, labels = batch.mask, batch.labels
         assert labels is not None, "the config has labels"
-        noisy, marks = self.task(audio, labels, seeds, others)
-        logits = self(masked(self._log_mel(noisy)[..., : mel.shape[-1]], mask), mask).float()
+        noisy, marks = self.task(batch.audio, labels, batch.seeds, batch.others)
+        logits = self(masked(self.log_mel(noisy)[..., : mask.shape[-1]], mask), mask).float()
         counted = mask & (marks >= 0)
         weights = logits.new_tensor(self.config.class_weights or (1.0,) * len(self.config.classes))[:, None]
         target = (marks == 1).to(logits.dtype)
@@ -312,18 +293,10 @@ class Labeller(Model):
         assert labels is not None, "the config has labels"
         seeds = torch.zeros(1, dtype=torch.int64, device=audio.device)
         noisy, marks = self.task(audio[None], labels[None], seeds)
-        heard = self._log_mel(noisy)[..., : mel.shape[-1]]
+        heard = self.log_mel(noisy)[..., : mel.shape[-1]]
         names = ", ".join(reversed(self.config.classes))
         pictures = {"in noise": heard[0], f"found: {names}": self.label(heard)[0], f"labels: {names}": marks[0]}
         return Shown(pictures, {"in noise": noisy[0]})
-
-    def _log_mel(self, audio: Tensor) -> Tensor:
-        return _log_mel(self.mel, audio.device)(audio)
-
-
-@lru_cache(maxsize=4)
-def _log_mel(spec: MelSpec, device: torch.device) -> LogMel:
-    return LogMel(spec).to(device)
 
 
 def _silence(config: LabellerConfig) -> list[int]:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,7 @@ def _is_ready() -> bool:
     """Whether all kernels have been compiled before; a process looks once, so that its sound is computed in one way."""
     if not (may_be_on_disk(_kernels.__file__) and numba_compiles()):
         return False
-    kernels = (
-        _kernels.all_pole,
-        _kernels.interpolate_frames,
-        _kernels.levinson,
-        _kernels.uniform_noise,
-        _kernels.pulse_train,
-    )
+    kernels = [value for value in vars(_kernels).values() if isfunction(value)]
     return all(is_on_disk(_compiled(kernel, cache=True)) for kernel in kernels)
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from wavegen.blocks import frame_mask, masked, sample_mask
 from wavegen.mel import LogMel, MelSpec
 from wavegen.mel.family import RATE_STEPS, SLOWEST
-from wavegen.models import Model
+from wavegen.models import Model, ModelBatch
 from wavegen.network import Network
 from wavegen.source.pitch import Pitch, decode
 from wavegen.training import distributed
@@ -258,7 +258,7 @@ class ModelObjective(Objective):
         if self.vocoder.training:
             rank, world = distributed.rank_and_world()
             seeds = rank + world * torch.arange(len(mel), device=mel.device) + (step << 24)
-        return self.vocoder.losses(mel, mask, batch.audio, seeds, batch.labels, batch.others)
+        return self.vocoder.losses(ModelBatch(mel, mask, batch.audio, seeds, batch.labels, batch.others))
 
 
 class AdversarialObjective(Objective):
