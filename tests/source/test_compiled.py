@@ -35,7 +35,12 @@ def test_kernels_that_have_run_are_found_on_disk() -> None:
     assert compiled.is_on_disk(compiled._compiled(_kernels.levinson, cache=True))
 
 
+def never_called(x: float) -> float:
+    return x
+
+
 def test_what_never_ran_is_not_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not compiled.is_on_disk(compiled._compiled(never_called, cache=True))
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert not compiled.may_be_on_disk(_kernels.__file__)
     monkeypatch.delenv("NUMBA_CACHE_DIR")

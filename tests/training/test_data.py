@@ -1,6 +1,8 @@
 """Segments of clips: which ones, what is read, and how processes share them."""
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from support.runs import train
 from wavegen.audio import read_audio
 from wavegen.corpora.manifest import Clip, read_manifest
 from wavegen.mel import load_mel, profile
+from wavegen.training.config import AugmentationConfig
 from wavegen.training.data import Segments, read_crop, read_others
 
 MEL = profile("bigvgan-24k")
@@ -25,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     return folder / "out"
 
 
-def segments(run: Path, **changes: int) -> Segments:
+def segments(run: Path, **changes: Any) -> Segments:
     clips = [clip for clip in read_manifest(run / "features" / "manifest.tsv", Clip) if clip.split == "train"]
     return Segments(clips, MEL, **{"frames": 16, "seed": 0, **changes})
 
@@ -51,6 +54,22 @@ def test_other_clips_beside_a_segment_follow_from_its_key_and_leave_it_as_it_is(
     assert torch.equal(batch.others, segments(run, others=3)[5, 2].others)
     assert not torch.equal(batch.others, tested[6, 2].others)
     assert len({tuple(voice.tolist()) for voice in batch.others[0]}) == 3
+
+
+def test_choice_augmentation_and_other_clips_draw_from_places_of_their_own(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[int] = []
+    real = np.random.Philox
+
+    def philox(key: np.ndarray, counter: int = 0) -> np.random.Philox:
+        places.append(counter)
+        return real(key=key, counter=counter)
+
+    monkeypatch.setattr(np.random, "Philox", philox)
+    segments(run, others=3, augmentation=AugmentationConfig())[5, 2]
+    assert len(places) == 3
+    assert min(abs(a - b) for a, b in itertools.combinations(places, 2)) >= 1 << 64
 
 
 def test_a_short_clip_is_repeated_beside_a_longer_segment(run: Path) -> None:

@@ -75,7 +75,7 @@ def compiled_code_runs(x: Tensor) -> bool:
 
 @contextlib.contextmanager
 def without_compiling() -> Iterator[None]:
-    """Within the block, in all threads: unless the kernels have been compiled before, torch computes the same.
+    """Inside the block, compile nothing: kernels that are not on disk yet leave their work to torch. For all threads.
 
     Compiling them takes as long as torch takes for half a minute of sound.
     """
@@ -90,9 +90,10 @@ def without_compiling() -> Iterator[None]:
 
 
 def may_be_on_disk(source: str) -> bool:
-    """Whether numba may have kept compiled code of a source file, which is told without loading numba.
+    """Whether numba may have kept code that it compiled from a source file. Does not load numba.
 
-    It keeps the code in ``NUMBA_CACHE_DIR``, or beside the source, or in a folder of the user.
+    numba keeps code in ``NUMBA_CACHE_DIR``, beside the source, or in a folder of the user. This function looks into the
+    first two; if numba can use neither, it says yes.
     """
     chosen, beside = os.environ.get("NUMBA_CACHE_DIR"), Path(source).parent
     if not chosen and not os.access(beside, os.W_OK):

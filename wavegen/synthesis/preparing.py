@@ -136,7 +136,7 @@ def _use_engine(vocoder: Vocoder, name: str, precision: str, mels: Sequence[AnyM
 
 
 def compiling_if_it_pays(vocoder: Vocoder, mels: Sequence[AnyMelFile]) -> contextlib.AbstractContextManager[None]:
-    """Within the block, synthesis of a few mels does not wait until the compiled code of a source is ready."""
+    """Inside the block, compile the source's code only if the mels are long enough to gain from it."""
     return contextlib.nullcontext() if _duration_s(vocoder, mels) >= SOURCE_PAYS_FROM_S else without_compiling()
 
 
