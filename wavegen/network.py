@@ -27,7 +27,7 @@ class FrameClasses(NamedTuple):
     Attributes:
         names: the names of the classes.
         exclusive: whether a frame has exactly one class.
-        background: with ``exclusive``, the class of frames between labels; None leaves them unlabelled.
+        background: the class of frames between labels, for ``exclusive`` ones; None leaves them unlabelled.
     """
 
     names: tuple[str, ...]

@@ -99,7 +99,7 @@ class Recipe(Config):
         mel: the mel definition: a profile's name, all fields, or a profile with some fields changed.
         data: which recordings to use.
         vocoder: the vocoder and its shape; ``name`` selects the vocoder.
-        model: in place of a vocoder, another network and its shape.
+        model: another network and its shape, in place of a vocoder.
         training: settings of the training loop.
         init: a finished run's folder, a model or a checkpoint, whose weights training starts from; relative to the same
             folder as ``data.corpus``. ``default`` is the voice that wavegen ships.

@@ -35,8 +35,8 @@ class LabellerConfig(ModelConfig):
     Attributes:
         classes: the names of the classes.
         exclusive: whether a frame has exactly one class. Otherwise each class is there or not, whatever the others are.
-        background: with ``exclusive``, the class of frames between labels; it gets no labels. None leaves these frames
-            unlabelled, and training does not count them.
+        background: the class of frames between labels, for ``exclusive`` ones; it gets no labels. None leaves these
+            frames unlabelled, and training does not count them.
         class_weights: the weight in the loss of a frame that has the class, one for each class; 1 if empty. Of a class
             with a share ``s`` of the frames, ``(1 - s) / s`` weighs both answers alike.
         padding: ``"same"``, or ``"causal"`` for a low latency.
