@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from wavegen.checkpoint import load_vocoder
+from wavegen.config import did_you_mean, load_yaml
 from wavegen.cores import processor_name, usable_cores
 from wavegen.errors import ConfigError, WavegenError
 from wavegen.mel import profile
@@ -271,8 +272,9 @@ def open_model(model: str) -> Vocoder:
             raise ConfigError("does not train a vocoder", where=model, remedy="give a recipe that does")
         return network.prepared_for_synthesis()
     if not Path(model).exists():
-        known = ", ".join((*SHAPES, *shipped_recipes()))
-        raise ConfigError(f"no such run, recipe or name: {model!r}", remedy=f"use a run's folder or one of {known}")
+        vocoders = [name for name in shipped_recipes() if "model" not in load_yaml(find_recipe(name))]
+        remedy = f"give a run's folder, a recipe or a name; {did_you_mean(model, (*SHAPES, *vocoders))}"
+        raise ConfigError(f"no such run, recipe or name: {model!r}", remedy=remedy)
     return load_vocoder(model)
 
 
