@@ -21,10 +21,10 @@ def load(where: "Path | str | None" = None, device: "torch.device | str" = "cpu"
     Args:
         where: a run's folder, a model file, a checkpoint, or ``"default"`` for the voice that wavegen ships; by
             default the newest finished run below ``./runs``, or without one that voice.
-        device: where to put the weights.
+        device: the device that holds the weights.
 
     Raises:
-        CheckpointError: there is no such model, or its weights do not fit it or are not finite.
+        CheckpointError: the model does not exist, or its weights do not fit it or are not finite.
     """
     from wavegen.checkpoint import load_vocoder
 

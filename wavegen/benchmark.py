@@ -126,7 +126,7 @@ def choose_settings(
         threads: number of threads that generate at the same time.
 
     Raises:
-        ConfigError: there is no such model, or its vocoder does not have the engine in that precision.
+        ConfigError: the model does not exist, or its vocoder does not have the engine in that precision.
     """
     vocoder = open_model(model)
     settings = []
@@ -167,7 +167,7 @@ def measure(
         the rows, the reference first.
 
     Raises:
-        WavegenError: there is no such model, or it does not run at all.
+        WavegenError: the model does not exist, or does not run at all.
     """
     wanted = list(dict.fromkeys((REFERENCE, *settings)))
     # Compile now what is not on disk yet, so that the start-up time of every row is that of a second start.
@@ -260,7 +260,7 @@ def open_model(model: str) -> Vocoder:
     """Load a model, or build one with random weights from a recipe or from a name in ``SHAPES``.
 
     Raises:
-        WavegenError: there is no such model.
+        WavegenError: the model does not exist.
     """
     torch.manual_seed(0)
     if model in SHAPES:

@@ -35,7 +35,7 @@ def ray_cluster(address: str | None = None) -> Iterator["Cluster"]:
 
     Raises:
         ModuleNotFoundError: ray is not installed.
-        WavegenError: there is no cluster at the address.
+        WavegenError: the address does not lead to a cluster.
     """
     import ray
 
@@ -80,7 +80,7 @@ class Cluster:
 
         Args:
             work: function of a module; safe to run again for the same item.
-            items: what to work on; sent to the processes.
+            items: the work; sent to the processes.
             sizes: number of units in each item, for the bar.
             title, unit: title and unit of the progress bar.
             gpus: GPUs that each task needs for itself.

@@ -159,7 +159,7 @@ def _text(value: str, kinds: frozenset[Any]) -> Any:
 
 
 def _kinds(model: type[BaseModel], keys: Sequence[str]) -> frozenset[Any]:
-    """The types that the field at a dotted path may have; empty if there is no such field."""
+    """The types that the field at a dotted path may have; empty if the field does not exist."""
     owners = [model]
     kinds: frozenset[Any] = frozenset()
     for key in keys:

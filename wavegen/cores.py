@@ -35,7 +35,7 @@ def _container_limit(cgroup: Path) -> float | None:
         limit = float(quota) / float(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
-    return limit if limit > 0 else None  # version 1 writes -1 where there is no limit
+    return limit if limit > 0 else None  # version 1 writes -1 for "no limit"
 
 
 def processor_name() -> str:

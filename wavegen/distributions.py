@@ -75,7 +75,7 @@ class OutputDistribution(ABC):
         """Log-probability that a sample lies in a cell, in nats; it compares distributions of any kind.
 
         Args:
-            parameters: as in ``log_prob``.
+            parameters: those of ``log_prob``.
             cells: cells ``[batch, time]``.
 
         Returns:
@@ -92,7 +92,7 @@ class OutputDistribution(ABC):
         """Log-probability of samples whose normalised error ``(x - mean) / scale`` the parameters describe.
 
         Args:
-            parameters: as in ``log_prob``.
+            parameters: those of ``log_prob``.
             x: waveform ``[batch, time]`` in -1..1.
             mean, scale: prediction of ``x`` and scale of its error, ``[batch, time]``.
 

@@ -31,7 +31,7 @@ class WavegenError(Exception):
     Args:
         what: the fault, as a clause without a full stop.
         where: the file, recipe key or argument at fault; the message starts with it.
-        remedy: what the user can do about it; the message ends with it.
+        remedy: the user's way out; the message ends with it.
     """
 
     def __init__(self, what: str, *, where: object = None, remedy: str | None = None) -> None:

@@ -70,7 +70,7 @@ def lock_folder(folder: Path, remedy: str) -> Iterator[None]:
 
     Args:
         folder: the folder to lock.
-        remedy: what the user can do while another process holds the lock.
+        remedy: the user's way out while another process holds the lock.
 
     Raises:
         OutputError: another process holds the lock.
@@ -149,7 +149,7 @@ def results_folder(path: Path, entries: Sequence[str], *, is_ours: Callable[[Pat
             temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=path))
             try:
                 yield temporary
-                # While results are replaced there is no marker, so that a mixture is never taken for a result.
+                # While results are replaced the marker is away, so that a mixture is never taken for a result.
                 marker.unlink(missing_ok=True)
                 for name in entries:
                     _remove(path / name)

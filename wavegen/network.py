@@ -130,7 +130,7 @@ def find_networks(package: str, path: Sequence[str], base: type[N], kind: str) -
         package: the package's name.
         path: its folders.
         base: the base class of the networks.
-        kind: what a message calls such a network.
+        kind: the word for such a network in messages.
 
     Raises:
         ConfigError: a module defines no network or several, or a network lacks a part of the contract.
@@ -173,8 +173,8 @@ def check_definition(
         network: the class.
         config_base: the base class of its config.
         arguments: the arguments of its constructor, as Python writes them.
-        kind: what the message calls such a network.
-        faults: what else is wrong with it.
+        kind: the word for such a network in the message.
+        faults: other faults of it.
     """
     faults = list(faults)
     missing = [name for name in dir(network) if getattr(getattr(network, name, None), "__isabstractmethod__", False)]

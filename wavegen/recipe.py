@@ -103,7 +103,7 @@ class Recipe(Config):
         training: settings of the training loop.
         init: a finished run's folder, a model or a checkpoint, whose weights training starts from; relative to the same
             folder as ``data.corpus``. ``default`` is the voice that wavegen ships.
-        samples: what is synthesised and scored when training has finished.
+        samples: settings of the synthesis and scores after training.
     """
 
     description: Annotated[str, MayChangeDuringRun()]
@@ -266,7 +266,7 @@ def find_recipe(name: str) -> Path:
     """Return the YAML file of a recipe that is given by name or by path.
 
     Raises:
-        ConfigError: there is no such recipe; the message has the nearest names.
+        ConfigError: the recipe is unknown; the message has the nearest names.
     """
     if name in shipped_recipes():
         return SHIPPED / "recipes" / (f"{name}.yaml" if "/" in name else f"{name}/{name}.yaml")

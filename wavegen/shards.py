@@ -57,7 +57,7 @@ class Part:
         shard: the shard.
         folder: the folder with its files.
         items: name of each item that it worked on -> the identity of the item's input, as JSON.
-        settings: what the results depend on besides the inputs, as JSON; the same in all parts.
+        settings: all that the results depend on besides the inputs, as JSON; the same in all parts.
         files: the files that it made, as paths below ``folder``.
         results: other results, as JSON.
     """
@@ -127,7 +127,7 @@ def _as_read(value: Any) -> Any:
 
 
 def shard_count(out: Path) -> int | None:
-    """How many shards the parts below ``out`` belong to; None if there are no parts.
+    """How many shards the parts below ``out`` belong to; None without parts.
 
     Raises:
         DataError: there are parts of different counts.
@@ -151,8 +151,8 @@ def join_parts(out: Path, wanted: Mapping[str, Any], settings: Mapping[str, Any]
         settings: the settings of the merge, which all parts must have.
 
     Raises:
-        DataError: there are no parts; a shard, or an item, is missing; two parts have the same item, or have different
-            settings; or an input has changed since.
+        DataError: all parts, a shard or an item are missing; two parts have the same item, or have different settings;
+            or an input has changed since.
     """
     wanted, settings = _as_read([wanted, settings])
     where = out / FOLDER

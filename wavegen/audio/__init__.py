@@ -88,7 +88,7 @@ def read_segment(path: Path | str, start: int, length: int) -> np.ndarray:
     """Read samples ``start`` to ``start + length`` as mono float32 ``[length]``; only these are decoded.
 
     Raises:
-        AudioError: as in ``read_audio``, or the recording does not have these samples.
+        AudioError: see ``read_audio``; or the recording does not have these samples.
     """
     with open_sound(path) as sound:
         if sound.frames is None:

@@ -95,7 +95,7 @@ class _Chunk(NamedTuple):
         start: the place of its first byte.
         size: the bytes that the header promises.
         size_at: the place of that number in the file.
-        layout: how the number is stored, as ``struct`` takes it.
+        layout: the format of the number, as ``struct`` takes it.
         form_end: the end of all chunks, as the header promises it.
     """
 

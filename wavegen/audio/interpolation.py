@@ -25,7 +25,7 @@ def interpolate(
         hole: the first missing sample, and the first after them that is not.
         order: order of the predictor; lower if there is little sound around the hole.
         context: samples on both sides that are used.
-        iterations: how often predictor and samples are computed.
+        iterations: the number of times that predictor and samples are computed.
 
     Returns:
         float64 ``[stop - start]``.

@@ -53,8 +53,8 @@ class DilatedConv1d(nn.Conv1d):
         kernel_size: taps.
         dilation: steps between taps.
         padding: ``"causal"`` or ``"same"``.
-        groups: as in ``nn.Conv1d``.
-        bias: as in ``nn.Conv1d``.
+        groups: the ``groups`` of ``nn.Conv1d``.
+        bias: the ``bias`` of ``nn.Conv1d``.
     """
 
     def __init__(
@@ -139,8 +139,8 @@ class DilatedConv2d(nn.Conv2d):
         kernel_size: taps along frequency and time; one number for both.
         dilation: bins and steps between taps; one number for both.
         padding: ``"causal"`` or ``"same"``, along time.
-        groups: as in ``nn.Conv2d``.
-        bias: as in ``nn.Conv2d``.
+        groups: the ``groups`` of ``nn.Conv2d``.
+        bias: the ``bias`` of ``nn.Conv2d``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Upsampling from frames to samples: hold each frame, then smooth. There is no transposed convolution."""
+"""Upsampling from frames to samples: hold each frame, then smooth, in place of a transposed convolution."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -19,7 +19,7 @@ def find_model(where: Path | str | None, runs: Path = Path("runs")) -> Path:
     Args:
         where: a run's folder, which may still be training; a file; ``"default"`` for the voice that wavegen ships;
             ``hf://OWNER/NAME`` for a repository on the Hugging Face Hub; or None for the newest finished run, or that
-            voice if there is no run.
+            voice if no run is found.
         runs: the folder below which finished runs are looked for.
 
     Raises:

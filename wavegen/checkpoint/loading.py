@@ -46,14 +46,14 @@ def load_vocoder(where: Path | str | None = None, device: torch.device | str = "
     """Load the vocoder of a model file, or with its EMA weights of a training checkpoint.
 
     Args:
-        where: as in ``find_model``.
+        where: that of ``find_model``.
         device: the device to put it on.
 
     Returns:
         The vocoder in evaluation mode, with its weight normalisation folded.
 
     Raises:
-        CheckpointError: as in ``load_checkpoint``, or the weights do not fit the model that the header describes.
+        CheckpointError: see ``load_checkpoint``; or the weights do not fit the model that the header describes.
     """
     vocoder = _load(find_model(where), "vocoder", VOCODERS)
     assert isinstance(vocoder, Vocoder)
@@ -65,14 +65,14 @@ def load_model(kind: type[AnyModel], where: Path | str | None = None, device: to
 
     Args:
         kind: the class of the model.
-        where: as in ``find_model``, or None for the newest finished run below ``./runs`` of this class.
+        where: that of ``find_model``, or None for the newest finished run below ``./runs`` of this class.
         device: the device to put it on.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
-        CheckpointError: as in ``load_vocoder``, or there is no such model.
+        CheckpointError: see ``load_vocoder``; or the model does not exist.
     """
     name = kind.Config.model_fields["name"].default
     if where is None:

@@ -32,7 +32,7 @@ def load_state(path: Path | str, vocoder: Vocoder) -> Nested:
     """Read a state that ``save_state`` wrote, for the same weights, mel definition and number of iterations.
 
     Raises:
-        CheckpointError: as in ``load_checkpoint``, or the file holds no state, or that of another vocoder.
+        CheckpointError: see ``load_checkpoint``; or the file holds no state, or that of another vocoder.
     """
     path = Path(path)
     tensors, header = load_checkpoint(path)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wavegen.synthesis import AnyMelFile, Timing
     from wavegen.vocoders import Vocoder
 
-MAX_PITCH_SHIFT = 24  # semitones; beyond two octaves it is no longer a voice
+MAX_PITCH_SHIFT = 24  # semitones; more than two octaves do not leave a voice
 MAX_CLIPPED_SHARE = 0.01  # more than a loud voice clips: usually the mel was made to another definition
 _ENGINE_OPTIONS = (("device", "auto"), ("engine", "auto"), ("precision", "float32"))
 

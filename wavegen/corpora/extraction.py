@@ -53,7 +53,7 @@ class Extraction:
         replaced_fields: fields of the mel definition in which the mels that were there before differed.
         shifts: name → frames by which a predicted mel lagged, for those that did.
         labelled: number of clips whose pitch was labelled in this call.
-        tracker: what found the pitch; None if no pitch labels were asked for.
+        tracker: the program that found the pitch; None if no pitch labels were asked for.
         peaks: name → the largest magnitude of the recording's samples.
         resampled: name → the package that resampled the recording, for those that were.
     """

@@ -52,7 +52,7 @@ def find_recordings(
         The recordings, sorted by name. A link to a file that does not exist is one, and is refused when it is read.
 
     Raises:
-        DataError: the folder does not exist, the pattern is not a glob below it, there are no recordings, two have the
+        DataError: the folder does not exist, the pattern is not a glob below it, no recordings are found, two have the
             same name, a name cannot be in a list, or ``held_out`` is a glob that leaves a split empty.
         OutputError: results would be written among the recordings.
     """

@@ -31,7 +31,7 @@ class ListedRecordings(NamedTuple):
     """A list that has been read.
 
     Attributes:
-        format: what the list is, such as ``NEMO``, for messages.
+        format: the name of its format, such as ``NEMO``, for messages.
         table: its rows, with our columns: ``path`` or ``audio``, and perhaps ``name``, ``split``, ``mel``, ``speaker``.
     """
 

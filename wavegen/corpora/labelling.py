@@ -46,7 +46,7 @@ class LabelFilesConfig(Config):
     A recording without a label file is left out.
 
     Attributes:
-        suffix: what replaces the suffix of a recording's file: ``.TextGrid``, ``.txt``, ``.tsv``, or any other; the
+        suffix: the suffix of label files: ``.TextGrid``, ``.txt``, ``.tsv``, or any other; the
             content tells the format.
         folder: the folder of the label files, in which they have the places that the recordings have in the corpus;
             relative to the current folder. None: beside the recordings.
@@ -102,7 +102,7 @@ def label_clips(
         clips: extracted clips.
         sources: name -> the file of the recording, which label files lie beside.
         classes: the classes of the frames.
-        files: where the label files are; None to make the labels from the recordings.
+        files: the place of the label files; None to make the labels from the recordings.
         spec: the mel definition.
         out: the folder for ``NAME.npy``, int8 ``[classes, frames]``.
         jobs: the number of threads; None for one per core.

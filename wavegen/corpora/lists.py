@@ -45,7 +45,7 @@ def read_lines(path: Path, separator: str, *, errors: str = "strict") -> list[Li
 
     Args:
         path: the file.
-        separator: what separates two cells: a tab, or ``|``.
+        separator: the character between two cells: a tab, or ``|``.
         errors: ``"replace"`` to accept bytes that are not UTF-8, where only names in ASCII matter.
 
     Raises:

@@ -44,7 +44,7 @@ class Clip:
     """One recording after extraction.
 
     Attributes:
-        name, split, speaker: as in ``Recording``.
+        name, split, speaker: those of ``Recording``.
         samples, frames: lengths of ``audio`` and ``mel``.
         audio: a mono file at the mel's sample rate.
         mel: the ``.npz`` file.
@@ -152,7 +152,7 @@ def read_recordings(path: Path, *, held_out: float | str = 0.05) -> list[Recordi
 
     Args:
         path: the list.
-        held_out: as in ``find_recordings``.
+        held_out: that of ``find_recordings``.
 
     Raises:
         DataError: the file is missing or unreadable, has no rows, a row is not a recording, or two have the same name.
@@ -196,7 +196,7 @@ def listed_recordings(corpus: Path, listing: str = "MANIFEST.tsv") -> list[Recor
         The recordings in the order of the list, each named by its path below the folder, without the suffix.
 
     Raises:
-        DataError: a row has no file or another split, there are no rows, or recordings are missing.
+        DataError: a row has no file or another split, the list is empty, or recordings are missing.
     """
     path = corpus / listing
     remedy = "it needs the tab-separated columns file and split"

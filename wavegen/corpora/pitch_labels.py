@@ -120,7 +120,7 @@ def read_label_array(path: Path, content: str) -> tuple[np.ndarray, str]:
 
     Args:
         path: the file.
-        content: what the file holds, for the message.
+        content: the content of the file, for the message.
 
     Raises:
         DataError: the file is missing or damaged.

@@ -31,11 +31,11 @@ def extract_part(
     Args:
         recordings: those of this shard, ``shard.of(all_recordings)``; there may be none.
         out: the folder of the whole extraction.
-        spec, jobs, progress: as in ``extract``.
+        spec, jobs, progress: those of ``extract``.
         shard: the shard.
 
     Raises:
-        OutputError: as in ``extract``.
+        OutputError: see ``extract``.
     """
     out = Path(out).absolute()
     require_folder(out)

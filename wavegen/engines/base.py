@@ -185,9 +185,9 @@ class Engine(ABC):
 
         Args:
             previous: ``[batch, samples]``, the sample before each predicted one.
-            condition: as in ``generate``.
-            state: as in ``generate``.
-            prediction: as in ``generate``.
+            condition: that of ``generate``.
+            state: that of ``generate``.
+            prediction: that of ``generate``.
 
         Returns:
             parameters of the distribution of the samples or, with a prediction, of its errors,

@@ -37,7 +37,7 @@ def check_engine(engines: Mapping[str, tuple[str, ...]], name: str, precision: s
         precision: precision of the engine's weights.
 
     Raises:
-        ConfigError: there is no such engine, or it does not have the precision.
+        ConfigError: the engine is unknown, or it does not have the precision.
     """
     if name != "auto" and name not in engines:
         raise ConfigError(
@@ -64,7 +64,7 @@ def make_engine(network: Network, name: str = "auto", precision: str = "float32"
             exact. When ``"auto"`` falls back to torch, the weights keep the model's precision.
 
     Raises:
-        ConfigError: there is no such engine, or it was chosen by name and cannot run this network here.
+        ConfigError: the engine is unknown, or it was chosen by name and cannot run this network here.
     """
     check_engine(AUTOREGRESSIVE_ENGINES, name, precision)
     if name == "torch":
@@ -88,10 +88,10 @@ def make_parallel_engine(
     Args:
         network: a parallel WaveNet.
         name: ``"torch"``, ``"tiled"``, or ``"auto"`` for the fastest that runs it here: tiled on a CPU.
-        precision: ``"float32"``; there is no other.
+        precision: ``"float32"``, the only one.
 
     Raises:
-        ConfigError: there is no such engine, or it was chosen by name and cannot run this network here.
+        ConfigError: the engine is unknown, or it was chosen by name and cannot run this network here.
     """
     check_engine(PARALLEL_ENGINES, name, precision)
     obstacle = None if name == "torch" else TiledEngine.obstacle(network)
@@ -114,10 +114,10 @@ def make_spectral_engine(
         network: the vocoder.
         name: ``"torch"``, ``"numba"``, or ``"auto"`` for numba on a CPU if its code has been compiled before: compiling
             takes as long as minutes of sound.
-        precision: ``"float32"``; there is no other.
+        precision: ``"float32"``, the only one.
 
     Raises:
-        ConfigError: there is no such engine, or it was chosen by name and cannot run this network here.
+        ConfigError: the engine is unknown, or it was chosen by name and cannot run this network here.
     """
     check_engine(SPECTRAL_ENGINES, name, precision)
     # On a GPU, torch is the fastest engine, which needs no reason.

@@ -103,7 +103,7 @@ def evaluate(
     """Score sound files, models and baselines against recordings.
 
     Args:
-        request: what to evaluate.
+        request: the models and sounds to evaluate.
         out: folder for the results. An earlier evaluation there is replaced; anything else is refused.
         device: the device that models run on.
         jobs: number of processes for scoring and baselines; by default one per core, or none for a few clips.
@@ -112,7 +112,7 @@ def evaluate(
     Raises:
         DataError: nothing to pair, no names agree, or nothing could be generated from any recording.
         AudioError: a recording cannot be read. An output that cannot be read has an empty row with the reason.
-        ConfigError, MelError, CheckpointError: there is no such baseline, speaker, profile or model.
+        ConfigError, MelError, CheckpointError: the baseline, speaker, profile or model is unknown.
         OutputError: ``out`` holds something else or cannot be written.
     """
     plan = plan_evaluation(request, out)
@@ -167,15 +167,15 @@ def write_evaluation(
     """Write the results of a whole evaluation.
 
     Args:
-        request, plan: what was evaluated.
-        out: where the results will be.
-        folder: where they are written.
+        request, plan: those of the evaluation.
+        out: the final folder of the results.
+        folder: the folder that they are written to.
         jobs: the scoring jobs of all clips.
         clips: the scored clips.
         missing: notes on what could not be generated.
 
     Raises:
-        DataError: there are no clips.
+        DataError: no clips were found.
         OutputError: a result cannot be written.
     """
     if not jobs:

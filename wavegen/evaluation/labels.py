@@ -41,7 +41,7 @@ class ClassScores(NamedTuple):
     Attributes:
         share: the share of labelled frames that have the class.
         precision, recall, f1: over all labelled frames; 1 if no frame has the class, and none was found.
-        onsets, offsets: where the class begins and ends.
+        onsets, offsets: the beginnings and ends of the class.
     """
 
     share: float

@@ -61,7 +61,7 @@ def write_model_samples(
         progress: show progress bars on stderr.
 
     Raises:
-        MelError, AudioError: as in ``show_clip``.
+        MelError, AudioError: see ``show_clip``.
         OutputError: a result cannot be written.
     """
     rate, hop = model.mel.sample_rate_hz, model.mel.hop_length

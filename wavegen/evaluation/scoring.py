@@ -130,7 +130,7 @@ class Workers:
 
         Args:
             work: function of a module, so that it can be sent to the processes.
-            items: what to work on; sent to the processes too.
+            items: the work; sent to the processes too.
             title: title of the progress bar.
 
         Raises:

@@ -49,10 +49,10 @@ def evaluate_part(
         request: the whole evaluation.
         out: the folder for its results.
         shard: the shard.
-        device, jobs, progress: as in ``evaluate``.
+        device, jobs, progress: those of ``evaluate``.
 
     Raises:
-        WavegenError: as in ``evaluate``.
+        WavegenError: see ``evaluate``.
     """
     plan = plan_evaluation(request, out)
     names = shard.of(list(plan.pairing.references))
@@ -88,7 +88,7 @@ def merge_evaluation(request: EvaluationRequest, out: Path) -> Evaluation:
 
     Raises:
         DataError: the parts have gaps, overlaps or different settings, or there is nothing to score.
-        WavegenError: as in ``evaluate``.
+        WavegenError: see ``evaluate``.
     """
     plan = plan_evaluation(request, out)
     references = plan.pairing.references

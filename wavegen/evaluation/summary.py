@@ -19,7 +19,7 @@ LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0
 FEWEST_FOR_INTERVAL = 6
-"""With fewer clips there is no 95 % interval: not even from the least to the greatest score. For a median, by the sign
+"""Fewer clips do not give a 95 % interval: not even from the least to the greatest score. For a median, by the sign
 test, that one is missed with probability 2 · 2^-n, which is below 5 % from six on."""
 
 
@@ -112,7 +112,7 @@ def _numbers(entry: Interval) -> dict[str, float | None]:
 def write_scores(path: Path, clips: Sequence[ScoredClip], metrics: Sequence[str]) -> None:
     """Write a comma-separated row for each clip and system.
 
-    Scores have six digits; a cell is empty where there is no score, and the last column gives the reason.
+    Scores have six digits; the cell of a missing score is empty, and the last column gives the reason.
     """
     systems = dict.fromkeys(system for clip in clips for system in clip.scores)
     text = io.StringIO()

@@ -49,7 +49,7 @@ def vocoders_by_profile(
         taken: names of other systems.
 
     Raises:
-        MelError: there is no such profile, or the model does not understand its mels.
+        MelError: the profile is unknown, or the model does not understand its mels.
     """
     if not profiles:
         return {name: vocoder}

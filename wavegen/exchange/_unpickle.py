@@ -25,7 +25,8 @@ def main(path: Path, out: Path, keys: list[str]) -> None:
     Args:
         path: a file that ``torch.save`` wrote.
         out: the safetensors file to write.
-        keys: where in the file the dictionary is, such as ``["model", "generator"]``; empty if it is all of the file.
+        keys: the path to the dictionary within the file, such as ``["model", "generator"]``; empty
+            if it is all of the file.
     """
     size = path.stat().st_size
     if zipfile.is_zipfile(path):

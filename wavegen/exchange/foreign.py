@@ -135,7 +135,7 @@ def read_weights(path: Path, *keys: str) -> ForeignWeights:
 
     Args:
         path: the file.
-        keys: where in the file the dictionary of weights is; nothing for a file that is that dictionary.
+        keys: the path to the dictionary of weights within the file; empty if the file is that dictionary.
 
     Raises:
         CheckpointError: the file is missing or damaged, or holds something other than weights.

@@ -37,9 +37,9 @@ class FrontMatter(Config):
     Attributes:
         license: the licence's identifier on the Hub, such as ``"mit"``.
         library_name: the library that reads the model.
-        pipeline_tag: what the Hub lists it under.
+        pipeline_tag: the task that the Hub lists it under.
         tags: further words to find it by.
-        data: what it was trained on.
+        data: its training data.
         scores: its scores.
         mel: the definition of the mels that it reads.
     """
@@ -62,17 +62,17 @@ def write_hub_folder(
     programs; and ``README.md``, the card.
 
     Args:
-        model: as in ``find_model``.
+        model: that of ``find_model``.
         folder: the folder to write. It must be new or empty, or hold an earlier export.
         licence: the licence's identifier on the Hub; by default ``"unknown"``, or that of the shipped voice.
-        data: what the model was trained on, for the card; by default what the model file says.
+        data: the training data, for the card; by default those that the model file names.
         scores: a folder with ``scores.csv``, as ``wavegen-evaluate`` writes; by default the samples of the run.
 
     Returns:
         The model's file.
 
     Raises:
-        CheckpointError: there is no such model, or it is damaged.
+        CheckpointError: the model does not exist, or is damaged.
         MissingDataError: ``scores`` holds no scores.
         OutputError: the folder holds something else, or cannot be written.
     """

@@ -35,7 +35,7 @@ def read_foreign(source: str, folder: Path | str) -> ImportedModel:
 
     Args:
         source: a key of ``SOURCES``.
-        folder: where its files are; for Vocos also ``hf://OWNER/NAME``, a repository on the Hugging Face Hub.
+        folder: the folder with its files; for Vocos also ``hf://OWNER/NAME``, a repository on the Hugging Face Hub.
 
     Raises:
         ConfigError: the model has a part that wavegen does not have, or its project cannot be imported at all.

@@ -30,7 +30,7 @@ def parse_holes(text: str, samples: int, sample_rate_hz: int, where: object = "-
         text: the text.
         samples: length of the recording.
         sample_rate_hz: its sample rate.
-        where: what an error names.
+        where: the place that an error names.
 
     Raises:
         DataError: a part is not two numbers, ends before it starts, or lies outside the recording.

@@ -89,14 +89,14 @@ def extend_band(
     Args:
         samples: float ``[samples]``.
         above_hz: the frequency; what the recording has above it stays.
-        inpainter: as in ``fill_holes``.
-        vocoder: as in ``fill_holes``.
+        inpainter: that of ``fill_holes``.
+        vocoder: that of ``fill_holes``.
         sample_rate_hz: sample rate of the recording, which must be the inpainter's.
         seed: seeds the vocoder's noise.
 
     Raises:
         ConfigError: the recording has another sample rate, or the frequency is not within the mel's band.
-        MelError: as in ``fill_holes``.
+        MelError: see ``fill_holes``.
     """
     mel = inpainter.mel
     if sample_rate_hz != mel.sample_rate_hz:

@@ -42,7 +42,7 @@ class MetricDescription:
         unit: unit of the scores.
         better: which scores are better; ``"zero"`` for a signed deviation.
         range: range of the scores, as text.
-        source: who defined the metric.
+        source: the metric's author.
     """
 
     label: str
@@ -63,7 +63,7 @@ class ReportClip:
             which rate a sound alone.
         notes: which scores are missing, and why.
         picture: a PNG that the page shows below the sounds; None for none.
-        picture_text: what it shows, for people who do not see it.
+        picture_text: a description of it, for people who do not see it.
     """
 
     name: str

@@ -42,7 +42,7 @@ def clip_media(audio: Mapping[str, Path], reference: str) -> ClipMedia:
     Args:
         audio: system -> sound file, of any sample rate.
         reference: the system whose sample rate the pictures have, and from which differences are taken. If it has no
-            file, the first system's rate is used and there are no differences.
+            file, the first system's rate is used, and differences are left out.
 
     Raises:
         AudioError: a file cannot be read, or must be resampled and no resampler is installed.

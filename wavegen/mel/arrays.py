@@ -68,7 +68,7 @@ def read_header(file: IO[bytes]) -> ArrayHeader:
     """Read an array's header; the file is left at the first number.
 
     Raises:
-        ValueError: there is no array, its header is damaged, or its type is not a plain one.
+        ValueError: an array is missing, its header is damaged, or its type is not a plain one.
     """
     start = file.read(8)
     if len(start) < 8 or start[:6] != _MAGIC or start[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
@@ -114,7 +114,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """Read a whole array of an ``.npz``, compressed or not, and compare its checksum.
 
     Raises:
-        KeyError: there is no such array.
+        KeyError: the archive lacks the array.
         UNREADABLE: one of these; the array is damaged, too large, or holds Python objects.
     """
     member = find_member(archive, name)

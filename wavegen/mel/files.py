@@ -41,7 +41,7 @@ class MelFile:
         path: the file.
         definition: the definition that the file states; None for a bare ``.npy``.
         shape: ``(n_mels, frames)``; a bare ``.npy`` may have any shape until it is checked.
-        dtype, offset, order: how the numbers lie in the file, as ``np.memmap`` takes them; the offset is None in a
+        dtype, offset, order: the layout of the numbers in the file, as ``np.memmap`` takes it; the offset is None in a
             compressed file, of which a slice can only be read by unpacking all of it.
         f0: fundamental frequency of each frame in Hz, float32 ``[frames]``, 0 where not voiced; None if the file does
             not state it.

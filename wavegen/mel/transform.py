@@ -226,7 +226,7 @@ class MelProjection(nn.Module):
         updates: updates of the magnitude, as in ``MelInverse.impose``.
 
     Attributes:
-        blur_hz: as in ``MelInverse.impose``; not 0 for a sound that has another pitch than the mel.
+        blur_hz: that of ``MelInverse.impose``; not 0 for a sound that has another pitch than the mel.
     """
 
     def __init__(self, spec: MelSpec, *, updates: int = 3) -> None:

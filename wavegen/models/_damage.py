@@ -49,7 +49,7 @@ def interpolated(audio: Tensor, lost: Tensor, reach: int) -> Tensor:
     filled = known.copy()
     for item, (samples, gone) in enumerate(zip(known, missing, strict=True)):
         for start, stop in runs(gone):
-            # At each end of a long hole, the sound is cut off where its edge is no longer near.
+            # At each end of a long hole, the sound is cut off far from its edge.
             near = start + reach, stop - reach
             ends = [(0, start, near[0]), (near[1], near[1], stop)] if near[0] < near[1] else [(0, start, stop)]
             for first, begin, end in ends:

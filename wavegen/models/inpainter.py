@@ -182,8 +182,8 @@ class Inpainter(Model):
         """Complete the next frames; they come out ``look_ahead`` frames late.
 
         Args:
-            mel: as in ``forward``, any number of frames.
-            known: as in ``forward``.
+            mel: that of ``forward``, any number of frames.
+            known: that of ``forward``.
             state: the state that ``initial_state`` or the previous ``step`` returned; it is left unchanged.
 
         Returns:

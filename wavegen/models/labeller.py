@@ -119,7 +119,7 @@ class LabellerWindow(NamedTuple):
 
     Attributes:
         frames: ``[batch, n_mels, frames]``, which are still needed.
-        context: how many of them are labelled already.
+        context: the number of them that are labelled already.
     """
 
     frames: Tensor

@@ -92,8 +92,8 @@ def prepare(
         definition: the definition of mels that state none; by default the vocoder's own.
         speaker: the speaker that will be asked for.
         device: the device to synthesise on; by default the vocoder's preferred one.
-        engine, precision: as in ``Vocoder.use_engine``.
-        options: as in ``Vocoder.set_synthesis_options``.
+        engine, precision: those of ``Vocoder.use_engine``.
+        options: those of ``Vocoder.set_synthesis_options``.
         substitutes: whether the source-filter vocoder, which needs no training, speaks mels of a definition that the
             vocoder does not read; a note says so.
         checked: those of the mels whose values are read and checked; by default all.

@@ -85,7 +85,7 @@ def augmented(
     Args:
         samples: ``[samples]`` within ±1.
         sample_rate_hz: its sample rate.
-        config: how often each change is made, and the range of levels.
+        config: the probability of each change, and the range of levels.
         random: decides all of it.
 
     Returns:

@@ -53,7 +53,7 @@ def roll_back(state: TrainingState, run: RunFolder, skips: Sequence[Skip]) -> No
     must call it.
 
     Raises:
-        TrainingError: there is no checkpoint, or ``ROLLBACKS`` rollbacks did not help.
+        TrainingError: a checkpoint is missing, or ``ROLLBACKS`` rollbacks did not help.
     """
     where = f"step {skips[-1].step}"
     wrong = sorted({name for skip in skips for name in skip.wrong})

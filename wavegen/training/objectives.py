@@ -113,7 +113,7 @@ class ReconstructionObjective(Objective):
     """Distance between the waveform that a vocoder generates from a mel and the recording of that mel.
 
     Args:
-        vocoder: as for ``Objective``.
+        vocoder: that of ``Objective``.
         config: weights and resolutions of the distances.
     """
 

@@ -175,7 +175,7 @@ def pitch_scores(pitch: Pitch, f0_hz: Tensor, mask: Tensor, *, edge_frames: int 
     """Scores of a pitch against labels, pooled over all real frames.
 
     Args:
-        pitch: what was found; a frame is voiced if the probability is above one half.
+        pitch: the pitch that was found; a frame is voiced if the probability is above one half.
         f0_hz: labels ``[batch, 1, frames]``, 0 where not voiced.
         mask: ``[batch, 1, frames]``, True where a frame is real.
         edge_frames: frames at either end of each voiced segment of the labels whose pitch is not counted. The windows

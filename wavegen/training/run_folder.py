@@ -136,7 +136,7 @@ class RunFolder:
         """The file that ``start_from`` loads, with its tensors and header.
 
         Raises:
-            CheckpointError: as in ``start_from``.
+            CheckpointError: see ``start_from``.
         """
         # Prefer a checkpoint: a model file does not have the discriminators.
         checkpoints = sorted((source / "checkpoints").glob("step-*.safetensors"))

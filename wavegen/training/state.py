@@ -27,7 +27,7 @@ class TrainingState:
         ema: a copy of the vocoder whose weights are the exponential moving average of the vocoder's.
         step: steps so far, skipped ones included.
         best: the best validation score so far; None before the first.
-        rollbacks: how often the run went back to a checkpoint; each time the learning rates are halved.
+        rollbacks: the number of returns to a checkpoint, each of which halves the learning rates.
     """
 
     def __init__(self, vocoder: Network, config: TrainingConfig) -> None:

@@ -17,7 +17,7 @@ def floats(values: Any, *, like: Tensor, name: str) -> Tensor:
     Args:
         values: a tensor or a numpy array of any float type.
         like: a weight of the vocoder.
-        name: what the error calls the values.
+        name: the error's name for the values.
 
     Raises:
         MelError: the values are not floats.

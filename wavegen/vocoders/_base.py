@@ -76,7 +76,7 @@ class Vocoder(Network, ABC):
         Config: the class of its recipe section.
         speaker_condition: adds the speaker to features at frame rate.
         speaks_untrained: whether its sound before training is worth comparing with, beside the baselines.
-        has_speakers: whether it can learn a voice for each speaker; False if the mel alone says who speaks.
+        has_speakers: True if it can learn a voice for each speaker; False if the mel alone says who speaks.
         takes_f0: whether ``synthesize`` and ``step`` take the F0 of a caller.
         names_engine: whether the choice of engine decides if it keeps up with real time, so that commands name it.
         engines: the engines that can compute its samples, each with the precisions of its weights.
@@ -115,7 +115,7 @@ class Vocoder(Network, ABC):
 
         Args:
             mel: the definition.
-            where: what the error message names, such as a file.
+            where: the place that the error message names, such as a file.
 
         Raises:
             MelError: the definition differs from ``self.mel`` and is not in ``self.family``; names the fields.
@@ -363,7 +363,7 @@ class Likelihood(NamedTuple):
     """Log-likelihoods of samples in nats, each given all samples before it; ``[batch, samples]``.
 
     Attributes:
-        trained: what training maximises, in the vocoder's own distribution.
+        trained: the value that training maximises, in the vocoder's own distribution.
         of_class: that of the sample's class among 256 mu-law classes, which compares vocoders of any distribution.
     """
 

@@ -21,7 +21,7 @@ class StageState(NamedTuple):
         network: state of the pitch network.
         frames: frames that the shaped source still reads.
         first_frame: index in the utterance of the first of them.
-        source: what the shaped source carries: the phase and the memory of its filters.
+        source: the state of the shaped source: the phase and the memory of its filters.
     """
 
     network: Any
@@ -41,7 +41,7 @@ class SourceStage(SpokenStage):
     end: they are *state*, carried from frame to frame.
 
     Args:
-        mel, network: as in ``SpokenStage``.
+        mel, network: those of ``SpokenStage``.
     """
 
     def _read(self, mel: MelSpec) -> None:

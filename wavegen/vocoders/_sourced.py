@@ -191,7 +191,7 @@ class SourcedVocoder(Vocoder, ABC):
             features: the next features.
             state: the network's state.
             speakers: int64 ``[batch]``; None for a vocoder without speakers.
-            compiled: as in ``render``.
+            compiled: that of ``render``.
             ended: whether no frames follow.
         """
         raise NotImplementedError  # streams_natively is False

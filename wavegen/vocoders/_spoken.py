@@ -36,7 +36,7 @@ class Features(NamedTuple):
         spoken: mel, magnitude and pitch.
         sources: samples of the periodic and of the aperiodic source, ``[batch, 2 * hop_length, frames]``; None without
             a shaped source.
-        corrections: what a natively streaming network has computed from the rest; else None.
+        corrections: the outputs of a natively streaming network for the rest; else None.
     """
 
     spoken: Spoken
@@ -159,7 +159,7 @@ class SpokenStage(nn.Module):
             mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
             f0: fundamental frequency at the centre of each frame in Hz, ``[batch, frames]``, 0 where not voiced and NaN
                 where the pitch network is to find it, as it does everywhere by default.
-            parts: what computes in the place of parts of this stage; None for none.
+            parts: functions that compute parts of this stage in its place; None for none.
         """
         mel = mel.to(self._dtype)
         invert, stack = parts or (self.mel_inverse, None)
@@ -190,7 +190,7 @@ class SpokenStage(nn.Module):
         """The features of whole utterances.
 
         Args:
-            mel, mask, f0, parts: as in ``spoken``.
+            mel, mask, f0, parts: those of ``spoken``.
             seeds: int64 ``[batch]``, seeds of any noise.
         """
         return Features(self.spoken(mel, mask, f0, parts=parts))
@@ -217,9 +217,9 @@ class SpokenStage(nn.Module):
         Args:
             mel: ``[batch, n_mels, frames]``.
             state: the state that ``initial_state`` or the previous ``step`` returned; it is left unchanged.
-            f0: as in ``spoken``, of these frames.
+            f0: that of ``spoken``, for these frames.
             ended: whether no frames follow, so that those that wait for the next one are computed too.
-            parts: as in ``spoken``.
+            parts: those of ``spoken``.
         """
         spoken, network = self.next_spoken(mel, state.network, f0, parts=parts)
         return Features(joined(state.frames, spoken)), state._replace(network=network)

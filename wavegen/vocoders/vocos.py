@@ -125,7 +125,7 @@ class Vocos(WaveformVocoder):
     def generate(
         self, mel: Tensor, mask: Tensor | None, seeds: Tensor, first_frame: int, speakers: Tensor | None = None
     ) -> Tensor:
-        """Synthesis is the same; there is no noise."""
+        """Synthesis is the same: it draws no noise."""
         return self(mel, mask, speakers=speakers)
 
 

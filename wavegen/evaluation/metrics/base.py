@@ -105,7 +105,7 @@ class Metric:
         label: heading in tables.
         unit: unit of the scores.
         better: which scores are better; ``"zero"`` for a signed deviation.
-        source: who defined the metric.
+        source: the metric's author.
         range: range of the scores, as text.
         compute: function of a ``Pair``; raises ``Undefined`` if the pair has no score.
         packages: optional packages that the metric needs; none if wavegen's own dependencies suffice.

@@ -75,7 +75,7 @@ def visqol(pair: Pair) -> float:
     with one_torch_thread(), _one_numba_thread():
         try:
             score = _visqol().measure_from_arrays(reference, generated, COMMON_RATE_HZ).moslqo
-        except IndexError:  # there is no patch to compare
+        except IndexError:  # nothing to compare: not one patch
             raise Undefined("too little speech") from None
     if not math.isfinite(score):
         raise Undefined("ViSQOL is not a number")
