@@ -74,23 +74,8 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
     require_folder(out)
     distributed.check_batch_size(recipe.training.batch_size, world)
     require_logger(recipe.training.logger)
-    changes = _changes(recipe, out)
-    if not changes.keys() <= set(_PLACES):
-        raise _begun_with(changes, out)
-    done = _finished_steps(out / MODEL)
-    if done > recipe.training.steps:
-        raise ConfigError(
-            f"this run already has {done} steps, more than training.steps={recipe.training.steps}",
-            where=out,
-            remedy=f"use another --out, or training.steps={done} or more",
-        )
     features = recipe.data.features or out / "features"
-    recordings = list_recordings(recipe, recipe_path, outputs=(out, features), notify=notify)
-    if changes and rank == 0:
-        notify("comparing the recordings with those that the run began with")
-        if not has_same_content(recordings, features, recipe.mel):
-            raise _begun_with(changes, out)
-        notify("the recordings are in another place, and the same as before")
+    recordings = _recordings_of_run(recipe, recipe_path, out, features, notify, compare=rank == 0)
     if recipe.init is not None and not (_run_folder(recipe, out).checkpoint_files() or (out / MODEL).exists()):
         _run_folder(recipe, out).read_init(recipe.init, recipe.mel, _speakers(recipe, recordings))
 
@@ -103,21 +88,7 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
             recordings, features, recipe.mel, labels_pitch=recipe.network.reads_pitch_labels, progress=progress
         )
         _report_extraction(extraction, features, recipe.mel.hop_length / recipe.mel.sample_rate_hz, notify)
-        clips = extraction.clips
-        if recipe.network.labels is not None:
-            sources = {recording.name: recording.path for recording in recordings}
-            labelled = label_clips(
-                clips,
-                sources,
-                recipe.network.labels,
-                recipe.data.labels,
-                recipe.mel,
-                out / LABELS,
-                progress=progress,
-                waits=rank > 0,
-            )
-            clips = labelled.clips
-            notify(labelled.notes())
+        clips = _with_labels(recipe, extraction.clips, recordings, out, notify, progress=progress, waits=rank > 0)
         if rank == 0:
             if recipe.data.prepare:
                 write_manifest(out / RECORDINGS, recordings)
@@ -133,6 +104,55 @@ def run(recipe: Recipe, recipe_path: Path, out: Path, *, device: torch.device, n
         if rank == 0:
             _write_samples(recipe, clips, out, device, notify, progress)
         return True
+
+
+def _recordings_of_run(
+    recipe: Recipe, recipe_path: Path, out: Path, features: Path, notify: Notify, *, compare: bool
+) -> list[Recording]:
+    """The recordings of a run; refuses a recipe that does not continue the run that its folder holds.
+
+    Args:
+        compare: whether to compare the recordings with those that the run began with, if they are in another place.
+    """
+    changes = _changes(recipe, out)
+    if not changes.keys() <= set(_PLACES):
+        raise _begun_with(changes, out)
+    done = _finished_steps(out / MODEL)
+    if done > recipe.training.steps:
+        raise ConfigError(
+            f"this run already has {done} steps, more than training.steps={recipe.training.steps}",
+            where=out,
+            remedy=f"use another --out, or training.steps={done} or more",
+        )
+    recordings = list_recordings(recipe, recipe_path, outputs=(out, features), notify=notify)
+    if changes and compare:
+        notify("comparing the recordings with those that the run began with")
+        if not has_same_content(recordings, features, recipe.mel):
+            raise _begun_with(changes, out)
+        notify("the recordings are in another place, and the same as before")
+    return recordings
+
+
+def _with_labels(
+    recipe: Recipe,
+    clips: list[Clip],
+    recordings: Sequence[Recording],
+    out: Path,
+    notify: Notify,
+    *,
+    progress: bool,
+    waits: bool,
+) -> list[Clip]:
+    """The clips with the labels that the recipe's network learns, if it learns labels."""
+    if recipe.network.labels is None:
+        return clips
+    sources = {recording.name: recording.path for recording in recordings}
+    labelled = label_clips(
+        clips, sources, recipe.network.labels, recipe.data.labels, recipe.mel, out / LABELS,
+        progress=progress, waits=waits,
+    )  # fmt: skip
+    notify(labelled.notes())
+    return labelled.clips
 
 
 def _discard(line: str) -> None:

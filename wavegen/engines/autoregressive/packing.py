@@ -15,6 +15,7 @@ side. Channels are padded with zeros, which stay zeros throughout.
 
 import contextlib
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -125,116 +126,148 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
     """
     blocks = _checked(network)
     first = blocks[0]
-    gates = first.output.in_channels
-    condition = condition_channels(network)
-
-    def padded(size: int) -> int:
-        return -(-size // (2 * lanes)) * 2 * lanes
-
-    channels_p, gates_p, skips_p = padded(first.channels), padded(gates), padded(first.skip_channels)
-    hidden_p, outputs_p = padded(network.hidden.out_channels), padded(network.output.out_channels)
-    condition_p = padded(condition)
+    size = _padded_sizes(network, lanes)
     arena = _Arena(precision, lanes)
     # The condition's weights are read once per frame, so that bytes would save no time.
     condition_arena = _Arena("int16" if precision == "int8" else precision, lanes)
 
     def halves(weight: np.ndarray) -> np.ndarray:
         """Pad the filters and the gates separately."""
-        return np.concatenate([_pad(half, gates_p) for half in np.split(weight, 2)])
+        return np.concatenate([_pad(half, size.gates) for half in np.split(weight, 2)])
 
     now, past, residual, skip, condition_at = [], [], [], [], []
-    gate_bias, residual_bias, skip_bias = [], [], np.zeros(skips_p)
+    gate_bias, residual_bias, skip_bias = [], [], np.zeros(size.skips)
     convs = [_Conv.from_layer(block.conv) for block in blocks]
     # Matrices are added in the order in which the loop reads them for a sample; those that it reads less often follow.
     for block, conv in zip(blocks, convs, strict=True):
         scale = block.residual_scale
         mix = _Conv.from_layer(block.output)
         if block is not first:
-            now.append(arena.add(_pad(halves(conv.taps[-1]), columns=channels_p)))
+            now.append(arena.add(_pad(halves(conv.taps[-1]), columns=size.channels)))
         else:
             now.append(0)
-        residual.append(arena.add(_pad(mix.taps[0][: block.channels] * scale, channels_p, gates_p)))
-        skip.append(arena.add(_pad(mix.taps[0][block.channels :] * network.skip_scale, skips_p, gates_p)))
+        residual.append(arena.add(_pad(mix.taps[0][: block.channels] * scale, size.channels, size.gates)))
+        skip.append(arena.add(_pad(mix.taps[0][block.channels :] * network.skip_scale, size.skips, size.gates)))
         gate_bias.append(halves(conv.bias))
-        residual_bias.append(_pad(mix.bias[: block.channels] * scale, channels_p))
-        skip_bias += _pad(mix.bias[block.channels :] * network.skip_scale, skips_p)
+        residual_bias.append(_pad(mix.bias[: block.channels] * scale, size.channels))
+        skip_bias += _pad(mix.bias[block.channels :] * network.skip_scale, size.skips)
     hidden, output = _Conv.from_layer(network.hidden), _Conv.from_layer(network.output)
-    hidden_at = arena.add(_pad(hidden.taps[0], hidden_p, skips_p), after_relu=True)
-    output_at = arena.add(_pad(output.taps[0], outputs_p, hidden_p), after_relu=True)
+    hidden_at = arena.add(_pad(hidden.taps[0], size.hidden, size.skips), after_relu=True)
+    output_at = arena.add(_pad(output.taps[0], size.outputs, size.hidden), after_relu=True)
     for block, conv in zip(blocks, convs, strict=True):
-        taps = [] if block is first else [arena.add(_pad(halves(tap), columns=channels_p)) for tap in conv.taps[:-1]]
+        taps = [] if block is first else [arena.add(_pad(halves(tap), columns=size.channels)) for tap in conv.taps[:-1]]
         past.append(taps or [0] * (len(conv.taps) - 1))
     for block in blocks:
         if block.condition is not None:
             weight = _Conv.from_layer(block.condition).taps[0]
-            condition_at.append(condition_arena.add(_pad(halves(weight), columns=condition_p)))
+            condition_at.append(condition_arena.add(_pad(halves(weight), columns=size.condition)))
         else:
             condition_at.append(0)
 
-    dilations = [block.conv.dilation[0] for block in blocks]
-    ring_steps = [0 if block is first else block.conv.context.left for block in blocks]
-    layers = Layers(
-        now=np.array(now),
-        past=np.array(past, dtype=np.int64).reshape(len(blocks), -1),
-        residual=np.array(residual),
-        skip=np.array(skip),
-        condition=np.array(condition_at),
-        residual_scale=np.array([block.residual_scale for block in blocks], dtype=np.float32),
-        ring=np.cumsum([0, *ring_steps[:-1]]),
-        ring_steps=np.array(ring_steps),
-        tap_steps=np.array(dilations),
-        block_steps=np.array([_block_steps(d) for d in dilations]),
-    )
     # What the first block reads: tables of past samples, and biases.
     one_hot = reads_classes(network)
-    lags, tables = _tables(_Conv.from_layer(network.input), convs[0], dilations[0], one_hot=one_hot)
+    input_conv = _Conv.from_layer(network.input)
+    lags, tables = _tables(input_conv, convs[0], first.conv.dilation[0], one_hot=one_hot)
 
     def front(values: np.ndarray) -> np.ndarray:
         """Pad the three parts of ``[…, input | filters | gates]``."""
+        gates = first.output.in_channels
         h, f, g = np.split(values, [first.channels, first.channels + gates], axis=-1)
-        parts = ((h, channels_p), (f, gates_p), (g, gates_p))
-        return _float32(np.concatenate([_pad(part, part.shape[-2], p) for part, p in parts], axis=-1))
+        parts = ((h, size.channels), (f, size.gates), (g, size.gates))
+        return _float32(np.concatenate([_pad(part, part.shape[-2], padded) for part, padded in parts], axis=-1))
 
-    input_bias = _Conv.from_layer(network.input).bias
-    output_bias = np.full(outputs_p, NO_CLASS)
+    output_bias = np.full(size.outputs, NO_CLASS)
     output_bias[: len(output.bias)] = output.bias
     kind, classes, log_scale_min = _sampling(network.distribution)
-    levels = np.zeros(0, dtype=np.float32)
-    if isinstance(network.distribution, MuLaw):
-        values = mu_law_decode(torch.arange(classes), classes, dtype=torch.float64) * network.distribution.limit
-        levels = _float32(values.numpy())
     return Model(
-        channels=channels_p,
-        gates=gates_p,
-        skips=skips_p,
-        hidden=hidden_p,
-        outputs=outputs_p,
-        condition=condition_p,
+        channels=size.channels,
+        gates=size.gates,
+        skips=size.skips,
+        hidden=size.hidden,
+        outputs=size.outputs,
+        condition=size.condition,
         weights=arena.finished(),
         condition_weights=condition_arena.finished(),
         tail=STEP_BYTES if precision == "int8" else 0,
-        layers=layers,
+        layers=_layers(blocks, now, past, residual, skip, condition_at),
         hidden_at=hidden_at,
         output_at=output_at,
         lags=np.array(lags),
         rows=tables.shape[1],
         tables=np.stack([front(table) for table in tables]),
-        input_bias=front(np.concatenate([input_bias, convs[0].taps[-1] @ input_bias])[None])[0],
+        input_bias=front(np.concatenate([input_conv.bias, convs[0].taps[-1] @ input_conv.bias])[None])[0],
         gate_bias=_float32(np.stack(gate_bias)),
         residual_bias=_float32(np.stack(residual_bias)),
         skip_bias=_float32(skip_bias),
-        hidden_bias=_float32(_pad(hidden.bias, hidden_p)),
+        hidden_bias=_float32(_pad(hidden.bias, size.hidden)),
         output_bias=_float32(output_bias),
         distribution=kind,
         classes=classes,
         log_scale_min=log_scale_min,
         limit=float(network.distribution.limit),
-        levels=levels,
+        levels=_levels(network.distribution, classes),
         reads_classes=one_hot,
         reads=1 if one_hot else network.input.in_channels,
         order=network.prediction_order,
         errors_kept=network.longest_period + 1 if network.reads_pitch else 1,
     )
+
+
+class _Sizes(NamedTuple):
+    """Numbers of channels in the arenas: multiples of two vectors."""
+
+    channels: int
+    gates: int
+    skips: int
+    hidden: int
+    outputs: int
+    condition: int
+
+
+def _padded_sizes(network: Network, lanes: int) -> _Sizes:
+    first = _checked(network)[0]
+    sizes = (
+        first.channels,
+        first.output.in_channels,
+        first.skip_channels,
+        network.hidden.out_channels,
+        network.output.out_channels,
+        condition_channels(network),
+    )
+    return _Sizes(*(-(-size // (2 * lanes)) * 2 * lanes for size in sizes))
+
+
+def _layers(
+    blocks: Sequence[GatedResidualBlock],
+    now: list[int],
+    past: list[list[int]],
+    residual: list[int],
+    skip: list[int],
+    condition: list[int],
+) -> Layers:
+    """The blocks as the loop reads them, from the places of their matrices in the arenas."""
+    ring_steps = [0 if block is blocks[0] else block.conv.context.left for block in blocks]
+    dilations = [block.conv.dilation[0] for block in blocks]
+    return Layers(
+        now=np.array(now),
+        past=np.array(past, dtype=np.int64).reshape(len(blocks), -1),
+        residual=np.array(residual),
+        skip=np.array(skip),
+        condition=np.array(condition),
+        residual_scale=np.array([block.residual_scale for block in blocks], dtype=np.float32),
+        ring=np.cumsum([0, *ring_steps[:-1]]),
+        ring_steps=np.array(ring_steps),
+        tap_steps=np.array(dilations),
+        block_steps=np.array([_block_steps(dilation) for dilation in dilations]),
+    )
+
+
+def _levels(distribution: Any, classes: int) -> np.ndarray:
+    """The sample of each class, float32 ``[classes]``; empty for a distribution without classes."""
+    if not isinstance(distribution, MuLaw):
+        return np.zeros(0, dtype=np.float32)
+    values = mu_law_decode(torch.arange(classes), classes, dtype=torch.float64) * distribution.limit
+    return _float32(values.numpy())
 
 
 def condition_channels(network: Network) -> int:
