@@ -181,7 +181,7 @@ def _exported(graph: torch.nn.Module) -> Any:
             cause = error.__cause__ or error
             raise ConfigError(
                 f"torch's exporter cannot write this vocoder ({type(cause).__name__}: {str(cause)[:200]})",
-                remedy="use torch 2.13, with which all vocoders of wavegen were exported",
+                remedy="use torch 2.11, with which all vocoders of wavegen were exported",
             ) from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
