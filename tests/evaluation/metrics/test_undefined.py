@@ -1,10 +1,11 @@
 """Scores that are not defined, or whose package cannot compute them: a reason in their place."""
 
+import importlib
 import math
 import subprocess
 import sys
 from fractions import Fraction
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numba
 import numpy as np
@@ -75,6 +76,21 @@ def test_a_missing_package_removes_its_metrics_and_is_named(package: str, monkey
     assert not set(missing) & set(score(speech(0.5), speech(0.5), SPEC).values)
     labels = ", ".join(METRICS[key].label for key in missing)
     assert missing_note() == f"no {labels}: pip install 'wavegen[evaluation]'"
+
+
+def test_a_package_that_cannot_be_loaded_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_broken(package: str) -> ModuleType:
+        if package == "distillmos":  # as beside a torchaudio for CUDA and a torch for CPUs
+            raise OSError("Could not load this library: _torchaudio.abi3.so\nand more lines")
+        return importlib.import_module(package)
+
+    monkeypatch.setattr("wavegen.evaluation.metrics.import_quietly", import_broken)
+    assert "distillmos" not in available()
+    assert "stoi" in available()
+    assert (
+        "no DistillMOS: distillmos cannot be imported (Could not load this library: _torchaudio.abi3.so), "
+        "install torch and torchaudio from one place"
+    ) in str(missing_note())
 
 
 @needs_all

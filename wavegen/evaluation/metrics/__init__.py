@@ -98,15 +98,17 @@ class Scores:
 
 
 def available() -> list[str]:
-    """Keys of the metrics whose packages are installed, in the order of ``METRICS``."""
-    return [key for key, metric in METRICS.items() if all(map(_is_installed, metric.packages))]
+    """Keys of the metrics whose packages can be imported, in the order of ``METRICS``."""
+    return [key for key, metric in METRICS.items() if not any(map(_fault, metric.packages))]
 
 
 def missing_note() -> str | None:
-    """One line that names the unavailable metrics and how to install their packages; None if all are available."""
-    usable = available()
-    missing = [metric.label for key, metric in METRICS.items() if key not in usable]
-    return f"no {', '.join(missing)}: pip install 'wavegen[{EXTRA}]'" if missing else None
+    """One line that names the unavailable metrics and the way to get them; None if all are available."""
+    labels: dict[str, list[str]] = {}
+    for metric in METRICS.values():
+        if fault := next(filter(None, map(_fault, metric.packages)), ""):
+            labels.setdefault(fault, []).append(metric.label)
+    return "; ".join(f"no {', '.join(names)}: {fault}" for fault, names in labels.items()) or None
 
 
 def score(
@@ -142,10 +144,15 @@ def score(
     return Scores(values, reasons)
 
 
-def _is_installed(package: str) -> bool:
+def _fault(package: str) -> str:
+    """Why a package cannot be imported, with the remedy; empty if it can be."""
     try:
         import_quietly(package)
-    # ValueError: it was compiled for another numpy. OSError, RuntimeError: its torchaudio was built for another torch.
-    except (ImportError, ValueError, OSError, RuntimeError):
-        return False
-    return True
+    except ImportError:
+        return f"pip install 'wavegen[{EXTRA}]'"
+    except ValueError as error:
+        return f"{package} cannot be imported ({error}), reinstall it and numpy"  # it was compiled for another numpy
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        return f"{package} cannot be imported ({reason}), install torch and torchaudio from one place"
+    return ""
