@@ -52,16 +52,18 @@ def test_what_is_known_stays_and_the_rest_is_replaced_whatever_it_held() -> None
     assert not torch.equal(completed, tiny()(mel, known & (torch.arange(30) != 3)))
 
 
-def test_before_training_a_guess_is_nearly_what_is_expected() -> None:
+@pytest.mark.parametrize(("trust", "stays"), [(20.0, True), (-20.0, False)])
+def test_a_guess_counts_as_far_as_it_is_trusted(trust: float, stays: bool) -> None:
     model, mel = tiny(), a_mel()
     torch.nn.init.zeros_(model.output.weight)
     torch.nn.init.zeros_(model.output.bias)
+    model.output.bias.data[: MEL.n_mels] = trust
     shares = torch.ones(2, MEL.n_mels, 30)
     shares[..., 10:14] = 0.4
     shares[..., 12] = 0
     completed = model(mel, shares)
-    others = torch.arange(30) != 12
-    assert torch.allclose(completed[..., others], mel[..., others], atol=1e-5)
+    guessed = torch.tensor([10, 11, 13])
+    assert torch.allclose(completed[..., guessed], mel[..., guessed], atol=1e-5) == stays
     assert not torch.allclose(completed[..., 12], mel[..., 12], atol=0.1)
 
 

@@ -24,7 +24,8 @@ from wavegen.models._base import LN_SCALE, Model, ModelBatch, ModelConfig, Shown
 from wavegen.models._damage import draw_band, draw_lost, interpolated, known_shares
 
 KEPT = 0.999  # share of a bin from which on it stays as it is
-BAND_WEIGHT = 0.5  # of missing bands in the loss, beside holes in time
+BAND_WEIGHT = 1.0  # of missing bands in the loss, beside holes in time
+TRUST = 2.0  # in the guess, before training: its sigmoid, 0.88, is the share of the guess that counts
 
 
 class InpainterConfig(ModelConfig):
@@ -100,12 +101,14 @@ class Inpainter(Model):
 
     ::
 
-        mel, known ─ two layers over frequency and time ─ 1×1 ─ norm ─ separable dilated blocks ─ norm ─ 1×1 ─ + ─ mel
-        mel, where a part of it is known ──────────────────────────────────────────────────────────────────────┘
+        mel, known ─ two layers over frequency and time ─ 1×1 ─ norm ─ separable dilated blocks ─ norm ─ 1×1 ─┐
+                                                                                                 trust, addition
+        mel, where a part of it is known ─────────────────────────────────────────────────────────── × ──── + ─ mel
 
     ``known`` has a value for each bin of each frame, so lost packets and missing bands are one task. The windows of
     several frames reach into a short hole, but few of them lie in it: of these frames a part is known, and their mel is
-    that of the sound with its hole interpolated by linear prediction. The network learns what that lacks.
+    that of the sound with its hole interpolated by linear prediction. Deep in a long hole that prediction has faded, so
+    the network decides for each bin how far to trust it, and adds what it lacks.
 
     Args:
         mel: the mel definition.
@@ -143,7 +146,7 @@ class Inpainter(Model):
             for dilation in dilations[: config.layers]
         )
         self.output_norm = nn.LayerNorm(channels)
-        self.output = DilatedConv1d(channels, mel.n_mels, 1)
+        self.output = DilatedConv1d(channels, 2 * mel.n_mels, 1)
         self.look_ahead = config.look_ahead
 
     @property
@@ -243,7 +246,7 @@ class Inpainter(Model):
         h = F.gelu(self.first(F.pad(image, (0, self.look_ahead)))[..., self.look_ahead :])
         h = F.gelu(self.second(h, mask))
         _, h = self.stack(self._stack_input(h), None, mask)
-        return self._guess(mel, known) + self._heads(h)
+        return self._corrected(self._guess(mel, known), h)
 
     def _step(self, image: Tensor, mel: Tensor, known: Tensor, state: InpainterState) -> tuple[Tensor, InpainterState]:
         mel, known = torch.cat((state.mel, mel), dim=-1), torch.cat((state.known, known), dim=-1)
@@ -252,7 +255,7 @@ class Inpainter(Model):
         h, second = self.second.step(F.gelu(h[..., dropped:]), state.image[1])
         (_, h), stack = self.stack.step(self._stack_input(F.gelu(h)), state.stack)
         ready = h.shape[-1]
-        expected = self.mel_of(self._guess(mel[..., :ready], known[..., :ready]) + self._heads(h))
+        expected = self.mel_of(self._corrected(self._guess(mel[..., :ready], known[..., :ready]), h))
         completed = torch.where(known[..., :ready] >= KEPT, mel[..., :ready], expected)
         waiting = mel[..., ready:], known[..., ready:]
         return completed, InpainterState(*waiting, state.early - dropped, (first, second), stack)
@@ -268,8 +271,10 @@ class Inpainter(Model):
     def _stack_input(self, h: Tensor) -> Tensor:
         return self._norm(self.input_norm, self.input(h.flatten(1, 2)))
 
-    def _heads(self, h: Tensor) -> Tensor:
-        return self.output(self._norm(self.output_norm, h))
+    def _corrected(self, guess: Tensor, h: Tensor) -> Tensor:
+        """The guess, as far as it is trusted, and an addition; both follow from the stack's output."""
+        trust, addition = self.output(self._norm(self.output_norm, h)).chunk(2, dim=1)
+        return torch.sigmoid(TRUST + trust) * guess + addition
 
     @staticmethod
     def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
