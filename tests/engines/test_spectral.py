@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from support.vocoders import small_pitch_network, tiny_vocoder
 from torch import Tensor
 
 from wavegen.engines import make_spectral_engine
+from wavegen.engines.spectral import chain
 from wavegen.engines.spectral import projection as compiled_projection
 from wavegen.engines.spectral.chain import CompiledChain
 from wavegen.engines.spectral.functions import FUNCTIONS
+from wavegen.engines.spectral.products import Product
 from wavegen.errors import ConfigError
 from wavegen.mel import LogMel, MelSpec, profile
 from wavegen.vocoders import VOCODERS, build_vocoder
@@ -111,6 +114,21 @@ def test_the_stack_is_that_of_torch_whole_and_in_steps(config: object) -> None:
                 torch.testing.assert_close(mine, their, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_products_are_those_of_torch(
+    dtype: torch.dtype, bound: float, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:  # a torch that has other operations
+        monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    layer, rows = torch.nn.Linear(40, 24), torch.randn(2, 5, 40)
+    expected = layer(rows)
+    assert relative(Product(layer.weight, layer.bias, dtype)(rows), expected) < bound
+    found = Product(layer.weight, layer.bias, dtype, gelu=True)(rows)
+    assert found.dtype == dtype
+    assert relative(found, torch.nn.functional.gelu(expected)) < bound
+
+
 # ---- the laws ---------------------------------------------------------------------------------------------------
 
 LAWFUL = [
@@ -137,6 +155,23 @@ def test_the_laws_hold_in_float32(name: str, config: object, speakers: tuple[str
     check_purity(subject)
     check_batching(subject, tolerance=1e-3)
     check_streaming(subject, tolerance=1e-3, count=6)
+
+
+def test_bfloat16_changes_a_sound_little_and_its_chunks_less() -> None:
+    for config in VOCODERS["spectral"].Config.examples():
+        vocoder = randomised(build_vocoder(config, TINIEST)).float().prepared_for_synthesis()
+        mel = noise_mel(TINIEST, 1, 60)
+        vocoder.use_engine("numba")
+        expected = vocoder.synthesize(mel)
+        assert vocoder.use_engine("numba", "bfloat16").startswith("numba ")
+        whole = vocoder.synthesize(mel)
+        assert relative(whole, expected) < 0.1
+        assert torch.equal(whole, expected) != chain.BFLOAT16_RUNS
+        state, chunks = vocoder.initial_state(1), []
+        for chunk in mel.split(13, dim=-1):
+            samples, state = vocoder.step(chunk, state)
+            chunks.append(samples)
+        assert relative(torch.cat([*chunks, vocoder.flush(state)], dim=-1), whole) < 0.02
 
 
 def test_a_stream_goes_on_with_another_engine() -> None:
@@ -178,6 +213,15 @@ def test_auto_waits_until_the_code_is_compiled(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.undo()
     assert vocoder.use_engine("numba").startswith("numba float32, vectors of ")
     assert vocoder.use_engine("auto").startswith("numba float32, vectors of ")
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_bfloat16_needs_a_processor_that_multiplies_it(
+    runs: bool, monkeypatch: pytest.MonkeyPatch, messages: Messages
+) -> None:
+    monkeypatch.setattr(chain, "BFLOAT16_RUNS", runs)
+    description = tiny_vocoder("spectral").use_engine("numba", "bfloat16")
+    messages.check(re.sub(r"vectors of \d+", "vectors of N", description))
 
 
 def test_what_the_engine_does_not_run_is_refused(messages: Messages) -> None:

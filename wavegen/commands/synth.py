@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
         "--precision",
         default="float32",
         help="precision of the engine's weights: float32; for a WaveNet also int16, faster in large ones and slightly "
-        "inexact, and int8, the fastest and less exact (default: %(default)s)",
+        "inexact, and int8, the fastest and less exact; for a spectral vocoder also bfloat16, faster and slightly "
+        "inexact (default: %(default)s)",
     )
     parser.add_argument(
         "--temperature",

@@ -84,6 +84,7 @@ class SourcedNetwork(Protocol):
         pitch: the pitch network.
         projection: imposes the mel at the end.
         frame_stack: the stack of the vocoder's own network at frame rate; None if it has none.
+        frame_output: the layer after this stack and its norm, which reads one frame at a time; None if it has none.
     """
 
     projection: MelProjection
@@ -94,6 +95,10 @@ class SourcedNetwork(Protocol):
 
     @property
     def frame_stack(self) -> DilatedStack | None:
+        """See above."""
+
+    @property
+    def frame_output(self) -> DilatedConv1d | None:
         """See above."""
 
     def parameters(self) -> Iterator[nn.Parameter]:

@@ -24,7 +24,7 @@ AUTOREGRESSIVE_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), 
 """Engines of a WaveNet, each with the precisions that its weights can have."""
 PARALLEL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "tiled": ("float32",)}
 """Engines of a parallel WaveNet; both compute in the model's own precision."""
-SPECTRAL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32",)}
+SPECTRAL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32", "bfloat16")}
 """Engines of vocoders at frame rate with a source stage; torch computes in the model's own precision."""
 
 
@@ -114,7 +114,8 @@ def make_spectral_engine(
         network: the vocoder.
         name: ``"torch"``, ``"numba"``, or ``"auto"`` for numba on a CPU if its code has been compiled before: compiling
             takes as long as minutes of sound.
-        precision: ``"float32"``, the only one.
+        precision: precision of the numba engine's matrix products: ``"float32"``, or ``"bfloat16"``, which is not
+            exact. When ``"auto"`` falls back to torch, the weights keep the model's precision.
 
     Raises:
         ConfigError: the engine is unknown, or it was chosen by name and cannot run this network here.
@@ -126,20 +127,20 @@ def make_spectral_engine(
     try:
         if name == "auto" and not may_be_on_disk(str(Path(__file__).parent / "spectral" / "functions.py")):
             raise ConfigError(_NOT_COMPILED)
-        return _with_numba(lambda: _make_compiled_chain(network, compile_now=name == "numba"))
+        return _with_numba(lambda: _make_compiled_chain(network, precision, compile_now=name == "numba"))
     except ConfigError as error:
         if name == "numba":
             raise
         return PlainTorch(f"torch, because {error.what}")
 
 
-def _make_compiled_chain(network: SourcedNetwork, *, compile_now: bool) -> "CompiledChain":
+def _make_compiled_chain(network: SourcedNetwork, precision: str, *, compile_now: bool) -> "CompiledChain":
     from wavegen.engines.spectral.chain import CompiledChain
     from wavegen.engines.spectral.functions import FUNCTIONS
 
     if not compile_now and not FUNCTIONS.is_ready():
         raise ConfigError(_NOT_COMPILED)
-    return CompiledChain(network)
+    return CompiledChain(network, precision)
 
 
 def _make_numba_engine(network: Network, precision: Precision) -> Engine:

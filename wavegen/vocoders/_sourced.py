@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from wavegen.blocks import Context, DilatedStack
+from wavegen.blocks import Context, DilatedConv1d, DilatedStack
 from wavegen.engines import SPECTRAL_ENGINES, EngineCache, PlainTorch, make_spectral_engine
 from wavegen.mel import MelProjection, MelSpec
 from wavegen.source import PitchNetwork
@@ -81,6 +81,11 @@ class SourcedVocoder(Vocoder, ABC):
     @property
     def frame_stack(self) -> DilatedStack | None:
         """The stack of the vocoder's own network, if it has one at frame rate that its engine computes."""
+        return None
+
+    @property
+    def frame_output(self) -> DilatedConv1d | None:
+        """The layer after this stack and its norm, which reads one frame at a time."""
         return None
 
     def prepared_for_synthesis(self) -> Self:

@@ -202,6 +202,11 @@ class SpectralVocoder(SourcedWaveformVocoder):
         return self.stack
 
     @property
+    def frame_output(self) -> DilatedConv1d:
+        """The layer that gives the corrections."""
+        return self.corrections
+
+    @property
     def network_context(self) -> Context:
         """Frames of features that the network reads around a frame."""
         reads = self.input.context
@@ -264,7 +269,7 @@ class SpectralVocoder(SourcedWaveformVocoder):
         dropped = min(int(state.early), h.shape[-1])
         h = h[..., dropped:]
         (h, _), stack_state = self._stack_of(compiled).step(self._stack_input(h, speakers), state.stack)
-        ready = cut(waiting, 0, h.shape[-1])._replace(corrections=self._heads(h))
+        ready = cut(waiting, 0, h.shape[-1])._replace(corrections=self._heads(h, compiled))
         return ready, NetworkState(cut(waiting, h.shape[-1], None), state.early - dropped, input_state, stack_state)
 
     def render(
@@ -321,7 +326,7 @@ class SpectralVocoder(SourcedWaveformVocoder):
         x = masked(self._network_input(spoken), mask)
         h = self.input(F.pad(x, (0, self.look_ahead)) if self.look_ahead else x)[..., self.look_ahead :]
         h, _ = self._stack_of(compiled)(self._stack_input(h, speakers), None, mask)
-        return self._heads(h)
+        return self._heads(h, compiled)
 
     def _stack_of(self, compiled: "CompiledChain | None") -> Any:
         """The stack, or what the engine computes in its place."""
@@ -335,8 +340,11 @@ class SpectralVocoder(SourcedWaveformVocoder):
     def _stack_input(self, h: Tensor, speakers: Tensor | None = None) -> Tensor:
         return self._norm(self.input_norm, self.speaker_condition(h, speakers))
 
-    def _heads(self, h: Tensor) -> Tensor:
-        return self.corrections(self._norm(self.output_norm, h))
+    def _heads(self, h: Tensor, compiled: "CompiledChain | None") -> Tensor:
+        h = self._norm(self.output_norm, h)
+        if compiled is None or compiled.output is None:
+            return self.corrections(h)
+        return compiled.output(h.mT).to(h.dtype).mT
 
     @staticmethod
     def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

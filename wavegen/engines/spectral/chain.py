@@ -7,6 +7,7 @@ from wavegen.engines import simd
 from wavegen.engines.base import SourcedNetwork
 from wavegen.engines.spectral.bands import Bands, Room, Rows
 from wavegen.engines.spectral.functions import FUNCTIONS, Functions
+from wavegen.engines.spectral.products import BFLOAT16_RUNS, Product
 from wavegen.engines.spectral.projection import CompiledProjection, LogGains
 from wavegen.engines.spectral.stack import CompiledStack
 from wavegen.errors import ConfigError
@@ -20,6 +21,8 @@ class CompiledChain:
 
     Args:
         network: a float32 vocoder on the CPU; its weights are copied.
+        precision: precision of the products of the vocoder's own network; the rest is float32. bfloat16 needs a
+            processor that multiplies it; on others it is replaced by float32, which ``description`` says.
 
     Raises:
         ConfigError: this engine cannot run the network.
@@ -29,12 +32,10 @@ class CompiledChain:
         invert: computes what a ``MelInverse`` does.
         projection: imposes a mel and iterates.
         pitch_stack: the stack of the pitch network.
-        stack: the stack of the vocoder's own network; None if it has none.
+        stack, output: the stack and the output layer of the vocoder's own network; None if it has none.
     """
 
-    description = f"numba float32, vectors of {simd.LANES}"
-
-    def __init__(self, network: SourcedNetwork) -> None:
+    def __init__(self, network: SourcedNetwork, precision: str = "float32") -> None:
         weight = next(network.parameters())
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             model = f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}"
@@ -44,6 +45,11 @@ class CompiledChain:
             if obstacle := CompiledStack.obstacle(stack):
                 _refuse(obstacle)
         self._network = network
+        self.description = f"numba {precision}, vectors of {simd.LANES}"
+        if precision == "bfloat16" and not BFLOAT16_RUNS:
+            precision = "float32"
+            self.description = f"numba float32, vectors of {simd.LANES}, because this processor multiplies no bfloat16"
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._build(FUNCTIONS.get(self._try_out))
 
     def _build(self, functions: Functions) -> None:
@@ -51,7 +57,9 @@ class CompiledChain:
         self.invert = CompiledInverse(network.projection.inverse, functions)
         self.projection = CompiledProjection(network.projection, functions)
         self.pitch_stack = CompiledStack(network.pitch.stack, functions)
-        self.stack = None if network.frame_stack is None else CompiledStack(network.frame_stack, functions)
+        stack, output = network.frame_stack, network.frame_output
+        self.stack = None if stack is None else CompiledStack(stack, functions, self._dtype)
+        self.output = None if output is None else Product(output.weight[..., 0], output.bias, self._dtype)
 
     def _try_out(self, functions: Functions) -> None:
         """Compute one frame in every way, which compiles the functions. Further types would be an error."""

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wavegen.blocks import Context, DilatedStack, SeparableResidualBlock
 from wavegen.blocks.conv import LayerStates
 from wavegen.engines.spectral.functions import Functions
+from wavegen.engines.spectral.products import Product
 
 TILE_ROWS = 128  # of the widest product: with 768 columns, 400 kB
 
@@ -20,13 +20,11 @@ class _Block(NamedTuple):
     context: Context
     depthwise: tuple[np.ndarray, np.ndarray, int]  # [taps, channels], [channels], dilation
     norm: tuple[np.ndarray, np.ndarray, np.float32]
-    expand: Tensor  # [channels, hidden]
-    expand_bias: Tensor
-    project: Tensor  # [hidden, channels], with the block's scale
-    project_bias: Tensor
+    expand: Product  # with GELU
+    project: Product  # with the block's scale
 
     @classmethod
-    def fold(cls, block: SeparableResidualBlock) -> "_Block":
+    def fold(cls, block: SeparableResidualBlock, dtype: torch.dtype) -> "_Block":
         """Copy a block's weights."""
         assert block.conv.bias is not None
         taps = block.conv.weight[:, 0].t().contiguous().clone()
@@ -34,10 +32,8 @@ class _Block(NamedTuple):
             block.context,
             (taps.numpy(), block.conv.bias.clone().numpy(), block.conv.dilation[0]),
             (block.norm.weight.clone().numpy(), block.norm.bias.clone().numpy(), np.float32(block.norm.eps)),
-            block.expand.weight.t().contiguous().clone(),
-            block.expand.bias.clone(),
-            (block.scale[:, None] * block.project.weight).t().contiguous(),
-            block.scale * block.project.bias,
+            Product(block.expand.weight, block.expand.bias, dtype, gelu=True),
+            Product(block.scale[:, None] * block.project.weight, block.scale * block.project.bias, dtype),
         )
 
 
@@ -47,11 +43,13 @@ class CompiledStack:
     Args:
         stack: a stack for which ``obstacle`` returns None; its weights are copied.
         functions: the compiled functions.
+        dtype: precision of the products; the rest is float32.
     """
 
     @torch.no_grad()
-    def __init__(self, stack: DilatedStack, functions: Functions) -> None:
-        self._blocks = [_Block.fold(block) for block in stack.blocks if isinstance(block, SeparableResidualBlock)]
+    def __init__(self, stack: DilatedStack, functions: Functions, dtype: torch.dtype = torch.float32) -> None:
+        blocks = [block for block in stack.blocks if isinstance(block, SeparableResidualBlock)]
+        self._blocks = [_Block.fold(block, dtype) for block in blocks]
         self._functions = functions
         self._left = max(block.context.left for block in self._blocks)
         self._right = max(block.context.right for block in self._blocks)
@@ -98,6 +96,5 @@ class CompiledStack:
             )
             for done in range(0, frames, TILE_ROWS):
                 tile = slice(done, done + TILE_ROWS)
-                hidden = F.gelu(torch.addmm(block.expand_bias, normalised[tile], block.expand))
-                current[tile].add_(block.project_bias).addmm_(hidden, block.project)
+                current[tile] += block.project(block.expand(normalised[tile]))
         return current, tuple(after)
