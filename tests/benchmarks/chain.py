@@ -114,7 +114,7 @@ def parts(vocoder: SpectralVocoder, mel: Tensor) -> dict[str, Callable[[], objec
         "inverse of the mel": lambda: invert(mel),
         "pitch": lambda: stage.network.pitch(spoken.magnitude, vocoder.mel.sample_rate_hz, None, stack),
         "source: excitation, prediction, filter": lambda: stage.shaped.whole(spoken.magnitude, spoken.pitch, seeds),
-        "network": lambda: vocoder._correct(spoken, None, None, compiled),
+        "network": lambda: vocoder._hidden(spoken, None, None, compiled),
         "spectra, mel imposed, inverse STFT": render(0),
         "the same with 2 iterations": render(2),
     }

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from support.contracts import check_batching, check_length, check_purity, check_streaming
@@ -14,8 +15,7 @@ from support.vocoders import small_pitch_network, tiny_vocoder
 from torch import Tensor
 
 from wavegen.engines import make_spectral_engine
-from wavegen.engines.spectral import chain
-from wavegen.engines.spectral import projection as compiled_projection
+from wavegen.engines.spectral import chain, spectra
 from wavegen.engines.spectral.chain import CompiledChain
 from wavegen.engines.spectral.functions import FUNCTIONS
 from wavegen.engines.spectral.products import Product
@@ -243,8 +243,26 @@ def test_gradients_and_training_use_torch() -> None:
 
 def test_the_limits_are_those_of_the_vocoder() -> None:
     vocoder = tiny_vocoder("spectral", spec=TINIEST)
-    gains = compiled_projection.LogGains(
-        torch.full((1, 4 * 3), 100.0), LARGEST_CORRECTION, math.exp(vocoder.largest_log_magnitude)
-    ).of(slice(None))
-    assert gains.gains.max() == pytest.approx(math.exp(LARGEST_CORRECTION))
-    assert gains.largest == pytest.approx(float(TINIEST.window().sum()))
+    engine = compiled(vocoder)
+    mel = noise_mel(TINIEST, 1, 5)
+    features = vocoder.stage(mel, None, torch.tensor([0]))
+    bins = TINIEST.n_fft // 2 + 1
+    limits = LARGEST_CORRECTION, float(TINIEST.window().sum())
+    for value in (LARGEST_CORRECTION, 100.0):
+        with_them = features._replace(corrections=torch.full((1, 4 * bins, 5), value))
+        found = vocoder.render(with_them, None, None, 1, engine)
+        at_limits = torch.full((1, 4 * bins, 5), LARGEST_CORRECTION)
+        at_limits[:, 3 * bins :] = value  # the phase has none
+        expected = engine.projection(
+            features.source_samples(), mel, None, iterations=1, corrections=at_limits, limits=limits
+        )
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.5, math.pi / 2, -3.0, 100.0, -3000.0])
+def test_compiled_functions_are_those_of_numpy(angle: float) -> None:
+    found = spectra.turn(np.float32(angle))
+    np.testing.assert_allclose(found, (np.cos(np.float32(angle)), np.sin(np.float32(angle))), rtol=0, atol=2e-7)
+    for limit in (1.0, 87.0):
+        x = np.float32(np.clip(angle, -limit, limit))
+        np.testing.assert_allclose(spectra.bounded_exp(np.float32(angle), np.float32(limit)), np.exp(x), rtol=3e-7)

@@ -269,7 +269,9 @@ class SpectralVocoder(SourcedWaveformVocoder):
         dropped = min(int(state.early), h.shape[-1])
         h = h[..., dropped:]
         (h, _), stack_state = self._stack_of(compiled).step(self._stack_input(h, speakers), state.stack)
-        ready = cut(waiting, 0, h.shape[-1])._replace(corrections=self._heads(h, compiled))
+        h = self._norm(self.output_norm, h)
+        corrections = self.corrections(h) if compiled is None else compiled.corrections(h)
+        ready = cut(waiting, 0, h.shape[-1])._replace(corrections=corrections)
         return ready, NetworkState(cut(waiting, h.shape[-1], None), state.early - dropped, input_state, stack_state)
 
     def render(
@@ -282,17 +284,19 @@ class SpectralVocoder(SourcedWaveformVocoder):
     ) -> Tensor:
         """Invert the corrected spectra of the sources."""
         corrections = features.corrections
-        if corrections is None:
-            corrections = self._correct(features.spoken, mask, speakers, compiled)
         if compiled is not None:
+            known = corrections is not None
             return compiled.projection(
                 features.source_samples(),
                 features.spoken.mel,
                 mask,
                 iterations=iterations,
-                corrections=corrections,
+                corrections=corrections if known else self._hidden(features.spoken, mask, speakers, compiled),
                 limits=(LARGEST_CORRECTION, math.exp(self.largest_log_magnitude)),
+                output=None if known else compiled.output,
             )
+        if corrections is None:
+            corrections = self._correct(features.spoken, mask, speakers)
         with torch.autocast(corrections.device.type, enabled=False):  # FFTs need float32
             magnitude, spectrum = self._spectrum(features, corrections)
             return self.projection.istft(self.projection.iterate(magnitude, spectrum, iterations, mask), mask)
@@ -314,19 +318,23 @@ class SpectralVocoder(SourcedWaveformVocoder):
         turn = torch.complex(correction * gains.phase.cos(), correction * gains.phase.sin())  # torch.polar is slow
         return magnitude, spectrum * turn
 
-    def _correct(
+    def _correct(self, spoken: Spoken, mask: Tensor | None, speakers: Tensor | None) -> Tensor:
+        """The network: corrections ``[batch, 4 * bins, frames]`` of whole utterances or windows."""
+        return self.corrections(self._hidden(spoken, mask, speakers))
+
+    def _hidden(
         self,
         spoken: Spoken,
         mask: Tensor | None,
         speakers: Tensor | None,
         compiled: "CompiledChain | None" = None,
     ) -> Tensor:
-        """The network: corrections ``[batch, 4 * bins, frames]`` of whole utterances or windows."""
+        """What the output layer reads, ``[batch, channels, frames]``, of whole utterances or windows."""
         # A causal layer's output at t + look_ahead belongs to frame t, so drop the first look_ahead frames.
         x = masked(self._network_input(spoken), mask)
         h = self.input(F.pad(x, (0, self.look_ahead)) if self.look_ahead else x)[..., self.look_ahead :]
         h, _ = self._stack_of(compiled)(self._stack_input(h, speakers), None, mask)
-        return self._heads(h, compiled)
+        return self._norm(self.output_norm, h)
 
     def _stack_of(self, compiled: "CompiledChain | None") -> Any:
         """The stack, or what the engine computes in its place."""
@@ -339,12 +347,6 @@ class SpectralVocoder(SourcedWaveformVocoder):
 
     def _stack_input(self, h: Tensor, speakers: Tensor | None = None) -> Tensor:
         return self._norm(self.input_norm, self.speaker_condition(h, speakers))
-
-    def _heads(self, h: Tensor, compiled: "CompiledChain | None") -> Tensor:
-        h = self._norm(self.output_norm, h)
-        if compiled is None or compiled.output is None:
-            return self.corrections(h)
-        return compiled.output(h.mT).to(h.dtype).mT
 
     @staticmethod
     def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

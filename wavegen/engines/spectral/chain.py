@@ -73,6 +73,11 @@ class CompiledChain:
         for function in functions:
             function.disable_compile()
 
+    def corrections(self, h: Tensor) -> Tensor:
+        """The output layer, ``[batch, channels, frames]`` to ``[batch, 4 * bins, frames]``."""
+        assert self.output is not None
+        return self.output(h.mT).to(h.dtype).mT
+
 
 class CompiledInverse:
     """Computes what a ``MelInverse`` does."""

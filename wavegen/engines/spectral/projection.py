@@ -1,5 +1,6 @@
 """A mel imposed on sources, and the iterations after it, in tiles of frames that stay in the cache."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from wavegen.blocks.istft import MIN_ENVELOPE
 from wavegen.engines.spectral.bands import Bands, Room, Rows
 from wavegen.engines.spectral.functions import Functions
 from wavegen.engines.spectral.spectra import Correction, Target
+from wavegen.engines.spectral.workspace import Workspace
 from wavegen.mel import MelProjection
 from wavegen.mel.transform import MOMENTUM, SMALLEST_POWER
 
@@ -21,21 +23,22 @@ class LogGains(NamedTuple):
 
     Attributes:
         values: ``[frames, 4 * bins]``: log-gains of the first source, of the second, of the magnitude after the mel is
-            imposed, and the phase to add.
+            imposed, and the phase to add; or what ``output`` makes these of.
         largest_gain: limit of the log-gains in both directions.
         largest_magnitude: limit of the magnitude.
+        output: the network's last layer; None if ``values`` have been through it. They are many, so it is better to
+            make them tile by tile.
     """
 
     values: Tensor
     largest_gain: float
     largest_magnitude: float
+    output: Callable[[Tensor], Tensor] | None = None
 
     def of(self, rows: slice) -> Correction:
         """The correction of some frames."""
-        bins = self.values.shape[1] // 4
-        gains = self.values[rows, : 3 * bins].clamp(-self.largest_gain, self.largest_gain).exp_()
-        phase = self.values[rows, 3 * bins :].contiguous()
-        return Correction(gains.numpy(), phase.cos().numpy(), phase.sin().numpy(), np.float32(self.largest_magnitude))
+        values = self.values[rows] if self.output is None else self.output(self.values[rows])
+        return Correction(values.float().numpy(), np.float32(self.largest_gain), np.float32(self.largest_magnitude))
 
 
 class CompiledProjection:
@@ -51,6 +54,7 @@ class CompiledProjection:
         istft = projection.istft
         self._n_fft, self._hop, self._left = istft.n_fft, istft.hop_length, istft.left_padding
         self._window = istft.window.numpy()
+        self._workspace = Workspace()
         self._bands: dict[float, tuple[Bands, np.ndarray]] = {}
 
     def __call__(
@@ -62,6 +66,7 @@ class CompiledProjection:
         iterations: int,
         corrections: Tensor | None = None,
         limits: tuple[float, float] = (0.0, 0.0),
+        output: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """``render`` for a batch.
 
@@ -70,8 +75,9 @@ class CompiledProjection:
             mel: ``[batch, n_mels, frames]``.
             mask: ``[batch, 1, frames]``, True where a frame is real; None if all are.
             iterations: number of iterations.
-            corrections: ``[batch, 4 * bins, frames]``, the values of ``LogGains``; None for none.
+            corrections: ``[batch, channels, frames]``, the values of ``LogGains``; None for none.
             limits: the limits of ``LogGains``.
+            output: that of ``LogGains``.
 
         Returns:
             ``[batch, frames * hop_length]``; 0 outside the mask.
@@ -81,7 +87,7 @@ class CompiledProjection:
         for item, length in enumerate(lengths):
             gains = None
             if corrections is not None:
-                gains = LogGains(corrections[item, :, :length].t().contiguous(), *limits)
+                gains = LogGains(corrections[item, :, :length].t().contiguous(), *limits, output)
             end = length * self._hop
             if length:
                 samples[item, :end] = self.render(sources[item, :, :end], mel[item, :, :length], gains, iterations)
@@ -102,13 +108,13 @@ class CompiledProjection:
         frames = mel.shape[1]
         bands, unread = self._bands_of(self._projection.blur_hz)
         target = Target(
-            np.empty((len(mel), frames), dtype=np.float32),
+            self._workspace.empty("linear", len(mel), frames).numpy(),
             unread,
-            np.empty((frames, len(unread)), dtype=np.float32),
+            self._workspace.empty("kept", frames, len(unread)).numpy(),
         )
         spectrum = self._imposed(bands, sources, mel, gains, target)
-        previous = torch.empty_like(spectrum)
-        scale = np.empty((frames - 1) * self._hop + self._n_fft, dtype=np.float32)
+        previous = self._workspace.empty("previous", *spectrum.shape, dtype=spectrum.dtype)
+        scale = self._workspace.empty("scale", (frames - 1) * self._hop + self._n_fft).numpy()
         envelope = self._window, self._hop, frames, self._left, np.float32(MIN_ENVELOPE), scale
         self._functions.inverse_envelope(*envelope)
         momentum = np.float32(0)
@@ -126,15 +132,15 @@ class CompiledProjection:
         linear = self._projection.inverse.linear(mel, self._projection.blur_hz).contiguous().numpy()
         padding = self._left, self._n_fft - self._hop - self._left
         signals = torch.nn.functional.pad(sources, padding).numpy()
-        spectrum = torch.empty(frames, bins, dtype=torch.complex64)
+        spectrum = self._workspace.empty("spectrum", frames, bins, dtype=torch.complex64)
         nothing = np.empty((0, 0), dtype=np.float32)
-        windowed = torch.empty(len(signals), TILE_FRAMES, self._n_fft)
+        windowed = self._workspace.empty("sources", len(signals), TILE_FRAMES, self._n_fft)
         for rows in self._tiles(frames):
             count = rows.stop - rows.start
             for signal, room in zip(signals, windowed, strict=True):
                 self._functions.frame_signal(signal, rows.start, self._hop, self._window, room[:count].numpy())
             spectra = torch.fft.rfft(windowed[:, :count]).contiguous()
-            correction = Correction(nothing, nothing, nothing, np.float32(0)) if gains is None else gains.of(rows)
+            correction = Correction(nothing, np.float32(0), np.float32(0)) if gains is None else gains.of(rows)
             self._functions.impose(
                 bands, Room.make(bands), rows.start, _parts(spectra), correction, linear, self._projection.updates,
                 np.float32(SMALLEST_POWER), _parts(spectrum), target,
@@ -152,8 +158,8 @@ class CompiledProjection:
     ) -> None:
         """One iteration, in place. A frame is analysed as soon as all frames that overlap it have been added."""
         frames, later = len(spectrum), (self._n_fft - 1) // self._hop
-        signal = np.zeros_like(scale)
-        windowed = torch.empty(TILE_FRAMES + later, self._n_fft)
+        signal = self._workspace.empty("signal", len(scale)).zero_().numpy()
+        windowed = self._workspace.empty("windowed", TILE_FRAMES + later, self._n_fft)
         done = 0
         for rows in self._tiles(frames):
             self._add(spectrum, rows, scale, signal)

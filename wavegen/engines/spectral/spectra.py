@@ -4,16 +4,59 @@ A complex spectrum is float32 ``[frames, 2 * bins]``, real and imaginary part in
 begins at its sample ``t * hop``.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from wavegen.engines.simd import LANES, load, store
+from wavegen.engines.simd import LANES, SHIFT, load, store
 from wavegen.engines.spectral.bands import Bands, Room, gather, ratios, update, weighted
 
 # Vectorised sums are added up in another order, and a multiplication and an addition may become one instruction.
 QUICK = {"contract", "reassoc", "nsz", "arcp"}
+
+
+# As constants of float32: numba would compute in float64 otherwise.
+_LOG2_E, _LN_2_HIGH, _LN_2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
+_EXP = tuple(np.float32(1 / math.factorial(n)) for n in range(7))
+_ONE_OVER_PI, _HALF = np.float32(1 / math.pi), np.float32(0.5)
+# π in three parts; the first two have few digits, so that their products with an integer are exact.
+_PI_PARTS = np.float32(3.140625), np.float32(9.67502593994140625e-4), np.float32(1.509957990978376e-7)
+_SIN = tuple(np.float32((-1) ** n / math.factorial(2 * n + 1)) for n in range(7))
+_COS = tuple(np.float32((-1) ** n / math.factorial(2 * n)) for n in range(7))
+_ONE, _TWO = np.float32(1), np.float32(2)
+
+
+@njit(fastmath={"contract"})  # another order would undo the rounding
+def bounded_exp(x: Any, limit: Any) -> Any:
+    """e^x for ``x`` limited to ``-limit … limit``, at most 87: as ``simd.exp``, for loops that numba vectorises."""
+    x = min(max(x, -limit), limit)
+    shifted = x * _LOG2_E + SHIFT
+    n = shifted - SHIFT
+    f = x - n * _LN_2_HIGH - n * _LN_2_LOW
+    p = _EXP[6] * f + _EXP[5]
+    p = p * f + _EXP[4]
+    p = p * f + _EXP[3]
+    p = p * f + _EXP[2]
+    p = p * f + _EXP[1]
+    p = p * f + _EXP[0]
+    return np.int32(np.float32(p).view(np.int32) + (np.float32(shifted).view(np.int32) << 23)).view(np.float32)
+
+
+@njit(fastmath={"contract"})
+def turn(x: Any) -> Any:
+    """cos(x) and sin(x) for -10^4 < x < 10^4: Taylor series of what is left beyond the nearest multiple of π."""
+    n = (x * _ONE_OVER_PI + SHIFT) - SHIFT
+    r = x - n * _PI_PARTS[0] - n * _PI_PARTS[1] - n * _PI_PARTS[2]
+    s = r * r
+    sine, cosine = _SIN[6], _COS[6]
+    for i in range(5, -1, -1):
+        sine = sine * s + _SIN[i]
+        cosine = cosine * s + _COS[i]
+    odd = n - _TWO * ((n * _HALF + SHIFT) - SHIFT)  # 0, 1 or -1
+    sign = _ONE - _TWO * odd * odd
+    return sign * cosine, sign * sine * r
 
 
 @njit(fastmath=QUICK)
@@ -76,17 +119,16 @@ class Target(NamedTuple):
 
 
 class Correction(NamedTuple):
-    """What a network says of the spectra of a tile, float32; without rows for no correction.
+    """What a network says of the spectra of a tile; without rows for no correction.
 
     Attributes:
-        gains: factors of both sources and of the magnitude, ``[rows, 3 * bins]``.
-        cosine, sine: cosine and sine of the phase to add, ``[rows, bins]``.
+        values: log-gains of both sources and of the magnitude, and the phase to add, float32 ``[rows, 4 * bins]``.
+        largest_gain: limit of the log-gains in both directions.
         largest: the largest magnitude.
     """
 
-    gains: np.ndarray
-    cosine: np.ndarray
-    sine: np.ndarray
+    values: np.ndarray
+    largest_gain: float
     largest: float
 
 
@@ -119,7 +161,7 @@ def impose(
     """
     mels, bins = len(linear), spectrum.shape[1] // 2
     own, magnitude, given, ratio = room
-    corrected = len(correction.gains) > 0
+    corrected, limit = len(correction.values) > 0, correction.largest_gain
     rows = sources.shape[1]
     for row in range(0, rows, LANES):
         real = min(LANES, rows - row)
@@ -129,10 +171,11 @@ def impose(
         for i in range(real):
             mixture, source = spectrum[first + row + i], sources[0, row + i]
             if corrected:
-                gains, other = correction.gains[row + i], sources[1, row + i]
+                values, other = correction.values[row + i], sources[1, row + i]
                 for k in range(bins):
-                    mixture[2 * k] = gains[k] * source[2 * k] + gains[bins + k] * other[2 * k]
-                    mixture[2 * k + 1] = gains[k] * source[2 * k + 1] + gains[bins + k] * other[2 * k + 1]
+                    gain, other_gain = bounded_exp(values[k], limit), bounded_exp(values[bins + k], limit)
+                    mixture[2 * k] = gain * source[2 * k] + other_gain * other[2 * k]
+                    mixture[2 * k + 1] = gain * source[2 * k + 1] + other_gain * other[2 * k + 1]
             else:
                 for k in range(2 * bins):
                     mixture[k] = source[k]
@@ -152,12 +195,13 @@ def impose(
                 result[2 * k] *= own[k * LANES + i]
                 result[2 * k + 1] *= own[k * LANES + i]
             if corrected:
-                gains, cosine, sine = correction.gains[row + i], correction.cosine[row + i], correction.sine[row + i]
+                values = correction.values[row + i]
                 for k in range(bins):
-                    gain = gains[2 * bins + k]
+                    gain = bounded_exp(values[2 * bins + k], limit)
+                    cosine, sine = turn(values[3 * bins + k])
                     x, y = gain * result[2 * k], gain * result[2 * k + 1]
-                    result[2 * k] = x * cosine[k] - y * sine[k]
-                    result[2 * k + 1] = x * sine[k] + y * cosine[k]
+                    result[2 * k] = x * cosine - y * sine
+                    result[2 * k + 1] = x * sine + y * cosine
                     magnitude[k * LANES + i] = min(magnitude[k * LANES + i] * gain, correction.largest)
             for u in range(len(target.unread)):
                 target.kept[first + row + i, u] = magnitude[target.unread[u] * LANES + i]

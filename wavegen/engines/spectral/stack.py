@@ -10,6 +10,7 @@ from wavegen.blocks import Context, DilatedStack, SeparableResidualBlock
 from wavegen.blocks.conv import LayerStates
 from wavegen.engines.spectral.functions import Functions
 from wavegen.engines.spectral.products import Product
+from wavegen.engines.spectral.workspace import Workspace
 
 TILE_ROWS = 128  # of the widest product: with 768 columns, 400 kB
 
@@ -53,6 +54,7 @@ class CompiledStack:
         self._functions = functions
         self._left = max(block.context.left for block in self._blocks)
         self._right = max(block.context.right for block in self._blocks)
+        self._workspace = Workspace()
         self._nothing_before = stack.initial_state(1)
 
     @staticmethod
@@ -73,19 +75,23 @@ class CompiledStack:
 
     def step(self, x: Tensor, state: LayerStates) -> tuple[tuple[Tensor, None], LayerStates]:
         """The residual of the next frames, without the sum of skips, and the next state, which is that of the stack."""
-        items = [self._run(x[i].t(), tuple(history[i : i + 1] for history in state)) for i in range(len(x))]
-        after = tuple(torch.cat(histories) for histories in zip(*(state for _, state in items), strict=True))
-        return (torch.stack([rows for rows, _ in items]).mT, None), after
+        result, states = torch.empty_like(x.mT, memory_format=torch.contiguous_format), []
+        for item in range(len(x)):
+            rows, after = self._run(x[item].t(), tuple(history[item : item + 1] for history in state))
+            result[item] = rows
+            states.append(after)
+        return (result.mT, None), tuple(torch.cat(histories) for histories in zip(*states, strict=True))
 
     def _run(self, x: Tensor, histories: LayerStates) -> tuple[Tensor, LayerStates]:
-        """One item: ``[frames, channels]``, and the histories ``[1, channels, steps]`` of all blocks."""
+        """One item, ``[frames, channels]`` until the next call, and the histories ``[1, channels, steps]`` of all blocks."""
         frames, channels = x.shape
         if frames == 0:
             return x, histories
-        rows = x.new_zeros(self._left + frames + self._right, channels)
+        rows = self._workspace.empty("rows", self._left + frames + self._right, channels)
+        rows[self._left + frames :] = 0
         current = rows[self._left : self._left + frames]
         current.copy_(x)
-        normalised = torch.empty(frames, channels)
+        normalised = self._workspace.empty("normalised", frames, channels)
         after = []
         for block, history in zip(self._blocks, histories, strict=True):
             first = self._left - block.context.left
@@ -96,5 +102,5 @@ class CompiledStack:
             )
             for done in range(0, frames, TILE_ROWS):
                 tile = slice(done, done + TILE_ROWS)
-                current[tile] += block.project(block.expand(normalised[tile]))
+                current[tile].add_(block.project(block.expand(normalised[tile])))
         return current, tuple(after)
