@@ -21,6 +21,7 @@ from wavegen.engines.spectral.functions import FUNCTIONS
 from wavegen.engines.spectral.products import Product
 from wavegen.errors import ConfigError
 from wavegen.mel import LogMel, MelSpec, profile
+from wavegen.source import Pitch
 from wavegen.vocoders import VOCODERS, build_vocoder
 from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders.spectral import LARGEST_CORRECTION, SpectralVocoder
@@ -65,6 +66,22 @@ def test_the_inverse_of_the_mel_is_that_of_torch(spec: MelSpec) -> None:
     for frames in FRAMES:
         mel = noise_mel(spec, 2, frames)
         assert relative(engine.invert(mel), vocoder.stage.mel_inverse(mel)) < 1e-5
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.n_fft}-{spec.n_mels}")
+def test_the_source_is_that_of_torch_whole_and_in_steps(spec: MelSpec) -> None:
+    vocoder = tiny_vocoder("source-filter", spec=spec)
+    engine, frames = compiled(vocoder), 23
+    magnitude = vocoder.stage.mel_inverse(noise_mel(spec, 2, frames))
+    pitch = Pitch(80 + 200 * torch.rand(2, 1, frames), torch.rand(2, 1, frames))
+    seeds = torch.tensor([1, 2])
+    expected = vocoder.shaped.whole(magnitude, pitch, seeds)
+    assert relative(engine.shaped.whole(magnitude, pitch, seeds), expected) < 1e-4
+    state, chunks = engine.shaped.initial_state(seeds), []
+    for end in (1, 7, 23):
+        samples, state = engine.shaped(magnitude, pitch, state, end=end)
+        chunks.append(samples)
+    assert relative(torch.cat(chunks, dim=-1), expected) < 1e-4
 
 
 @pytest.mark.parametrize("iterations", [0, 1, 3])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wavegen.blocks import DilatedConv1d, DilatedStack
 from wavegen.distributions import MuLaw, OutputDistribution
 from wavegen.mel import MelProjection
-from wavegen.source import PitchNetwork
+from wavegen.source import PitchNetwork, ShapedSource
 
 EngineState = tuple[Any, ...]  # a NamedTuple of tensors; each engine defines its own
 
@@ -82,6 +82,7 @@ class SourcedNetwork(Protocol):
 
     Attributes:
         pitch: the pitch network.
+        shaped: the source.
         projection: imposes the mel at the end.
         frame_stack: the stack of the vocoder's own network at frame rate; None if it has none.
         frame_output: the layer after this stack and its norm, which reads one frame at a time; None if it has none.
@@ -91,6 +92,10 @@ class SourcedNetwork(Protocol):
 
     @property
     def pitch(self) -> PitchNetwork:
+        """See above."""
+
+    @property
+    def shaped(self) -> ShapedSource:
         """See above."""
 
     @property

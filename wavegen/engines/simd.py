@@ -2,7 +2,8 @@
 
 numba compiles Python to machine code through LLVM but has no vectors. This module adds a type for one register of
 ``LANES`` float32, with ``load``, ``store``, ``splat``, ``+ - * /`` and so on, and one larger operation: the *tile*, the
-inner loop of every matrix product. All use of LLVM is in this module and in ``int8``.
+inner loop of every matrix product. LLVM is used in this module, in ``int8`` and in
+``spectral.filters`` only.
 
 Each operation is an "intrinsic": a function that takes numba's types and returns a function that emits code. Intrinsics
 are module globals, because numba's cache on disk cannot restore a function that refers to them through a closure.

@@ -111,8 +111,8 @@ class LinearPrediction(nn.Module):
             ``frames * sub_frames`` predictors, in the dtype of ``magnitude``; computed in float64.
         """
         # Whole or in chunks, always in the same layout: a product of another one is rounded differently.
-        power = magnitude.to(torch.float64, memory_format=torch.contiguous_format).square()
-        autocorrelation = self.cosines.double() @ power
+        power = magnitude.mT.to(torch.float64, memory_format=torch.contiguous_format).square()
+        autocorrelation = (power @ self.cosines.double().t()).mT
         if magnitude.dtype == torch.float32:
             autocorrelation = rounded(autocorrelation)
         autocorrelation = interpolate_frames(autocorrelation, self.positions) * self.lag_window

@@ -153,13 +153,16 @@ class ShapedSource(nn.Module):
         """The samples from ``start`` to ``stop``, which the host knows without reading the state."""
         excitation, pulse, pulses = self._excitation(pitch, before, start, stop, first_frame)
 
-        # Both sources go through the same filters: let them be two items of one batch.
         predictor = self._predictor(magnitude, start, stop, first_frame)
+        samples, memory = self.synthesise(excitation, predictor, before.memory.to(magnitude))
+        return samples, SourceState(pulse, pulses, memory.detach(), torch.full((), stop), before.seeds)
+
+    def synthesise(self, excitation: Tensor, predictor: Predictor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Filter both excitations ``[batch, 2, samples]``; returns samples of this shape, and the last ``order``."""
+        # Both go through the same filters: let them be two items of one batch.
         rows = Predictor(*(part.repeat_interleave(2, dim=0) for part in predictor))
-        past = before.memory.to(magnitude).flatten(0, 1)
-        samples, memory = synthesise_from_error(excitation.flatten(0, 1), rows, past)
-        after = SourceState(pulse, pulses, memory.detach().unflatten(0, (-1, 2)), torch.full((), stop), before.seeds)
-        return samples.unflatten(0, (-1, 2)), after
+        samples, memory = synthesise_from_error(excitation.flatten(0, 1), rows, past.flatten(0, 1))
+        return samples.unflatten(0, (-1, 2)), memory.unflatten(0, (-1, 2))
 
     def _excitation(
         self, pitch: Pitch, before: SourceState, start: int, stop: int, first_frame: int
@@ -229,8 +232,12 @@ class ShapedSource(nn.Module):
         faster than a convolution with a single channel.
         """
         length = self.prediction.sub_frame_length
-        shifted = F.pad(taps.to(x.dtype), (length - 1, length - 1)).unfold(0, length, 1).flip(1)
-        return (x.unfold(1, length + 2 * self.reach, length) @ shifted).flatten(1)
+        return (x.unfold(1, length + 2 * self.reach, length) @ self._shifted(taps.to(x.dtype))).flatten(1)
+
+    def _shifted(self, taps: Tensor) -> Tensor:
+        """The taps as a matrix from the samples around a sub-frame to its own."""
+        length = self.prediction.sub_frame_length
+        return F.pad(taps, (length - 1, length - 1)).unfold(0, length, 1).flip(1)
 
     def _predictor(self, magnitude: Tensor, start: int, stop: int, first_frame: int) -> Predictor:
         """The predictors of the samples from ``start`` to ``stop``."""

@@ -69,7 +69,8 @@ class SourceStage(SpokenStage):
     ) -> Features:
         """Compute whole utterances; arguments as in ``SpokenStage``, with the seeds of the noise."""
         spoken = self.spoken(mel, mask, f0, parts=parts)
-        samples = self.shaped.whole(spoken.magnitude, spoken.pitch, seeds)
+        shaped = self.shaped if parts is None else parts.shaped
+        samples = shaped.whole(spoken.magnitude, spoken.pitch, seeds)
         return Features(spoken, masked(self._as_frames(samples), mask))
 
     def initial_state(self, seeds: Tensor) -> StageState:
@@ -99,7 +100,8 @@ class SourceStage(SpokenStage):
         ready = first + count(frames) - (0 if ended else self.look_ahead)
         if ready <= done:
             return self.no_features(len(mel)), state._replace(network=network, frames=frames)
-        samples, source = self.shaped(frames.magnitude, frames.pitch, state.source, first_frame=first, end=ready)
+        shaped = self.shaped if parts is None else parts.shaped
+        samples, source = shaped(frames.magnitude, frames.pitch, state.source, first_frame=first, end=ready)
         features = Features(cut(frames, done - first, ready - first), self._as_frames(samples))
         unneeded = max(0, ready - self.shaped.context.left - first)
         state = StageState(network, cut(frames, unneeded, None), state.first_frame + unneeded, source)

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from wavegen.blocks import Context, DilatedConv1d, DilatedStack
 from wavegen.engines import SPECTRAL_ENGINES, EngineCache, PlainTorch, make_spectral_engine
 from wavegen.mel import MelProjection, MelSpec
-from wavegen.source import PitchNetwork
+from wavegen.source import PitchNetwork, ShapedSource
 from wavegen.vocoders._base import State, Vocoder, WaveformVocoder, content_seeds, inference
 from wavegen.vocoders._frames import count, cut, joined
 from wavegen.vocoders._source import SourceStage
@@ -115,6 +115,12 @@ class SourcedVocoder(Vocoder, ABC):
         network = self.stage.network
         assert isinstance(network, PitchNetwork)
         return network
+
+    @property
+    def shaped(self) -> ShapedSource:
+        """The shaped source of the stage."""
+        assert isinstance(self.stage, SourceStage)
+        return self.stage.shaped
 
     @property
     def pitch_shift(self) -> float:
@@ -284,7 +290,7 @@ class SourcedVocoder(Vocoder, ABC):
 
 
 def _stage_parts(compiled: "CompiledChain | None") -> StageParts | None:
-    return None if compiled is None else StageParts(compiled.invert, compiled.pitch_stack)
+    return None if compiled is None else StageParts(compiled.invert, compiled.pitch_stack, compiled.shaped)
 
 
 class SourcedWaveformVocoder(SourcedVocoder, WaveformVocoder, ABC):

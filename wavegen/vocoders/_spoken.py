@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wavegen.blocks import Context
 from wavegen.mel import MelInverse, MelSpec
-from wavegen.source import Pitch, PitchNetwork, hold_last
+from wavegen.source import Pitch, PitchNetwork, ShapedSource, hold_last
 from wavegen.vocoders._frames import joined
 
 PITCH_CHANNELS = 2
@@ -56,10 +56,12 @@ class StageParts(NamedTuple):
     Attributes:
         invert: replaces its ``mel_inverse``.
         stack: replaces the pitch network's stack.
+        shaped: replaces its shaped source.
     """
 
     invert: Callable[[Tensor], Tensor]
     stack: Any
+    shaped: ShapedSource
 
 
 class SpokenState(NamedTuple):
@@ -162,7 +164,7 @@ class SpokenStage(nn.Module):
             parts: functions that compute parts of this stage in its place; None for none.
         """
         mel = mel.to(self._dtype)
-        invert, stack = parts or (self.mel_inverse, None)
+        invert, stack = (self.mel_inverse, None) if parts is None else (parts.invert, parts.stack)
         magnitude = invert(hold_last(mel, mask))
         found = self.network.pitch(magnitude, self.mel.sample_rate_hz, mask, stack)
         pitch = self._shifted(with_given(found, f0))
@@ -173,7 +175,7 @@ class SpokenStage(nn.Module):
     ) -> tuple[Spoken, Any]:
         """Magnitude and pitch of the next frames of a stream, and the next state of the pitch network."""
         mel = mel.to(self._dtype)
-        invert, stack = parts or (self.mel_inverse, None)
+        invert, stack = (self.mel_inverse, None) if parts is None else (parts.invert, parts.stack)
         magnitude = invert(mel)
         pitch, network = self.network.step(magnitude, self.mel.sample_rate_hz, network, stack)
         return Spoken(mel, magnitude, self._shifted(with_given(pitch, f0))), network

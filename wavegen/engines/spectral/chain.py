@@ -6,12 +6,15 @@ from torch import Tensor
 from wavegen.engines import simd
 from wavegen.engines.base import SourcedNetwork
 from wavegen.engines.spectral.bands import Bands, Room, Rows
+from wavegen.engines.spectral.filters import LARGEST_ORDER
 from wavegen.engines.spectral.functions import FUNCTIONS, Functions
 from wavegen.engines.spectral.products import BFLOAT16_RUNS, Product
 from wavegen.engines.spectral.projection import CompiledProjection, LogGains
+from wavegen.engines.spectral.source import CompiledSource
 from wavegen.engines.spectral.stack import CompiledStack
 from wavegen.errors import ConfigError
 from wavegen.mel import MelInverse
+from wavegen.source import Predictor
 
 
 class CompiledChain:
@@ -30,6 +33,7 @@ class CompiledChain:
     Attributes:
         description: the engine in a few words.
         invert: computes what a ``MelInverse`` does.
+        shaped: computes what a ``ShapedSource`` does.
         projection: imposes a mel and iterates.
         pitch_stack: the stack of the pitch network.
         stack, output: the stack and the output layer of the vocoder's own network; None if it has none.
@@ -41,6 +45,8 @@ class CompiledChain:
             model = f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}"
             _refuse(f"the numba engine runs float32 models on a CPU, and this one is {model}")
         stacks = [network.pitch.stack, *([] if network.frame_stack is None else [network.frame_stack])]
+        if network.shaped.prediction.order > LARGEST_ORDER:
+            _refuse(f"the numba engine has filters of order {LARGEST_ORDER} at most")
         for stack in stacks:
             if obstacle := CompiledStack.obstacle(stack):
                 _refuse(obstacle)
@@ -55,6 +61,7 @@ class CompiledChain:
     def _build(self, functions: Functions) -> None:
         network = self._network
         self.invert = CompiledInverse(network.projection.inverse, functions)
+        self.shaped = CompiledSource.of(network.shaped, functions)
         self.projection = CompiledProjection(network.projection, functions)
         self.pitch_stack = CompiledStack(network.pitch.stack, functions)
         stack, output = network.frame_stack, network.frame_output
@@ -70,6 +77,10 @@ class CompiledChain:
         self.invert(mel)
         self.pitch_stack(torch.zeros(1, self._network.pitch.stack.channels, 1))
         self.projection.render(torch.zeros(2, hop), mel[0], LogGains(torch.zeros(1, 4 * bins), 1.0, 1.0), 1)
+        order = self.shaped.prediction.order
+        predictor = Predictor(torch.zeros(1, order, 1), torch.zeros(1, 1, 1))
+        length = self.shaped.prediction.sub_frame_length
+        self.shaped.synthesise(torch.zeros(1, 2, length), predictor, torch.zeros(1, 2, order))
         for function in functions:
             function.disable_compile()
 

@@ -6,7 +6,7 @@ from numba import njit
 
 from wavegen.engines import simd
 from wavegen.engines.compilation import CompiledOnce
-from wavegen.engines.spectral import bands, rows, spectra
+from wavegen.engines.spectral import bands, filters, rows, spectra
 
 
 class Functions(NamedTuple):
@@ -19,6 +19,7 @@ class Functions(NamedTuple):
     impose: Any
     project: Any
     convolve_and_normalise: Any
+    all_pole: Any
 
 
 def _define(fingerprint: int, cached: bool) -> Functions:
@@ -60,9 +61,16 @@ def _define(fingerprint: int, cached: bool) -> Functions:
         rows.convolve_and_normalise(*arguments)
         return fingerprint
 
-    return Functions(invert, frame_signal, overlap_add, inverse_envelope, impose, project, convolve_and_normalise)
+    @compiled
+    def all_pole(*arguments: Any) -> Any:
+        filters.all_pole(*arguments)
+        return fingerprint
+
+    return Functions(
+        invert, frame_signal, overlap_add, inverse_envelope, impose, project, convolve_and_normalise, all_pole
+    )
 
 
-COMPILED = (simd, bands, spectra, rows)
+COMPILED = (simd, bands, spectra, rows, filters)
 """The modules whose functions and constants are compiled; the cache is keyed by their source."""
 FUNCTIONS = CompiledOnce(_define, COMPILED)

@@ -83,7 +83,7 @@ class CompiledStack:
         return (result.mT, None), tuple(torch.cat(histories) for histories in zip(*states, strict=True))
 
     def _run(self, x: Tensor, histories: LayerStates) -> tuple[Tensor, LayerStates]:
-        """One item, ``[frames, channels]`` until the next call, and the histories ``[1, channels, steps]`` of all blocks."""
+        """One item, ``[frames, channels]``, kept until the next call, and all histories ``[1, channels, steps]``."""
         frames, channels = x.shape
         if frames == 0:
             return x, histories
