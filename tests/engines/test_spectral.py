@@ -16,6 +16,8 @@ from torch import Tensor
 
 from wavegen.engines import make_spectral_engine
 from wavegen.engines.spectral import chain, spectra
+from wavegen.engines.spectral import source as compiled_source
+from wavegen.engines.spectral import stack as compiled_stack
 from wavegen.engines.spectral.chain import CompiledChain
 from wavegen.engines.spectral.functions import FUNCTIONS
 from wavegen.engines.spectral.products import Product
@@ -24,7 +26,7 @@ from wavegen.mel import LogMel, MelSpec, profile
 from wavegen.source import Pitch
 from wavegen.vocoders import VOCODERS, build_vocoder
 from wavegen.vocoders._sourced import SourcedVocoder
-from wavegen.vocoders.spectral import LARGEST_CORRECTION, SpectralVocoder
+from wavegen.vocoders.spectral import LARGEST_CORRECTION, SpectralConfig, SpectralVocoder
 
 # Frames of a tile and of a group, and one more or less: where a part ends, the next must go on.
 FRAMES = [1, 15, 16, 17, 95, 96, 97, 100]
@@ -69,7 +71,8 @@ def test_the_inverse_of_the_mel_is_that_of_torch(spec: MelSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.n_fft}-{spec.n_mels}")
-def test_the_source_is_that_of_torch_whole_and_in_steps(spec: MelSpec) -> None:
+def test_the_source_is_that_of_torch_whole_and_in_steps(spec: MelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_source, "PIECE_FRAMES", 10)
     vocoder = tiny_vocoder("source-filter", spec=spec)
     engine, frames = compiled(vocoder), 23
     magnitude = vocoder.stage.mel_inverse(noise_mel(spec, 2, frames))
@@ -113,9 +116,10 @@ def test_corrections_reach_the_spectra_as_in_torch() -> None:
 
 
 @pytest.mark.parametrize("config", VOCODERS["spectral"].Config.examples(), ids=str)
-def test_the_stack_is_that_of_torch_whole_and_in_steps(config: object) -> None:
+def test_the_stack_is_that_of_torch_whole_and_in_steps(config: SpectralConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     vocoder = randomised(build_vocoder(config, TINIEST)).float()
     assert isinstance(vocoder, SpectralVocoder)
+    monkeypatch.setattr(compiled_stack, "TILE_VALUES", 128 * config.channels * config.expansion)
     stack, engine = vocoder.stack, compiled(vocoder).stack
     assert engine is not None
     for frames in (1, 3, 127, 128, 129, 300):

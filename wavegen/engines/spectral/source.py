@@ -9,7 +9,9 @@ from torch import Tensor
 from wavegen.engines.spectral.filters import LARGEST_ORDER
 from wavegen.engines.spectral.functions import Functions
 from wavegen.engines.spectral.products import Product
-from wavegen.source import Predictor, ShapedSource
+from wavegen.source import Pitch, Predictor, ShapedSource, SourceState
+
+PIECE_FRAMES = 256
 
 
 class CompiledSource(ShapedSource):
@@ -28,6 +30,17 @@ class CompiledSource(ShapedSource):
         low, high = (Product(other._shifted(taps).t(), None) for taps in (other.low, other.high))
         other._products = low, high
         return other
+
+    def _compute(
+        self, magnitude: Tensor, pitch: Pitch, before: SourceState, start: int, stop: int, first_frame: int
+    ) -> tuple[Tensor, SourceState]:
+        # In pieces, because arrays of whole utterances would have to be asked for, and given back, every time.
+        pieces, state, length = [], before, PIECE_FRAMES * self.hop_length
+        for begin in range(start, stop, length) or (start,):
+            end = min(begin + length, stop)
+            samples, state = super()._compute(magnitude, pitch, state, begin, end, first_frame)
+            pieces.append(samples)
+        return torch.cat(pieces, dim=-1), state
 
     def _filtered(self, x: Tensor, taps: Tensor) -> Tensor:
         length = self.prediction.sub_frame_length

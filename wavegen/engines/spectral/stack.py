@@ -12,7 +12,7 @@ from wavegen.engines.spectral.functions import Functions
 from wavegen.engines.spectral.products import Product
 from wavegen.engines.spectral.workspace import Workspace
 
-TILE_ROWS = 128  # of the widest product: with 768 columns, 400 kB
+TILE_VALUES = 400_000  # of the widest product: fewer tiles read the weights less often
 
 
 class _Block(NamedTuple):
@@ -52,6 +52,7 @@ class CompiledStack:
         blocks = [block for block in stack.blocks if isinstance(block, SeparableResidualBlock)]
         self._blocks = [_Block.fold(block, dtype) for block in blocks]
         self._functions = functions
+        self._tile_rows = TILE_VALUES // max(len(block.expand.weight) for block in blocks)
         self._left = max(block.context.left for block in self._blocks)
         self._right = max(block.context.right for block in self._blocks)
         self._workspace = Workspace()
@@ -100,7 +101,7 @@ class CompiledStack:
             self._functions.convolve_and_normalise(
                 rows.numpy(), first, *block.depthwise, *block.norm, normalised.numpy()
             )
-            for done in range(0, frames, TILE_ROWS):
-                tile = slice(done, done + TILE_ROWS)
+            for done in range(0, frames, self._tile_rows):
+                tile = slice(done, done + self._tile_rows)
                 current[tile].add_(block.project(block.expand(normalised[tile])))
         return current, tuple(after)
