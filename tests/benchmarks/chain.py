@@ -1,9 +1,10 @@
-"""Where a spectral vocoder's time goes on one core, beside a network of the shape of Vocos:
+"""Where a spectral vocoder's time goes on one core, beside Vocos:
 
     python tests/benchmarks/chain.py [--seconds 10] [--runs 5]
 
-Prints milliseconds per second of sound with each engine, the median of several runs, and how many times as fast as
-Vocos (13.5 M parameters, arXiv:2306.00814) that is. All have random weights: time does not depend on them.
+Prints milliseconds of CPU time per second of sound with each engine and precision, the median of several runs, and how
+many times as fast as Vocos (13.5 M parameters, arXiv:2306.00814) that is; then milliseconds per frame of a causal model
+without iterations, one frame at a time. All have random weights: time does not depend on them.
 """
 
 import argparse
@@ -12,44 +13,14 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavegen.mel import profile
 from wavegen.vocoders.spectral import SpectralConfig, SpectralVocoder
+from wavegen.vocoders.vocos import Vocos
 
-
-class VocosShape(nn.Module):
-    """Vocos for mels at 24 kHz: eight ConvNeXt blocks of 512 channels and an inverse STFT."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Conv1d(100, 512, 7, padding=3)
-        self.norm = nn.LayerNorm(512)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(
-                (
-                    nn.Conv1d(512, 512, 7, padding=3, groups=512),
-                    nn.LayerNorm(512),
-                    nn.Linear(512, 1536),
-                    nn.Linear(1536, 512),
-                )
-            )
-            for _ in range(8)
-        )
-        self.final_norm = nn.LayerNorm(512)
-        self.head = nn.Linear(512, 1026)
-        self.register_buffer("window", torch.hann_window(1024))
-        self.window: Tensor
-
-    def forward(self, mel: Tensor) -> Tensor:
-        h = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)
-        for depthwise, norm, widen, narrow in self.blocks:
-            update = norm(depthwise(h).transpose(1, 2))
-            h = h + 0.1 * narrow(nn.functional.gelu(widen(update))).transpose(1, 2)
-        magnitude, phase = self.head(self.final_norm(h.transpose(1, 2))).transpose(1, 2).chunk(2, dim=1)
-        magnitude = magnitude.exp().clamp(max=100)
-        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
-        return torch.istft(spectrum, 1024, 256, window=self.window)
+SHAPE = SpectralConfig(channels=256, layers=8)  # that of speech24k/spectral
+LIVE_FRAMES = 100
 
 
 def main() -> None:
@@ -61,29 +32,54 @@ def main() -> None:
     spec = profile("bigvgan-24k")
     frames = round(arguments.seconds * spec.sample_rate_hz / spec.hop_length)
     mel = torch.randn(1, spec.n_mels, frames) - 5
-    peer = VocosShape().eval()
-    steps: dict[str, Callable[[], object]] = {"Vocos, 13.5 M": lambda: peer(mel)}
-    for engine in SpectralVocoder.engines:
-        vocoder = SpectralVocoder(spec, SpectralConfig(channels=256, layers=8)).prepared_for_synthesis()
-        vocoder.use_engine(engine)
-        for iterations in (2, 8):
-            steps[f"{engine}, 4.2 M, {iterations} iterations"] = chain(vocoder, mel, iterations)
-        steps |= {f"  {engine}: {name}": step for name, step in parts(vocoder, mel).items()}
+    peer = Vocos(spec).prepared_for_synthesis()
+    steps: dict[str, Callable[[], object]] = {"Vocos, 13.5 M": lambda: peer.synthesize(mel)}
+    live: dict[str, Callable[[], object]] = {}
+    for engine, precisions in SpectralVocoder.engines.items():
+        for precision in precisions:
+            name = f"{engine} {precision}"
+            vocoder = SpectralVocoder(spec, SHAPE).prepared_for_synthesis()
+            vocoder.use_engine(engine, precision)
+            for iterations in (2, 8):
+                steps[f"{name}, 4.2 M, {iterations} iterations"] = chain(vocoder, mel, iterations)
+            steps |= {f"  {name}: {part}": step for part, step in parts(vocoder, mel).items()}
+            live[f"{name}, one frame at a time"] = frame_by_frame(engine, precision, mel[..., :LIVE_FRAMES])
 
-    # All in turn, several times: whatever else the machine does meets all of them.
+    times = in_turn(steps, arguments.runs)
+    peer_s = times["Vocos, 13.5 M"]
+    print(f"{'':60} {'ms per s':>9} {'x Vocos':>9}")
+    for name, seconds in times.items():
+        print(f"{name:60} {1000 * seconds / arguments.seconds:9.2f} {peer_s / seconds:9.2f}")
+    print(f"{'':60} {'ms per frame':>9}")
+    for name, seconds in in_turn(live, arguments.runs).items():
+        print(f"{name:60} {1000 * seconds / LIVE_FRAMES:9.2f}")
+
+
+def in_turn(steps: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
+    """Seconds of CPU time of each step, the median of several runs. All take turns: other work meets all of them."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     with torch.no_grad():
-        for run in range(arguments.runs + 1):
+        for run in range(runs + 1):
             for name, step in steps.items():
-                started = time.perf_counter()
+                started = time.process_time()
                 step()
                 if run:  # the first one warms up
-                    times[name].append(1000 * (time.perf_counter() - started) / arguments.seconds)
-    peer_ms = statistics.median(times["Vocos, 13.5 M"])
-    print(f"{'':48} {'ms per s':>9} {'x Vocos':>9}")
-    for name, measured in times.items():
-        median = statistics.median(measured)
-        print(f"{name:48} {median:9.2f} {peer_ms / median:9.2f}")
+                    times[name].append(time.process_time() - started)
+    return {name: statistics.median(measured) for name, measured in times.items()}
+
+
+def frame_by_frame(engine: str, precision: str, mel: Tensor) -> Callable[[], object]:
+    """A stream of a causal model without iterations."""
+    config = SHAPE.model_copy(update={"padding": "causal", "refinement_iterations": 0, "synthesis_iterations": 0})
+    vocoder = SpectralVocoder(profile("bigvgan-24k"), config).prepared_for_synthesis()
+    vocoder.use_engine(engine, precision)
+
+    def run() -> None:
+        state = vocoder.initial_state(1)
+        for frame in mel.split(1, dim=-1):
+            _, state = vocoder.step(frame, state)
+
+    return run
 
 
 def chain(vocoder: SpectralVocoder, mel: Tensor, iterations: int) -> Callable[[], Tensor]:
@@ -101,10 +97,14 @@ def parts(vocoder: SpectralVocoder, mel: Tensor) -> dict[str, Callable[[], objec
     stage, seeds = vocoder.stage, torch.tensor([0])
     with torch.no_grad():
         compiled = vocoder.compiled()
-        invert, stack = (stage.mel_inverse, None) if compiled is None else (compiled.invert, compiled.pitch_stack)
+        invert: Callable[[Tensor], Tensor] = stage.mel_inverse
+        stack, shaped = None, vocoder.shaped
+        if compiled is not None:
+            invert, stack, shaped = compiled.invert, compiled.pitch_stack, compiled.shaped
         features = stage(mel, None, seeds)
         spoken = features.spoken
-        corrections = vocoder._correct(spoken, None, None)
+        hidden = vocoder._hidden(spoken, None, None, compiled)
+        corrections = vocoder.corrections(hidden)
 
     def render(iterations: int) -> Callable[[], Tensor]:
         with_corrections = features._replace(corrections=corrections)
@@ -113,8 +113,9 @@ def parts(vocoder: SpectralVocoder, mel: Tensor) -> dict[str, Callable[[], objec
     return {
         "inverse of the mel": lambda: invert(mel),
         "pitch": lambda: stage.network.pitch(spoken.magnitude, vocoder.mel.sample_rate_hz, None, stack),
-        "source: excitation, prediction, filter": lambda: stage.shaped.whole(spoken.magnitude, spoken.pitch, seeds),
+        "source: excitation, prediction, filter": lambda: shaped.whole(spoken.magnitude, spoken.pitch, seeds),
         "network": lambda: vocoder._hidden(spoken, None, None, compiled),
+        "its output layer": lambda: vocoder.corrections(hidden) if compiled is None else compiled.corrections(hidden),
         "spectra, mel imposed, inverse STFT": render(0),
         "the same with 2 iterations": render(2),
     }
