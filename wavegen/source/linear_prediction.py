@@ -117,7 +117,8 @@ class LinearPrediction(nn.Module):
             autocorrelation = rounded(autocorrelation)
         autocorrelation = interpolate_frames(autocorrelation, self.positions) * self.lag_window
         floor = torch.zeros_like(autocorrelation)
-        floor[:, 0] = autocorrelation[:, 0] * self.noise_floor + 1e-9
+        # As a vector: the exporter to ONNX takes a scalar below 1e-8 for 0 and drops the addition.
+        floor[:, 0] = autocorrelation[:, 0] * self.noise_floor + floor.new_full((1,), 1e-9)
         coefficients, error = levinson(autocorrelation + floor)
         scale = (error.clamp(min=1e-12) / self.window_energy).sqrt().clamp(min=SMALLEST_SCALE)
         return Predictor(coefficients.to(magnitude.dtype), scale.to(magnitude.dtype))

@@ -37,7 +37,7 @@ reader = pytest.importorskip("wavegen.exchange.onnx.reader", reason="needs the e
 CASES: dict[str, tuple[str, MelSpec, dict[str, Any]]] = {
     "spectral": ("spectral", SPEC, {}),
     "spectral, causal with look-ahead": (
-        "spectral", SPEC, {"padding": "causal", "look_ahead": 2, "synthesis_iterations": 0, "refinement_iterations": 0},
+        "spectral", SPEC, {"padding": "causal", "look_ahead": 2},
     ),
     "parallel": ("parallel", SPEC, {"synthesis_iterations": 1}),
     "parallel, causal": ("parallel", CENTRED_SHORT_WINDOW, {"padding": "causal"}),

@@ -26,9 +26,9 @@ class Input(NamedTuple):
     varying: dict[int, Any] | None = None
 
 
-def varying_size(name: str, largest: int) -> Any:
+def varying_size(name: str, largest: int, least: int = 2) -> Any:
     """A size that varies; the exporter takes 0 and 1 for constants, but what it writes accepts them too."""
-    return torch.export.Dim(name, min=2, max=largest)
+    return torch.export.Dim(name, min=least, max=largest)
 
 
 def whole_inputs(n_mels: int) -> dict[str, Input]:
@@ -91,31 +91,36 @@ class WholeGraph(nn.Module, ABC):
         raise NotImplementedError
 
 
-class StreamGraph(nn.Module):
-    """A vocoder that computes the next frames of a stream, as a window with context on both sides.
+class StreamGraph(nn.Module, ABC):
+    """A vocoder that computes the next frames of a stream: a window of frames and a state in, samples and a state out.
 
-    What it puts out beside the samples is the state after every frame, and the caller goes on from the frame where its
-    next window begins.
+    A window is computed as if the utterance ended with it, so that the last window needs nothing special, and the first
+    one has zeros for its state. The next window begins with the frames that the state does not know yet::
+
+        window          |- again -|- the next frames -|- right -|
+        samples                   |-------------------|           the rest would follow if the utterance ended
+        next window                                |- again -|- …
 
     Args:
         whole: the graph of the vocoder.
 
     Attributes:
-        known: frames of mel before a window that are read too, as the input ``mel_before``; 0 without such an input.
-        left: frames of a window before the first one whose samples are right.
-        right: frames of a window after the last one whose samples are right, unless the utterance ends there.
-        state: the inputs that hold the state before a window, as numpy's dtype and shape before the first frame. The
-            output ``next_NAME`` has a row for the state after each frame.
+        again: frames at the end of a window with which the next one begins.
+        right: frames at the end of a window whose samples are not right, unless the utterance ends there.
+        causal: whether all layers carry a state, so that little is computed again for frames to come.
+        state: the tensors of the state before the first frame, all zeros, by name. The input is ``past_NAME``. The
+            output ``next_NAME`` is that for the next window, if this one has more than ``again`` frames.
     """
 
-    known = 0
+    again: int
+    right: int
+    causal = False
 
     def __init__(self, whole: WholeGraph) -> None:
         super().__init__()
         self.whole = whole
         self.mel, self.iterations = whole.mel, whole.iterations
-        self.left, self.right = whole.vocoder.context.left, whole.vocoder.context.right
-        self.state: dict[str, tuple[str, list[int]]] = {}
+        self.state: dict[str, Tensor] = {}
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -125,6 +130,20 @@ class StreamGraph(nn.Module):
     def inputs(self) -> dict[str, Input]:
         """As in ``WholeGraph``."""
         return self.whole.inputs() | {"first_sample": Input(torch.zeros(1, dtype=torch.int64))}
+
+    @abstractmethod
+    def forward(self, mel: Tensor, seed: Tensor, first_sample: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Samples of a window, and the next state.
+
+        Args:
+            mel: the window, ``[1, n_mels, frames]``.
+            seed: int64 ``[1]``.
+            first_sample: int64 ``[1]``, index of its first sample in the utterance.
+            state: the tensors of the state.
+
+        Returns:
+            Samples up to the end of the window, ``[1, samples]``; they may begin before it. Then the next state.
+        """
 
 
 class SpectraGraph(nn.Module):

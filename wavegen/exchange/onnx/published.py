@@ -29,13 +29,18 @@ class PublishedGraph(WholeGraph):
 
 
 class WindowGraph(StreamGraph):
-    """Streams a vocoder that carries no state."""
+    """Streams a vocoder that carries no state: it computes the context of every window again."""
 
     whole: PublishedGraph
 
-    def forward(self, mel: Tensor, seed: Tensor, first_sample: Tensor) -> Tensor:
-        """Samples ``[1, frames * hop_length]`` of a window, as ``PublishedGraph.window``."""
-        return self.whole.window(mel, seed, first_sample)
+    def __init__(self, whole: PublishedGraph) -> None:
+        super().__init__(whole)
+        context = whole.vocoder.context
+        self.right, self.again = context.right, context.left + context.right
+
+    def forward(self, mel: Tensor, seed: Tensor, first_sample: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """As in ``StreamGraph``; the samples are those of the window."""
+        return (self.whole.window(mel, seed, first_sample),)
 
 
 class VocosGraph(PublishedGraph):

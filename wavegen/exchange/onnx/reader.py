@@ -121,56 +121,49 @@ class Model:
 
 
 class Stream:
-    """A mel that arrives in chunks. The file computes windows, which begin ``left`` frames before the next sound::
+    """A mel that arrives in chunks. The file computes windows, each as if the utterance ended with it::
 
-        mel      | known | left | frames that are ready | right |
-        window           |--------------------------------------|
-        sound                   |-----------------------|
+        window          |- again -|- the next frames -|- right -|
+        samples                   |-------------------|           the rest would follow if the utterance ended
+        next window                                |- again -|- …
 
-    Pitch and source read ``known`` frames more. At the start of an utterance there are fewer frames before, at its end
-    none after; the file sees that by the shapes.
+    The state, zeros at first, is that of the window's first frame.
     """
 
     def __init__(self, model: Model, seed: int = 0) -> None:
         numbers = model.streaming
         self._run, self._hop = model.session.run, model.hop_length
-        self._known, self._left, self._right = (numbers[name] for name in ("known", "left", "right"))
+        self._again, self._right = numbers["again"], numbers["right"]
         self._seed = np.array([seed], np.int64)
-        self._mel = np.zeros((1, model.mel["n_mels"], 0), np.float32)  # the frames that are still needed
-        self._first = 0  # index of the first of them
-        self._begin = 0  # index of the frame that the next window begins with, to which the state belongs
+        self._mel = np.zeros((1, model.mel["n_mels"], 0), np.float32)  # the frames of the next window
+        self._begin = 0  # index of the first of them
         self._done = 0  # number of frames whose samples have been returned
         self._state = {name: np.zeros(shape, dtype) for name, (dtype, shape) in numbers["state"].items()}
 
     def step(self, mel: np.ndarray) -> np.ndarray:
         """Take the next frames, float ``[n_mels, frames]``, and return the samples that are ready."""
         self._mel = np.concatenate((self._mel, np.asarray(mel, np.float32)[None]), axis=2)
-        return self._advance(self._first + self._mel.shape[2] - self._right)
+        return self._advance(self._right)
 
     def flush(self) -> np.ndarray:
         """The samples that waited for frames which will not come."""
-        return self._advance(self._first + self._mel.shape[2])
+        return self._advance(0)
 
-    def _advance(self, ready: int) -> np.ndarray:
-        if ready <= self._done:
+    def _advance(self, right: int) -> np.ndarray:
+        frames = self._mel.shape[2]
+        end = self._begin + frames
+        if end - right <= self._done:
             return np.zeros(0, np.float32)
-        given = {
-            "mel": self._mel[:, :, self._begin - self._first :],
-            "seed": self._seed,
-            "first_sample": np.array([self._begin * self._hop], np.int64),
-            **self._state,
-        }
-        if self._known:
-            given["mel_before"] = self._mel[:, :, : self._begin - self._first]
-        samples, *states = self._run(["samples", *(f"next_{name}" for name in self._state)], given)
-        samples = samples[0, (self._done - self._begin) * self._hop : (ready - self._begin) * self._hop]
-        begin = max(self._begin, ready - self._left)
-        if begin > self._begin:
-            rows = [state[begin - self._begin - 1][None] for state in states]
-            self._state = dict(zip(self._state, rows, strict=True))
-        self._begin, self._done = begin, ready
-        first = max(0, begin - self._known)
-        self._mel, self._first = self._mel[:, :, first - self._first :], first
+        first_sample = np.array([self._begin * self._hop], np.int64)
+        given = {"mel": self._mel, "seed": self._seed, "first_sample": first_sample}
+        given |= {f"past_{name}": past for name, past in self._state.items()}
+        samples, *state = self._run(["samples", *(f"next_{name}" for name in self._state)], given)
+        count = samples.shape[1]
+        samples = samples[0, count - (end - self._done) * self._hop : count - right * self._hop]
+        self._done = end - right
+        if frames > self._again:
+            self._state = dict(zip(self._state, state, strict=True))
+            self._mel, self._begin = self._mel[:, :, frames - self._again :], end - self._again
         return samples
 
 

@@ -2,12 +2,13 @@
 
 import copy
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wavegen.exchange.onnx.carried import Carried
 from wavegen.exchange.onnx.transforms import RealProjection
 from wavegen.mel import MelInverse
 from wavegen.source import Pitch, PitchNetwork, Predictor, PulseState, ShapedSource, pulse_train
@@ -66,7 +67,17 @@ class TabledPitch(nn.Module):
 
     def pitch(self, magnitude: Tensor, sample_rate_hz: float, mask: Tensor | None = None, stack: None = None) -> Pitch:
         """As in ``PitchNetwork``, decoded as ``decode`` does."""
-        logits, voicing = self.network(magnitude, sample_rate_hz, mask)
+        return self._decoded(*self.network(magnitude, sample_rate_hz, mask))
+
+    def next_pitch(self, magnitude: Tensor, sample_rate_hz: float, carried: Carried, provisional: int) -> Pitch:
+        """The pitch of the next frames of a stream, the last of which are provisional."""
+        network = self.network
+        x = network._on_grid(magnitude, sample_rate_hz)
+        h, _ = network.input.step(x, carried.past("pitch_input", x, provisional, network.input.context.left))
+        h, _ = carried.through(network.stack, network._normalised(h), "pitch", provisional)
+        return self._decoded(*network._logits(h))
+
+    def _decoded(self, logits: Tensor, voicing: Tensor) -> Pitch:
         probability = logits.mT.softmax(dim=-1)
         best = probability.argmax(dim=-1, keepdim=True)
         near = (best + torch.arange(-3, 4)).clamp(0, CLASSES - 1)
@@ -74,20 +85,6 @@ class TabledPitch(nn.Module):
         beyond = (weights * (near - best)).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True)
         bend = (beyond.double() * (math.log(2) / CLASSES_PER_OCTAVE)).exp().to(beyond.dtype)
         return Pitch((self.frequencies[best] * bend).mT, voicing.sigmoid())
-
-
-class FrameStates(NamedTuple):
-    """States of a shaped source after each of some frames, any of which a stream may go on from.
-
-    Attributes:
-        phase: float64 ``[frames]``, of the pulse train.
-        pulses: ``[frames, 2 * reach]``, the last ones.
-        memory: ``[frames, 2, order]``, the last samples of both filtered sources.
-    """
-
-    phase: Tensor
-    pulses: Tensor
-    memory: Tensor
 
 
 class RealShapedSource(ShapedSource):
@@ -109,39 +106,49 @@ class RealShapedSource(ShapedSource):
         samples = all_pole(excitation, self.prediction(magnitude), state.memory)
         return samples.reshape(len(seeds), 2, -1)
 
-    def stream(
-        self, magnitude: Tensor, pitch: Pitch, before: FrameStates, seed: Tensor, first_sample: Tensor, known: int
-    ) -> tuple[Tensor, FrameStates]:
-        """Compute the samples of one utterance's next frames, and the state after each of them.
+    def next_samples(
+        self,
+        magnitude: Tensor,
+        pitch: Pitch,
+        seed: Tensor,
+        first_sample: Tensor,
+        *,
+        known: int,
+        provisional: int,
+        carried: Carried,
+    ) -> Tensor:
+        """Compute the samples of one utterance's next frames.
 
         Args:
             magnitude: ``[1, bins, known + frames]``.
             pitch: the pitch of these frames.
-            before: the state before the frames to compute; one row, whose pulses are none before the first sample.
             seed: int64 ``[1]``.
             first_sample: int64 ``[1]``, index in the utterance of the first sample to compute.
             known: number of frames of context before those to compute.
+            provisional: number of provisional frames at the end.
+            carried: has the phase, the last pulses, of which there are none before the first sample, and the memory of
+                the filter.
 
         Returns:
-            ``[1, 2, frames * hop_length]``, and the states.
+            ``[1, 2, frames * hop_length]``.
         """
-        hop, reach = self.hop_length, self.reach
-        frames = magnitude.shape[-1] - known
-        skipped = before.pulses.shape[1]
-        f0, voiced = self._at_each_sample(pitch, 0, frames * hop, -known, skipped)
-        running = PulseState(before.phase)
-        pulses = torch.cat((before.pulses, pulse_train(f0, self.sample_rate_hz, running)[0].to(magnitude.dtype)), dim=1)
+        hop, reach, order = self.hop_length, self.reach, self.prediction.order
+        frames, provisional = magnitude.shape[-1] - known, provisional * hop
+        # The pulses run ahead by ``reach``, and so does their phase. What is kept of both is known before they are.
+        kept = carried.kept("pulses", magnitude.new_zeros(1, 0))
+        f0, voiced = self._at_each_sample(pitch, 0, frames * hop, -known, kept.shape[1])
+        running = PulseState(carried.kept("phase", torch.zeros(1, 1, dtype=torch.float64))[0])
+        carried.keep("phase", running_phase(f0 / self.sample_rate_hz, running), provisional, 1)
+        pulses = torch.cat((kept, pulse_train(f0, self.sample_rate_hz, running)[0].to(magnitude.dtype)), dim=1)
+        carried.keep("pulses", pulses, provisional, 2 * reach)
         excitation = self._mixed(pulses, voiced, seed, first_sample)
+
         predictor = self.prediction(magnitude)
         own = slice(known * self.prediction.sub_frames, None)
-        samples = all_pole(excitation, Predictor(*(part[..., own] for part in predictor)), before.memory)
-
-        ends = torch.arange(1, frames + 1) * hop
-        phase = running_phase(f0 / self.sample_rate_hz, running)[0, ends + (2 * reach - 1 - skipped)]
-        kept = pulses[0, ends[:, None] + torch.arange(2 * reach)]
-        order = before.memory.shape[-1]
-        memory = torch.cat((before.memory[0], samples), dim=1)[:, ends[:, None] + torch.arange(order)]
-        return samples[None], FrameStates(phase, kept, memory.transpose(0, 1))
+        memory = carried.kept("memory", magnitude.new_zeros(1, 2, order))
+        samples = all_pole(excitation, Predictor(*(part[..., own] for part in predictor)), memory)[None]
+        carried.keep("memory", torch.cat((memory, samples), dim=-1), provisional, order)
+        return samples
 
     def _filtered(self, x: Tensor, taps: Tensor) -> Tensor:
         return F.conv1d(x[:, None], taps.to(x.dtype).flip(0)[None, None])[:, 0]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.blocks import InverseSTFT
-from wavegen.blocks.istft import MIN_ENVELOPE
+from wavegen.blocks.istft import MIN_ENVELOPE, griffin_lim_context
 from wavegen.mel import MelProjection
 from wavegen.mel.transform import MOMENTUM, SMALLEST_POWER, FilterBlocks
 
@@ -36,7 +36,21 @@ class Spectrum(NamedTuple):
 
     def magnitude(self) -> Tensor:
         """``√(re² + im² + SMALLEST_POWER)``, as in ``complex_magnitude``."""
-        return (self.real * self.real + self.imaginary * self.imaginary + SMALLEST_POWER).sqrt()
+        # As a vector: the exporter's optimiser takes a scalar below 1e-8 for 0 and drops the addition.
+        least = torch.full((1,), SMALLEST_POWER)
+        return (self.real * self.real + self.imaginary * self.imaginary + least).sqrt()
+
+
+class Target(NamedTuple):
+    """What Griffin-Lim iterations keep of a magnitude.
+
+    Attributes:
+        linear: what the filters read of it, ``[batch, frames, n_mels]``.
+        kept: the bins that no filter reads, ``[batch, frames, bins]``; 0 elsewhere.
+    """
+
+    linear: Tensor
+    kept: Tensor
 
 
 class RealTransform(nn.Module):
@@ -104,11 +118,17 @@ class RealSTFT(nn.Module):
 
     Args:
         istft: the transform whose sizes, window and framing it has.
+
+    Attributes:
+        context, analysis_context: as in ``InverseSTFT``.
+        reach: frames that an iteration reads on both sides.
     """
 
     def __init__(self, istft: InverseSTFT) -> None:
         super().__init__()
         self.n_fft, self.hop_length, self.left_padding = istft.n_fft, istft.hop_length, istft.left_padding
+        self.context, self.analysis_context = istft.context, istft.analysis_context
+        self.reach = griffin_lim_context(istft).right
         self.parts = -(-self.n_fft // self.hop_length)  # hops that a frame reaches over
         self.transform = RealTransform(self.n_fft)
         self.register_buffer("window", istft.window.float())
@@ -125,12 +145,19 @@ class RealSTFT(nn.Module):
         framed = torch.cat([hops[:, part : part + frames] for part in range(parts)], dim=-1)
         return self.transform(framed[..., : self.n_fft] * self.window)
 
-    def invert(self, spectrum: Spectrum) -> Tensor:
-        """Samples ``[batch, frames * hop_length]`` of spectra ``[batch, frames, bins]``."""
+    def invert(self, spectrum: Spectrum, real: Tensor | None = None) -> Tensor:
+        """Samples ``[batch, frames * hop_length]`` of spectra ``[batch, frames, bins]``.
+
+        Frames for which ``real``, ``[frames]``, is 0 add nothing, and their samples are zeros.
+        """
         frames = self.transform.inverse(spectrum) * self.window
-        signal = self._overlap_add(frames)
-        envelope = self._overlap_add(torch.zeros_like(frames[:1]) + self.squares)
-        return signal / envelope.clamp(min=MIN_ENVELOPE)
+        if real is None:
+            envelope = self._overlap_add(torch.zeros_like(frames[:1]) + self.squares)
+            return self._overlap_add(frames) / envelope.clamp(min=MIN_ENVELOPE)
+        real = real[None, :, None]
+        signal, envelope = self._overlap_add(frames * real), self._overlap_add(real * self.squares)
+        samples = signal / envelope.clamp(min=MIN_ENVELOPE)
+        return (samples.reshape(len(samples), -1, self.hop_length) * real).flatten(1)
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """Sums of overlapping frames ``[batch, frames, n_fft]``, of which the padding is cut off."""
@@ -179,19 +206,26 @@ class RealProjection(nn.Module):
 
     def iterate(self, magnitude: Tensor, spectrum: Spectrum, iterations: int) -> Spectrum:
         """As in ``MelProjection``."""
-        linear = self._read(magnitude)
-        kept = magnitude * (1 - self.read_bins)  # what no filter reads keeps its magnitude
+        target = self.target(magnitude)
         previous: Spectrum | None = None
         for _ in range(iterations):
             consistent = self.stft.analyse(self.stft.invert(spectrum))
-            ahead = consistent
-            if previous is not None:
-                share = MOMENTUM / (1 + MOMENTUM)
-                ahead = Spectrum(*(new - share * old for new, old in zip(consistent, previous, strict=True)))
+            spectrum = self.iterated(consistent, previous, target)
             previous = consistent
-            own = ahead.magnitude()
-            spectrum = ahead.scaled(self._gain(own, linear) * self.read_bins + kept / own)
         return spectrum
+
+    def target(self, magnitude: Tensor) -> Target:
+        """What iterations keep of a magnitude ``[batch, frames, bins]``."""
+        return Target(self._read(magnitude), magnitude * (1 - self.read_bins))
+
+    def iterated(self, consistent: Spectrum, previous: Spectrum | None, target: Target) -> Spectrum:
+        """The spectrum after an iteration, from the one that its inverse has and that of the iteration before."""
+        ahead = consistent
+        if previous is not None:
+            share = MOMENTUM / (1 + MOMENTUM)
+            ahead = Spectrum(*(new - share * old for new, old in zip(consistent, previous, strict=True)))
+        own = ahead.magnitude()
+        return ahead.scaled(self._gain(own, target.linear) * self.read_bins + target.kept / own)
 
     def _updated(self, magnitude: Tensor, linear: Tensor, updates: int) -> Tensor:
         for _ in range(updates):

@@ -1,6 +1,7 @@
 """Writes a vocoder as an ONNX file: export, metadata, verification; the file appears when all of it has passed."""
 
 import hashlib
+import inspect
 import json
 import logging
 import math
@@ -101,6 +102,8 @@ def write_onnx(
 
     notify("exporting, which takes a few minutes")
     model = _exported(graph)
+    if form != "streaming":  # onnxruntime-web takes no input that has a default
+        _make_seed_optional(model)
     _describe(model, {**_metadata(vocoder.mel, source, speaker), **_of_form(graph)})
     with atomic_write(out) as beside:
         onnx.checker.check_model(model, full_check=True)
@@ -174,7 +177,7 @@ def _exported(graph: torch.nn.Module) -> Any:
                 opset_version=OPSET,
                 input_names=list(inputs),
                 output_names=list(graph.outputs),  # type: ignore[arg-type]
-                dynamic_shapes={name: given.varying for name, given in inputs.items()},
+                dynamic_shapes=_by_argument(graph, {name: given.varying for name, given in inputs.items()}),
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -192,12 +195,24 @@ def _exported(graph: torch.nn.Module) -> Any:
     return model
 
 
-def _describe(model: Any, metadata: Mapping[str, str]) -> None:
-    """Add metadata, and make the seed optional: an input that an initializer has the name of."""
-    from onnx import helper, numpy_helper
+def _by_argument(graph: torch.nn.Module, varying: dict[str, Any]) -> dict[str, Any]:
+    """What varies, by the names of the arguments of ``forward``, the last of which may take all further inputs."""
+    own = {name: varying[name] for name in inspect.signature(graph.forward).parameters if name in varying}
+    rest = tuple(given for name, given in varying.items() if name not in own)
+    return own | {"state": rest} if rest else own
 
-    default = numpy_helper.from_array(torch.zeros(1, dtype=torch.int64).numpy(), "seed")
-    model.graph.initializer.append(default)
+
+def _make_seed_optional(model: Any) -> None:
+    """An input that an initializer has the name of has a default."""
+    from onnx import numpy_helper
+
+    model.graph.initializer.append(numpy_helper.from_array(torch.zeros(1, dtype=torch.int64).numpy(), "seed"))
+
+
+def _describe(model: Any, metadata: Mapping[str, str]) -> None:
+    """Add metadata."""
+    from onnx import helper
+
     model.graph.name = "wavegen"
     model.producer_name, model.producer_version = "wavegen", wavegen.__version__
     helper.set_model_props(model, dict(metadata))
@@ -230,8 +245,9 @@ def _metadata(mel: MelSpec, source: Source, speaker: str | None) -> dict[str, st
 def _of_form(graph: WholeGraph | SpectraGraph | StreamGraph) -> dict[str, str]:
     """What a program reads to know how to run the file: ours a stream, sherpa-onnx the others."""
     if isinstance(graph, StreamGraph):
-        numbers = {name: getattr(graph, name) for name in ("known", "left", "right", "state")}
-        return {"wavegen_streaming": json.dumps(numbers)}
+        state = {name: [str(first.numpy().dtype), list(first.shape)] for name, first in graph.state.items()}
+        numbers = {"again": graph.again, "right": graph.right, "causal": graph.causal}
+        return {"wavegen_streaming": json.dumps(numbers | {"state": state})}
     if isinstance(graph, WholeGraph):
         return {"model_type": "hifigan"}  # any vocoder from a mel to samples
     mel = graph.mel

@@ -77,32 +77,65 @@ function fourier(real, imaginary) {
 /** Samples of padding before the signal, and as many after it. */
 export const leftPadding = (spec) => Math.floor((spec.center ? spec.n_fft : spec.n_fft - spec.hop_length) / 2);
 
+/** Computes mels of one definition: `frames(first, count, sample)` reads the samples of a frame by their index. */
+function framer(spec) {
+  const window = hann(spec);
+  const filters = filterbank(spec);
+  const gain = spec.gain / (spec.log === "log10" ? Math.LN10 : 1);
+  const silence = new Float64Array(spec.n_fft);
+  return (first, count, sample) => {
+    const values = new Float32Array(spec.n_mels * count);
+    for (let frame = 0; frame < count; frame++) {
+      const start = (first + frame) * spec.hop_length - leftPadding(spec);
+      const [real, imaginary] = fourier(window.map((weight, i) => weight * sample(start + i)), silence);
+      const magnitude = (bin) => Math.sqrt(real[bin] ** 2 + imaginary[bin] ** 2 + spec.magnitude_eps);
+      filters.forEach(({ first, weights }, m) => {
+        const linear = weights.reduce((sum, weight, i) => sum + weight * magnitude(first + i), 0);
+        let value = gain * Math.log(Math.max(linear, spec.floor)) + spec.bias;
+        if (spec.clip) value = Math.min(Math.max(value, spec.clip[0]), spec.clip[1]);
+        if (spec.mean) value = (value - spec.mean[m]) / spec.std[m];
+        values[m * count + frame] = value;
+      });
+    }
+    return { frames: count, values };
+  };
+}
+
 /** A mel `{ frames, values }` of samples: a Float32Array [n_mels, frames], bin by bin. */
 export function logMel(samples, spec) {
   const padding = leftPadding(spec);
   const frames = Math.floor((samples.length + 2 * padding - spec.n_fft) / spec.hop_length) + 1;
   if (samples.length <= padding || frames < 1) throw new Error("The recording is too short for a frame.");
   const last = samples.length - 1;
-  const reflected = (i) => samples[last - Math.abs(last - Math.abs(i))];
+  return framer(spec)(0, frames, (i) => samples[last - Math.abs(last - Math.abs(i))]);
+}
 
-  const window = hann(spec);
-  const filters = filterbank(spec);
-  const gain = spec.gain / (spec.log === "log10" ? Math.LN10 : 1);
-  const values = new Float32Array(spec.n_mels * frames);
-  const silence = new Float64Array(spec.n_fft);
-  for (let frame = 0; frame < frames; frame++) {
-    const start = frame * spec.hop_length - padding;
-    const [real, imaginary] = fourier(window.map((weight, i) => weight * reflected(start + i)), silence);
-    const magnitude = (bin) => Math.sqrt(real[bin] ** 2 + imaginary[bin] ** 2 + spec.magnitude_eps);
-    filters.forEach(({ first, weights }, m) => {
-      const linear = weights.reduce((sum, weight, i) => sum + weight * magnitude(first + i), 0);
-      let value = gain * Math.log(Math.max(linear, spec.floor)) + spec.bias;
-      if (spec.clip) value = Math.min(Math.max(value, spec.clip[0]), spec.clip[1]);
-      if (spec.mean) value = (value - spec.mean[m]) / spec.std[m];
-      values[m * frames + frame] = value;
-    });
+/** The mel of samples that arrive in blocks: the frames that `logMel` finds in all of them, but for the last ones. */
+export class LiveMel {
+  constructor(spec) {
+    Object.assign(this, { spec, framesOf: framer(spec) });
+    this.samples = new Float32Array(0); // those that are still read
+    this.first = 0; // index of the first of them
+    this.done = 0; // frames that were returned
   }
-  return { frames, values };
+
+  /** Take the next samples, and return the mel of the frames that are complete. */
+  next(block) {
+    const { spec, done } = this;
+    const samples = new Float32Array(this.samples.length + block.length);
+    samples.set(this.samples);
+    samples.set(block, this.samples.length);
+    const padding = leftPadding(spec);
+    const heard = this.first + samples.length;
+    const ready = Math.floor((heard + padding - spec.n_fft) / spec.hop_length) + 1;
+    const frames = heard > padding ? Math.max(0, ready - done) : 0;
+    const mel = this.framesOf(done, frames, (i) => samples[Math.abs(i) - this.first]);
+    this.done += frames;
+    const kept = Math.max(this.first, this.done * spec.hop_length - padding);
+    this.samples = samples.slice(Math.min(kept, heard) - this.first);
+    this.first = Math.min(kept, heard);
+    return mel;
+  }
 }
 
 /** Why a mel `{ frames, values }` cannot be one of this model, in a sentence; null if it can. */
@@ -120,25 +153,4 @@ export function faultOf({ frames, values }, { mel: spec, ln_limits: [lowest, hig
   const scaled = !spec.clip && !spec.mean && smallest >= 0 && largest <= 1;
   if (!scaled && high <= highest && low >= lowest && low <= quietest) return null;
   return `The mel goes from ${smallest.toPrecision(3)} to ${largest.toPrecision(3)}, which no mel of this model does.`;
-}
-
-/** A mel of the bytes of a .npy file with two axes [n_mels, frames]. */
-export function readNpy(buffer) {
-  const bytes = new Uint8Array(buffer);
-  const view = new DataView(buffer);
-  if (String.fromCharCode(...bytes.slice(1, 6)) !== "NUMPY") throw new Error("This is not a .npy file.");
-  const [from, length] = bytes[6] === 1 ? [10, view.getUint16(8, true)] : [12, view.getUint32(8, true)];
-  const header = new TextDecoder().decode(bytes.slice(from, from + length));
-  const [, type] = header.match(/'descr': '(<f[48])'/) ?? [];
-  const [, rows, columns] = header.match(/'shape': \((\d+), (\d+)\)/) ?? [];
-  if (!type || !rows) throw new Error("The array is not float32 or float64 with the axes [n_mels, frames].");
-  const data = buffer.slice(from + length);
-  const stored = type === "<f4" ? new Float32Array(data) : new Float64Array(data);
-  if (stored.length !== rows * columns) throw new Error("The file is cut short.");
-  const values = new Float32Array(stored.length);
-  const byColumns = header.includes("'fortran_order': True");
-  for (let i = 0; i < values.length; i++) {
-    values[i] = stored[byColumns ? (i % columns) * rows + Math.floor(i / columns) : i];
-  }
-  return { bins: Number(rows), frames: Number(columns), values };
 }
