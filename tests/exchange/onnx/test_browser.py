@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import json
 import shutil
 import subprocess
 import threading
@@ -22,7 +23,7 @@ from support.vocoders import SPEC, small_pitch_network, tiny_mel, torch_vocoder,
 
 from wavegen.commands import export
 from wavegen.exchange.onnx import browser as pages
-from wavegen.mel import PROFILES, LogMel
+from wavegen.mel import PROFILES, LogMel, save_mel
 
 SCRIPTS = Path(pages.__file__).with_name("page")
 
@@ -86,7 +87,10 @@ def served(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-@pytest.fixture(scope="module", params=["spectral", "vocos"])
+MODELS: dict[str, dict[str, Any]] = {"spectral": {"padding": "causal"}, "vocos": {}}
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a page in ``page`` and the checkpoint that it was made from."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -97,9 +101,27 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     except Exception as error:
         pytest.skip(str(error))
     with small_pitch_network():
-        write_model(folder / "model.safetensors", request.param)
+        write_model(folder / "model.safetensors", request.param, **MODELS[request.param])
         assert export.main([str(folder / "model.safetensors"), str(folder / "page"), "--browser"]) == 0
     return folder
+
+
+@contextlib.contextmanager
+def opened(folder: Path, browser: Any) -> Iterator[Any]:
+    """The page once its model is loaded; afterwards, it must not have raised an error."""
+    faults: list[str] = []
+    with served(folder) as address, contextlib.closing(browser.new_page()) as page:
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(address)
+        status(page, "Ready")
+        yield page
+    assert faults == []
+
+
+def latest(page: Any, name: str) -> np.ndarray:
+    """What the page has last given or made."""
+    return np.array(page.evaluate(f"Array.from(window.latest.{name})"), np.float32)
 
 
 def status(page: Any, words: str) -> str:
@@ -117,37 +139,66 @@ def test_the_page_makes_the_sound_of_torch_and_refuses_what_is_no_mel(
     mel = tiny_mel(130)
     np.save("mel.npy", mel)
     np.save("columns.npy", np.asfortranarray(mel.astype(np.float64)))
+    save_mel("mel.npz", mel, SPEC)
+    np.savez_compressed("deflated.npz", mel=mel, spec=np.array(SPEC.model_dump_json()))
     np.save("bins.npy", mel[:-1])
     np.save("loud.npy", mel + 30)
     np.save("integers.npy", mel.astype(np.int16))
+    save_mel("other.npz", mel, SPEC.replace(f_max_hz=3000))
+    Path("cut.npz").write_bytes(Path("mel.npz").read_bytes()[:-50])
+    np.savez("bare.npz", mel=mel)
     Path("text.wav").write_text("a text")
     recording = np.random.default_rng(1).uniform(-0.3, 0.3, 6400).astype(np.float32)
     soundfile.write("recording.wav", recording, SPEC.sample_rate_hz, subtype="FLOAT")
 
-    faults: list[str] = []
-    with served(exported / "page") as address, contextlib.closing(browser.new_page()) as page:
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(address)
-        status(page, "Ready")
-        for name, given in {
-            "mel.npy": torch.from_numpy(mel)[None],
-            "columns.npy": torch.from_numpy(mel)[None],
-            "recording.wav": LogMel(SPEC)(torch.from_numpy(recording)[None]),
-        }.items():
+    with opened(exported / "page", browser) as page:
+        for seed, (name, given) in enumerate(
+            {
+                "mel.npy": torch.from_numpy(mel)[None],
+                "columns.npy": torch.from_numpy(mel)[None],
+                "mel.npz": torch.from_numpy(mel)[None],
+                "deflated.npz": torch.from_numpy(mel)[None],
+                "recording.wav": LogMel(SPEC)(torch.from_numpy(recording)[None]),
+            }.items()
+        ):
+            page.fill("#seed", str(seed))
             page.set_input_files("#file", name)
             assert "first sound after" in status(page, f"{name}: ")
-            found = np.array(page.evaluate("Array.from(window.latest.samples)"))
-            expected = vocoder.synthesize(given)[0].numpy()
+            found, expected = latest(page, "samples"), vocoder.synthesize(given, seed=seed)[0].numpy()
             assert found.shape == expected.shape
             assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
             assert page.evaluate("document.getElementById('mel-made').width") == given.shape[-1]
-        for name in ("bins.npy", "loud.npy", "integers.npy", "text.wav"):
+        for name in ("bins.npy", "loud.npy", "integers.npy", "other.npz", "cut.npz", "bare.npz", "text.wav"):
             page.evaluate("document.getElementById('status').textContent = ''")
             page.set_input_files("#file", name)
             status(page, "The ")
             messages.check(f"{name}: {page.locator('#status').text_content()}")
-    assert faults == []
+
+
+@pytest.mark.slow
+def test_a_causal_model_speaks_what_the_microphone_hears(exported: Path, browser: Any, messages: Messages) -> None:
+    with opened(exported / "page", browser) as page:
+        if not page.locator("#microphone").is_visible():
+            messages.check(page.locator("#no-microphone").text_content())
+            assert not json.loads((exported / "page/model.json").read_text())["streaming"]["causal"]
+            return
+        page.fill("#seed", "3")
+        page.click("#microphone")
+        status(page, "Listening")
+        page.wait_for_timeout(1500)
+        page.click("#microphone")
+        status(page, "Microphone: ")
+        heard, samples = latest(page, "given"), latest(page, "samples")
+    frames = len(samples) // SPEC.hop_length
+    assert frames > 1.2 * SPEC.sample_rate_hz / SPEC.hop_length
+    assert len(heard) - len(samples) < SPEC.n_fft
+    assert np.abs(heard).max() > 0.01
+    with small_pitch_network():
+        vocoder = torch_vocoder(exported / "model.safetensors")
+    # In float64, as the page does: in silence, the last digits of float32 make a difference.
+    mel = LogMel(SPEC)(torch.from_numpy(heard).double()[None]).float()[..., :frames]
+    expected = vocoder.synthesize(mel, seed=3)[0].numpy()
+    assert np.abs(samples - expected).max() < 1e-3 * np.abs(expected).max()
 
 
 def test_without_npm_or_its_network_one_line_says_so(
