@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ import soundfile
 import torch
 from support import sherpa
 from support.commands import Refused, tree
-from support.mels import CENTRED_SHORT_WINDOW
+from support.exports import CASES, exported_case
 from support.messages import Messages
 from support.vocoders import SPEC, small_pitch_network, tiny_mel, tiny_vocoder, torch_vocoder, write_model
 
@@ -34,19 +33,6 @@ pytest.importorskip("onnxscript", reason="needs the extra [export]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra [export]")
 reader = pytest.importorskip("wavegen.exchange.onnx.reader", reason="needs the extra [export]")
 
-CASES: dict[str, tuple[str, MelSpec, dict[str, Any]]] = {
-    "spectral": ("spectral", SPEC, {}),
-    "spectral, causal with look-ahead": (
-        "spectral", SPEC, {"padding": "causal", "look_ahead": 2},
-    ),
-    "parallel": ("parallel", SPEC, {"synthesis_iterations": 1}),
-    "parallel, causal": ("parallel", CENTRED_SHORT_WINDOW, {"padding": "causal"}),
-    "source-filter": ("source-filter", SPEC, {}),
-    "vocos": ("vocos", SPEC, {}),
-    "parallel-wavegan": ("parallel-wavegan", CENTRED_SHORT_WINDOW, {}),
-    "parallel-wavegan, causal": ("parallel-wavegan", SPEC, {"padding": "causal"}),
-}  # fmt: skip
-
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
@@ -57,40 +43,29 @@ def quick() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an exported spectral model, its reader and its checkpoint."""
-    folder = tmp_path_factory.mktemp("exported")
-    with small_pitch_network():
-        write_model(folder / "model.safetensors")
-        (folder / "README.md").write_text("A tiny voice.")
-        arguments = [str(folder / "model.safetensors"), str(folder / "voice.onnx"), "--reader", "--licence", "CC0"]
-        assert export.main(arguments) == 0
-    return folder
+    return exported_case("spectral", tmp_path_factory)
 
 
-# The file of a whole spectral vocoder is ``exported``, and a causal one has the same parts.
+# Those that have parts of their own: the file of a whole spectral vocoder is ``exported``.
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["parallel", "source-filter", "vocos", "parallel-wavegan"])
-def test_the_sound_is_that_of_torch(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name, spec, changes = CASES[case]
-    write_model(tmp_path / "model.safetensors", name, spec=spec, **changes)
-    assert export.main([str(tmp_path / "model.safetensors"), str(tmp_path / "a.onnx")]) == 0
-    assert "a.onnx: " in capsys.readouterr().out
-    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
-    vocoder = torch_vocoder(tmp_path / "model.safetensors")
-    mel = torch.from_numpy(tiny_mel(57, spec=spec))[None]
+@pytest.mark.parametrize("case", ["parallel", "vocos", "parallel-wavegan"])
+def test_the_sound_is_that_of_torch(case: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = exported_case(case, tmp_path_factory)
+    session = onnxruntime.InferenceSession(folder / "voice.onnx")
+    mel = torch.from_numpy(tiny_mel(57, spec=CASES[case][1]))[None]
     (samples,) = session.run(None, {"mel": mel.numpy(), "seed": np.array([5])})
-    expected = vocoder.synthesize(mel, seed=5).numpy()
+    expected = torch_vocoder(folder / "model.safetensors").synthesize(mel, seed=5).numpy()
     assert np.abs(samples - expected).max() < 1e-3 * np.abs(expected).max()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_a_stream_is_the_whole_for_any_chunks(case: str, tmp_path: Path) -> None:
-    name, spec, changes = CASES[case]
-    write_model(tmp_path / "model.safetensors", name, spec=spec, **changes)
-    assert export.main([str(tmp_path / "model.safetensors"), str(tmp_path / "a.onnx"), "--streaming"]) == 0
-    model = reader.Model(tmp_path / "a.onnx")
-    mel = tiny_mel(90, spec=spec)[:, :90]
-    expected = torch_vocoder(tmp_path / "model.safetensors").synthesize(torch.from_numpy(mel)[None], seed=4)[0].numpy()
+def test_a_stream_is_the_whole_for_any_chunks(case: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = exported_case(case, tmp_path_factory, "--streaming")
+    model = reader.Model(folder / "voice.onnx")
+    mel = tiny_mel(90, spec=CASES[case][1])[:, :90]
+    vocoder = torch_vocoder(folder / "model.safetensors")
+    expected = vocoder.synthesize(torch.from_numpy(mel)[None], seed=4)[0].numpy()
     for sizes in ([90], [1] * 90, [0, 31, 2, 0, 57]):
         stream = model.stream(seed=4)
         ends = np.cumsum(sizes)
@@ -255,18 +230,16 @@ def test_a_file_that_sounds_different_is_not_written(
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "bound"), [("float16", 0.02), ("int8", 0.3)])
 def test_weights_of_fewer_bits_make_a_smaller_file_and_nearly_the_sound(
-    precision: str, bound: float, folder: Path
+    precision: str, bound: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    write_model(Path("model.safetensors"), "vocos", channels=64)
-    for name in ("float32", precision):
-        assert export.main(["model.safetensors", f"{name}.onnx", "--precision", name]) == 0
-    weights = torch_vocoder("model.safetensors").parameters()
+    whole = exported_case("vocos", tmp_path_factory)
+    files = [whole / "voice.onnx", exported_case("vocos", tmp_path_factory, "--precision", precision) / "voice.onnx"]
+    weights = torch_vocoder(whole / "model.safetensors").parameters()
     large = sum(weight.nbytes for weight in weights if weight.numel() >= FEWEST)
-    sizes = {name: Path(f"{name}.onnx").stat().st_size for name in ("float32", precision)}
     kept = {"float16": 1 / 2, "int8": 1 / 4}[precision]
-    assert sizes["float32"] - sizes[precision] > 0.9 * (1 - kept) * large
+    assert files[0].stat().st_size - files[1].stat().st_size > 0.9 * (1 - kept) * large
     mel = tiny_mel(60)
-    exact, found = (reader.Model(f"{name}.onnx").render(mel) for name in ("float32", precision))
+    exact, found = (reader.Model(file).render(mel) for file in files)
     assert 0 < np.abs(found - exact).max() < bound * np.abs(exact).max()
 
 
