@@ -269,7 +269,7 @@ class SpectralVocoder(SourcedWaveformVocoder):
         dropped = min(int(state.early), h.shape[-1])
         h = h[..., dropped:]
         (h, _), stack_state = self._stack_of(compiled).step(self._stack_input(h, speakers), state.stack)
-        h = self._norm(self.output_norm, h)
+        h = self._stack_output(h)
         corrections = self.corrections(h) if compiled is None else compiled.corrections(h)
         ready = cut(waiting, 0, h.shape[-1])._replace(corrections=corrections)
         return ready, NetworkState(cut(waiting, h.shape[-1], None), state.early - dropped, input_state, stack_state)
@@ -334,7 +334,7 @@ class SpectralVocoder(SourcedWaveformVocoder):
         x = masked(self._network_input(spoken), mask)
         h = self.input(F.pad(x, (0, self.look_ahead)) if self.look_ahead else x)[..., self.look_ahead :]
         h, _ = self._stack_of(compiled)(self._stack_input(h, speakers), None, mask)
-        return self._norm(self.output_norm, h)
+        return self._stack_output(h)
 
     def _stack_of(self, compiled: "CompiledChain | None") -> Any:
         """The stack, or what the engine computes in its place."""
@@ -347,6 +347,9 @@ class SpectralVocoder(SourcedWaveformVocoder):
 
     def _stack_input(self, h: Tensor, speakers: Tensor | None = None) -> Tensor:
         return self._norm(self.input_norm, self.speaker_condition(h, speakers))
+
+    def _stack_output(self, h: Tensor) -> Tensor:
+        return self._norm(self.output_norm, h)
 
     @staticmethod
     def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -178,7 +178,7 @@ class SpectralGraph(NetworkGraph):
         h, _ = network.input.step(F.pad(x, (0, self.look_ahead)), past)
         h = network._stack_input(h[..., self.look_ahead :], self.speaker)
         h, _ = carried.through(network.stack, h, "stack", provisional)
-        corrections: Tensor = network._heads(h)
+        corrections: Tensor = network.corrections(network._stack_output(h))
         return corrections
 
     def sound(self, features: Features) -> Tensor:
