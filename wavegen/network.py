@@ -6,7 +6,7 @@ import pkgutil
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_origin
 
 from pydantic import model_validator
 from torch import nn
@@ -143,7 +143,8 @@ def find_networks(package: str, path: Sequence[str], base: type[N], kind: str) -
         networks = [
             member
             for member in vars(module).values()
-            if isinstance(member, type) and issubclass(member, base)
+            # CPython 3.10 takes an alias such as list[int] for a type.
+            if isinstance(member, type) and get_origin(member) is None and issubclass(member, base)
             if member.__module__ == module.__name__ and ABC not in member.__bases__
         ]
         if len(networks) != 1:
