@@ -58,6 +58,8 @@ def _error_filter(x: np.ndarray, order: int) -> np.ndarray:
 
     spectrum = np.fft.rfft(x * np.hanning(len(x)), 2 * len(x))
     autocorrelation = np.fft.irfft(np.abs(spectrum) ** 2)[: order + 1]
+    if autocorrelation[0] < np.finfo(float).tiny:  # all that is heard lies where the window is zero
+        return np.eye(1, order + 1)[0]
     autocorrelation[0] *= 1 + WHITENING
     coefficients = solve_toeplitz(autocorrelation[:-1], autocorrelation[1:])
     return np.concatenate(([1.0], -coefficients))
