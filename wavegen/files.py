@@ -42,7 +42,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def with_ending(path: Path, ending: str, prefix: str = "") -> Path:
-    """A path whose name has more around it, and is no longer than file systems allow.
+    """A path whose name has more around it, and is as long as file systems allow at most.
 
     A name of 255 bytes is possible, but not one with more around it. So its end is replaced by a hash of the whole,
     which keeps names apart that begin alike.

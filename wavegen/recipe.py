@@ -64,7 +64,7 @@ class DataConfig(Config):
             from ``prepare.py``, otherwise it is the name of the folder that holds the recording.
         features: folder for the extracted mels, which all recipes of a corpus can share; always relative to the
             current folder, as run folders are. None: a folder inside the run's folder.
-        labels: where the label files of the recordings are, for a model that learns from labels. None: the labels are
+        labels: the place of the recordings' label files, for a model that learns from labels. None: the labels are
             made from the recordings, which is possible for the classes speech and voiced.
     """
 

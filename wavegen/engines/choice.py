@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from wavegen.config import did_you_mean
-from wavegen.engines.autoregressive.packing import Precision
+from wavegen.engines.autoregressive.arena import Precision
 from wavegen.engines.base import Engine, Network, SourcedNetwork
 from wavegen.engines.parallel import ParallelNetwork, PlainTorch, TiledEngine
 from wavegen.engines.reference import ReferenceEngine

@@ -53,7 +53,7 @@ class ShapedSource(nn.Module):
     samples, before the filter, so that a pulse rings on after its frame.
 
     Args:
-        window, hop_length, sample_rate_hz, centre: as in ``LinearPrediction``.
+        window, hop_length, sample_rate_hz, centre: those of ``LinearPrediction``.
         order: coefficients of the filter, at most ``n_fft / 4``.
         sub_frames: filters per frame; the largest divisor of ``hop_length`` up to this number.
         crossover_hz: the frequency above which voiced frames consist of noise.

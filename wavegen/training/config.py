@@ -108,7 +108,7 @@ class TrainingConfig(Config):
         adversarial: discriminators to train against; None for reconstruction alone.
         augmentation: random changes of the training segments, whose mels are then computed from the changed sound; None
             for none.
-        logger: where curves, sounds and pictures are shown: ``"tensorboard"``, ``"wandb"``, ``"mlflow"`` or
+        logger: the program that shows curves, sounds and pictures: ``"tensorboard"``, ``"wandb"``, ``"mlflow"`` or
             ``"trackio"``. The last three are extras; their own environment variables choose the server and the project.
         log_every: steps between rows of the log.
         validate_every: steps between validations.
@@ -118,9 +118,9 @@ class TrainingConfig(Config):
         valid_frames: frames of each validation clip to use.
         listen_clips: the number of validation clips to synthesise for the logger.
         listen_frames: frames of each of them to synthesise.
-        best_by: what the best checkpoint is chosen by: ``"loss"`` on the validation clips, or the mean of a metric such
-            as ``"pesq"`` over the clips that are synthesised for the logger. For a metric, all validation clips are
-            from one half of them, and the samples at the end are from the other.
+        best_by: the score that chooses the best checkpoint: ``"loss"`` on the validation clips, or the mean of a metric
+            such as ``"pesq"`` over the clips that are synthesised for the logger. For a metric, all validation clips
+            are from one half of them, and the samples at the end are from the other.
         precision: ``"auto"`` uses bfloat16 autocast on a GPU that has it, for vocoders that allow it, and float32
             elsewhere. ``"float32"`` also keeps convolutions on a GPU from rounding to TF32.
         compile: whether to run the dilated stacks through torch.compile.

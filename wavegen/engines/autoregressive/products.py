@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from wavegen.engines.autoregressive.arena import GROUP, STEP_BYTES
 from wavegen.engines.autoregressive.int8 import (
     dot_1x2,
     dot_1x4,
@@ -16,7 +17,6 @@ from wavegen.engines.autoregressive.int8 import (
     encode,
     encode_positive,
 )
-from wavegen.engines.autoregressive.packing import GROUP, STEP_BYTES
 from wavegen.engines.simd import (
     LANES,
     LOCK_STEP,

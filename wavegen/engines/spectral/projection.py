@@ -99,7 +99,7 @@ class CompiledProjection:
         Args:
             sources: ``[sources, frames * hop_length]``: two with gains, one without.
             mel: ``[n_mels, frames]``.
-            gains: what a network adds; None for nothing.
+            gains: a network's corrections; None for none.
             iterations: number of iterations.
 
         Returns:

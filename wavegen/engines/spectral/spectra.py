@@ -152,7 +152,7 @@ def impose(
         room: room for groups.
         first: index of the tile's first frame.
         sources: spectra of one or two sources, ``[sources, rows, 2 * bins]``.
-        correction: what a network says of the tile.
+        correction: a network's output for the tile.
         linear: product of the filters with the magnitude to impose, ``[n_mels, frames]``.
         updates: number of updates.
         smallest_power: added to the power of every bin.
@@ -232,7 +232,7 @@ def project(
         consistent: the tile's spectra after the inverse transform and the transform.
         momentum: share of the previous ones that is subtracted; 0 if there are none.
         smallest_power: added to the power of every bin.
-        target: what the magnitudes keep.
+        target: the mel that the magnitudes keep.
         previous: ``consistent`` of all frames in the iteration before; that of the tile is replaced.
         spectrum: the results of all frames, of which those of the tile are written.
     """
@@ -250,7 +250,7 @@ def project(
                 for k in range(2 * bins):
                     ahead[k] = now[k] - momentum * before[k]
                     before[k] = now[k]
-            else:  # there may be no previous ones, so even 0 times them may be NaN
+            else:  # previous ones may not exist, so even 0 times them may be NaN
                 for k in range(2 * bins):
                     ahead[k] = now[k]
                     before[k] = now[k]

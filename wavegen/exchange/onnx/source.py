@@ -36,7 +36,7 @@ class RealMelInverse(nn.Module):
 
     Args:
         projection: whose filters it uses.
-        updates: as in ``MelInverse``.
+        updates: those of ``MelInverse``.
     """
 
     def __init__(self, projection: RealProjection, updates: int) -> None:

@@ -24,7 +24,7 @@ class SourcedGraph(WholeGraph):
     """A vocoder with a shaped source: source stage, corrections of its own network, mel imposed, iterations.
 
     Args:
-        vocoder, speaker: as in ``WholeGraph``.
+        vocoder, speaker: those of ``WholeGraph``.
     """
 
     def __init__(self, vocoder: SourcedVocoder, speaker: Tensor | None) -> None:
@@ -92,7 +92,7 @@ class SourcedGraph(WholeGraph):
 
         Args:
             spectra: those of ``sound``, ``[rows, frames, bins]``.
-            linear: what the filters read of a magnitude that has the mel, ``[1, frames, n_mels]``.
+            linear: the filters' outputs for a magnitude that has the mel, ``[1, frames, n_mels]``.
             features: the features of the same frames; only their corrections are read.
         """
         return self.projection.impose(spectra, linear)

@@ -45,7 +45,7 @@ class Target(NamedTuple):
     """What Griffin-Lim iterations keep of a magnitude.
 
     Attributes:
-        linear: what the filters read of it, ``[batch, frames, n_mels]``.
+        linear: the filters' outputs for it, ``[batch, frames, n_mels]``.
         kept: the bins that no filter reads, ``[batch, frames, bins]``; 0 elsewhere.
     """
 
@@ -120,7 +120,7 @@ class RealSTFT(nn.Module):
         istft: the transform whose sizes, window and framing it has.
 
     Attributes:
-        context, analysis_context: as in ``InverseSTFT``.
+        context, analysis_context: those of ``InverseSTFT``.
         reach: frames that an iteration reads on both sides.
     """
 

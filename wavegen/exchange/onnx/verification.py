@@ -42,7 +42,7 @@ def verify(path: Path, vocoder: Vocoder, speaker: str | None, bound: float) -> D
     Args:
         path: the file.
         vocoder: the vocoder that it was made from, on the CPU.
-        speaker: as in ``Vocoder.synthesize``.
+        speaker: that of ``Vocoder.synthesize``.
         bound: the largest deviation that is accepted, but for a long mel.
     """
     longest = probe(vocoder.mel, LONG)

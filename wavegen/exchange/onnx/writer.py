@@ -78,10 +78,10 @@ def write_onnx(
     Args:
         vocoder: prepared for synthesis, on the CPU, with its options set.
         out: the file, ending in ``.onnx``.
-        source: what the file will say about its origin.
+        source: the origin that the file will state.
         form: the outputs.
-        speaker: as in ``Vocoder.synthesize``; it is fixed in the file.
-        precision: how weights are stored; it is the sound of float32 that is bounded.
+        speaker: that of ``Vocoder.synthesize``; it is fixed in the file.
+        precision: the number format of stored weights; the bound is on the sound of float32.
         notify: is told each step.
 
     Raises:
@@ -131,7 +131,7 @@ def whole_graph(vocoder: Vocoder, speaker: str | None = None) -> WholeGraph:
 
     Args:
         vocoder: prepared for synthesis, on the CPU.
-        speaker: as in ``Vocoder.synthesize``, but fixed in the graph.
+        speaker: that of ``Vocoder.synthesize``, but fixed in the graph.
 
     Raises:
         ConfigError: this kind of vocoder, or the speaker, cannot be exported.
