@@ -19,7 +19,7 @@ from support.engines import (
 from support.messages import Messages
 
 from wavegen.engines import FrameCondition, ReferenceEngine, make_engine
-from wavegen.engines.autoregressive import int8, packing
+from wavegen.engines.autoregressive import arena, int8
 from wavegen.errors import ConfigError, StreamingError
 
 
@@ -33,7 +33,7 @@ def test_bytes_that_are_packed_wrongly_are_noticed(constant: str, value: int, mo
     """The weights are packed with another constant than the loop was compiled with, or with half of the codes."""
     if not int8.AVAILABLE:
         pytest.skip("this processor has no products of bytes")
-    monkeypatch.setattr(packing, constant, value)
+    monkeypatch.setattr(arena, constant, value)
     with pytest.raises(AssertionError, match="'medium', 'int8'"):
         check_logits("medium", reference_logits("medium"))
 

@@ -112,7 +112,8 @@ class LinearPrediction(nn.Module):
         """
         # Whole or in chunks, always in the same layout: a product of another one is rounded differently.
         power = magnitude.mT.to(torch.float64, memory_format=torch.contiguous_format).square()
-        autocorrelation = (power @ self.cosines.double().t()).mT
+        # One product for each item: in one for all, the rounding of an item depends on its place.
+        autocorrelation = torch.bmm(power, self.cosines.double().t().expand(len(power), -1, -1)).mT
         if magnitude.dtype == torch.float32:
             autocorrelation = rounded(autocorrelation)
         autocorrelation = interpolate_frames(autocorrelation, self.positions) * self.lag_window
