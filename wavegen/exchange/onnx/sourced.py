@@ -223,7 +223,7 @@ class SourcedStreamGraph(StreamGraph):
     def inputs(self) -> dict[str, Input]:
         """As in ``WholeGraph``. Of some tensors of the state, the first window has fewer steps than later ones."""
         given = super().inputs()
-        # A lie: shorter windows work too, because all of them are cut by constants.
+        # More than is needed: constants cut every window, so shorter ones work too, but the exporter asks for a bound.
         given["mel"] = given["mel"]._replace(
             varying={2: varying_size("frames", MAX_FRAMES, 2 + self.known + self.again)}
         )
