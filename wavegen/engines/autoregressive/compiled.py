@@ -14,13 +14,13 @@ from torch import Tensor
 
 from wavegen.distributions import Gaussian, MuLaw
 from wavegen.engines import base, simd
-from wavegen.engines.autoregressive import drawing, int8, packing, products, sample_loop
+from wavegen.engines.autoregressive import arena, drawing, int8, packing, products, sample_loop
 from wavegen.engines.base import Engine, EngineState, FrameCondition, Network, Prediction
 from wavegen.engines.compilation import CompiledOnce
 from wavegen.errors import ConfigError, StreamingError
 from wavegen.levels import mu_law_decode, mu_law_encode
 
-COMPILED = (base, simd, int8, products, packing, drawing, sample_loop)
+COMPILED = (base, simd, arena, int8, products, packing, drawing, sample_loop)
 """The modules whose functions and constants are compiled into the loop; its cache is keyed by their source."""
 
 
@@ -55,7 +55,7 @@ class NumbaEngine(Engine):
         ConfigError: this engine cannot run the network.
     """
 
-    def __init__(self, network: Network, precision: packing.Precision = "float32") -> None:
+    def __init__(self, network: Network, precision: arena.Precision = "float32") -> None:
         weight = network.output.weight
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             model = f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}"
@@ -281,6 +281,6 @@ def _define_loop(fingerprint: int, cached: bool) -> Any:
     return loop
 
 
-_LOOPS: dict[packing.Precision, CompiledOnce[Callable[..., Any]]] = {
-    precision: CompiledOnce(_define_loop, COMPILED) for precision in get_args(packing.Precision)
+_LOOPS: dict[arena.Precision, CompiledOnce[Callable[..., Any]]] = {
+    precision: CompiledOnce(_define_loop, COMPILED) for precision in get_args(arena.Precision)
 }

@@ -1,4 +1,4 @@
-"""Products of packed matrices with vectors, made of tiles. ``packing`` describes how a matrix lies in memory."""
+"""Products of packed matrices with vectors, made of tiles. ``arena`` describes how a matrix lies in memory."""
 
 from typing import Any, NamedTuple
 
