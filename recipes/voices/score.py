@@ -7,6 +7,7 @@ recordings, with a 95 % interval, and PESQ.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,11 @@ from tqdm import tqdm
 
 from wavegen.audio import read_audio
 from wavegen.checkpoint import load_vocoder
+from wavegen.commands import at_least, run_command
 from wavegen.corpora.manifest import listed_recordings
+from wavegen.errors import ConfigError
 from wavegen.evaluation.baseline import griffin_lim_baseline, log_mel_of, source_filter_baseline
-from wavegen.evaluation.metrics import score
+from wavegen.evaluation.metrics import available, missing_note, score
 from wavegen.mel import MelSpec, profile
 from wavegen.progress import bar_options
 from wavegen.synthesis import synthesize
@@ -72,16 +75,27 @@ ROWS = (
 )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("voices", nargs="+", help="runs or model files of spectral vocoders, or default")
     parser.add_argument("--unseen", type=Path, required=True, help="corpus of speakers who were never trained on")
     parser.add_argument("--seen", type=Path, required=True, help="corpus of speakers who were")
-    parser.add_argument("--clips", type=int, help="score only so many clips of each corpus, evenly chosen")
+    parser.add_argument("--clips", type=at_least(1), help="score only so many clips of each corpus, evenly chosen")
     parser.add_argument("--baselines", action="store_true", help="score source-filter and Griffin-Lim too")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
+    return run_command("score", lambda: print_scores(arguments))
 
+
+def print_scores(arguments: argparse.Namespace) -> int:
+    """Print the table, a row as soon as it is computed.
+
+    Raises:
+        ConfigError: a metric's package is missing.
+        CheckpointError, DataError: a voice or a corpus does not exist.
+    """
+    if not set(RULERS) <= set(available()):
+        raise ConfigError(str(missing_note()))
     corpora = {name: validation_clips(getattr(arguments, name), arguments.clips) for name in ("unseen", "seen")}
     names = [*arguments.voices, *(["source-filter", "griffin-lim"] if arguments.baselines else [])]
     print("| mel | clips | recordings | " + " | ".join(f"{name} | PESQ" for name in names) + " |")
@@ -92,6 +106,7 @@ def main() -> None:
             speakers += [source_filter_baseline, griffin_lim_baseline]
         cells = cells_of(row, corpora[row.corpus], speakers)
         print(f"| {row.name} | " + " | ".join(cells) + " |", flush=True)
+    return 0
 
 
 def validation_clips(corpus: Path, count: int | None) -> list[Path]:
@@ -110,7 +125,7 @@ def voice_of(name: str, row: Row) -> Speaker:
 
 
 def cells_of(row: Row, clips: Sequence[Path], speakers: Sequence[Speaker]) -> list[str]:
-    """The recordings' DistillMOS and, for each system, its distance and the PESQ."""
+    """The recordings' DistillMOS and, for each system, its distance and PESQ; recordings too short to rate are left out."""
     spec = profile(row.mel)
     recordings: list[float] = []
     opinion: list[list[float]] = [[] for _ in speakers]
@@ -119,7 +134,10 @@ def cells_of(row: Row, clips: Sequence[Path], speakers: Sequence[Speaker]) -> li
         real = read_audio(path, spec.sample_rate_hz)
         clean = torch.from_numpy(log_mel_of(real, spec))[None]
         mel = disturbed(clean, spec, row.disturbance, torch.tensor([index]))[0].numpy()
-        recordings.append(score(real, real, spec, ["distillmos"]).values["distillmos"] or float("nan"))
+        own = score(real, real, spec, ["distillmos"]).values["distillmos"]
+        if own is None:
+            continue
+        recordings.append(own)
         for system, speak in enumerate(speakers):
             values = score(real, speak(mel, spec)[: len(real)], spec, RULERS).values
             opinion[system].append((values["distillmos"] or float("nan")) - recordings[-1])
@@ -132,4 +150,4 @@ def cells_of(row: Row, clips: Sequence[Path], speakers: Sequence[Speaker]) -> li
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
