@@ -125,7 +125,7 @@ def voice_of(name: str, row: Row) -> Speaker:
 
 
 def cells_of(row: Row, clips: Sequence[Path], speakers: Sequence[Speaker]) -> list[str]:
-    """The recordings' DistillMOS and, for each system, its distance and PESQ; recordings too short to rate are left out."""
+    """The recordings' DistillMOS and, for each system, its distance and PESQ; what is too short to rate is left out."""
     spec = profile(row.mel)
     recordings: list[float] = []
     opinion: list[list[float]] = [[] for _ in speakers]
