@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.signal
 import scipy.stats
 import torch
 from torch import Tensor
 
 from wavegen import noise as module
-from wavegen.noise import normal_noise, uniform_noise
+from wavegen.noise import coloured_noise, high_pass, normal_noise, uniform_noise
 
 Noise = Callable[[Tensor, int, int, int], Tensor]
 
@@ -148,3 +149,35 @@ def test_noise_of_adjacent_seeds_draws_and_samples_is_uncorrelated() -> None:
     rows = np.concatenate((rows[:, :-1], rows[:, 1:]))  # with every row delayed by one sample
     correlation = np.corrcoef(rows) - np.eye(48)
     assert np.abs(correlation).max() < 5 / math.sqrt(n)  # 1128 pairs: five standard errors
+
+
+# ---- noise with a spectrum ---------------------------------------------------------------------------------------
+
+
+def test_coloured_noise_is_uniform_sample_by_sample() -> None:
+    n = 200_000
+    drawn = coloured_noise(torch.tensor([1]), 0, n, high_pass(4000, 24000))
+    assert (drawn.shape, drawn.dtype) == ((1, n), torch.float32)
+    assert drawn.min() > 0
+    assert drawn.max() < 1
+    values = drawn.double().numpy().ravel()
+    assert scipy.stats.kstest(values, "uniform").statistic < 1.95 / math.sqrt(n)
+    assert scipy.stats.kstest(values / 2 + 0.25, "uniform").statistic > 0.1  # less noise would be seen
+
+
+def test_high_passed_noise_has_no_power_below_the_cutoff() -> None:
+    drawn = coloured_noise(torch.tensor([1]), 0, 240_000, high_pass(4000, 24000))
+    normal = module.normal_quantile(drawn, torch.float64).numpy().ravel()
+    frequency_hz, power = scipy.signal.welch(normal, fs=24000, nperseg=1024)
+    low, high = power[frequency_hz < 3200].mean(), power[frequency_hz > 4800].mean()
+    assert low < 0.01 * high
+    assert normal.var() == pytest.approx(1, abs=0.02)
+
+
+def test_coloured_noise_depends_neither_on_the_chunk_nor_on_the_batch() -> None:
+    taps = high_pass(2000, 24000)
+    whole = coloured_noise(SEEDS, 0, 500, taps)
+    pieces = [coloured_noise(SEEDS, start, count, taps) for start, count in ((0, 1), (1, 7), (8, 480), (488, 12))]
+    assert torch.equal(torch.cat(pieces, dim=1), whole)
+    assert torch.equal(coloured_noise(SEEDS[2:3], 0, 500, taps)[0], whole[2])
+    assert coloured_noise(SEEDS, 0, 0, taps).shape == (len(SEEDS), 0)

@@ -62,6 +62,36 @@ def noise_streams(seed: Tensor, draws: int, device: torch.device | str = "cpu") 
     return _mix(_mix(seed.to(device, torch.int64) + _GOLDEN_GAMMA)[:, None] + draw * _GOLDEN_GAMMA)
 
 
+def coloured_noise(seed: Tensor, start: int, count: int, taps: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Uniform numbers whose normal quantiles have a spectrum; each alone is distributed as those of ``uniform_noise``.
+
+    They are addressed by position too, and no bit depends on the chunk: each is a sum of its own, in a fixed order.
+
+    Args:
+        seed, start, count, device: those of ``uniform_noise``.
+        taps: float64 ``[taps]``, an odd number of them: a filter, centred, whose squares add up to 1.
+
+    Returns:
+        float32 ``[batch, count]``.
+    """
+    reach = len(taps) // 2
+    white = uniform_noise(seed, start - reach, count + 2 * reach, 1, device)[:, 0]
+    normal = normal_quantile(white, torch.float64)
+    total = torch.zeros_like(normal[:, :count])
+    for i, tap in enumerate(taps.tolist()):
+        total += tap * normal[:, i : i + count]
+    return torch.special.ndtr(total).float().clamp(2.0**-24, 1 - 2.0**-24)
+
+
+def high_pass(cutoff_hz: float, sample_rate_hz: int, taps: int = 33) -> Tensor:
+    """A filter for ``coloured_noise``, ``[taps]``, that leaves out what lies below a frequency: a windowed sinc."""
+    n = torch.arange(taps, dtype=torch.float64) - taps // 2
+    low = torch.sinc(2 * cutoff_hz / sample_rate_hz * n) * torch.kaiser_window(taps, False, 3.0, dtype=torch.float64)
+    high = -low / low.sum()
+    high[taps // 2] += 1
+    return high / high.square().sum().sqrt()
+
+
 def normal_quantile(u: Tensor, dtype: torch.dtype) -> Tensor:
     """Standard normal numbers for uniform ones in (0, 1), in ``dtype``."""
     # Computed in float64: devices differ in the last bits of ndtri, and rounding to float32 hides nearly all of that.

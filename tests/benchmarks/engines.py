@@ -89,7 +89,7 @@ def often_enough(job: Callable[[int], None]) -> int:
 def inputs(model: WaveNet, batch: int, frames: int) -> tuple[FrameCondition, torch.Tensor]:
     """A condition and noise."""
     condition = FrameCondition(torch.randn(batch, model.frame_conv.out_channels, frames + 1), model.upsample.weights())
-    return condition, torch.rand(batch, 1, condition.samples)
+    return condition, torch.rand(batch, condition.samples)
 
 
 def generate(model: WaveNet, engine: Engine, batch: int, frames: int) -> None:
@@ -100,7 +100,7 @@ def error(engine: Engine, model: WaveNet) -> float:
     condition, noise = inputs(model, 1, 8)
     condition = FrameCondition.wrap(condition.per_sample()[..., :2000])
     engines = (engine, ReferenceEngine(model))
-    logits, expected = (e.predict(noise[0, :, :2000] * 2 - 1, condition, e.initial_state(1))[0] for e in engines)
+    logits, expected = (e.predict(noise[:, :2000] * 2 - 1, condition, e.initial_state(1))[0] for e in engines)
     return float((logits - expected).abs().max())
 
 

@@ -90,7 +90,7 @@ def inputs(model: WaveNet, batch: int, samples: int, *, seed: int = 1) -> tuple[
     generator = torch.Generator().manual_seed(seed)
     given = torch.rand(batch, samples, generator=generator) * 2 - 1
     condition = torch.randn(batch, CONDITION_CHANNELS, samples, generator=generator)
-    return given, condition, torch.rand(batch, model.distribution.draws, samples, generator=generator)
+    return given, condition, torch.rand(batch, samples, generator=generator)
 
 
 def prediction(model: WaveNet, batch: int, samples: int, *, seed: int = 2) -> Prediction | None:
@@ -129,10 +129,10 @@ def generate(
     predicted: Prediction | None = None,
 ) -> Tensor:
     """Samples from silence on, in one call or in chunks of the given sizes."""
-    sizes = sizes or [noise.shape[2]]
+    sizes = sizes or [noise.shape[1]]
     previous, state, chunks = torch.zeros(len(noise)), engine.initial_state(len(noise)), []
     for c, u, known in zip(
-        condition.split(sizes, dim=2), noise.split(sizes, dim=2), pieces(predicted, sizes), strict=True
+        condition.split(sizes, dim=2), noise.split(sizes, dim=1), pieces(predicted, sizes), strict=True
     ):
         samples, state = engine.generate(previous, c, u, state, prediction=known)
         chunks.append(samples)

@@ -69,7 +69,7 @@ def test_what_is_generated_is_what_the_network_predicts_for_it(output: str) -> N
     model = small(output)
     mel = torch.randn(2, MEL.n_mels, 12, dtype=torch.float64)
     samples = model.synthesize(mel, seed=(3, 4))
-    noise = uniform_noise(torch.tensor([3, 4]), 0, samples.shape[1], model.distribution.draws)
+    noise = uniform_noise(torch.tensor([3, 4]), 0, samples.shape[1], 1)[:, 0]
     again = model.distribution.sample(model(samples, mel), noise)
     torch.testing.assert_close(again, samples, rtol=1e-9, atol=1e-9)
     assert samples.std() > 0.01
@@ -145,7 +145,7 @@ def test_with_prediction_too_the_network_predicts_what_was_drawn(output: str) ->
     model = small(output, **PREDICTED)
     mel = torch.randn(2, MEL.n_mels, 12, dtype=torch.float64) - 6
     samples = model.synthesize(mel, seed=(3, 4))
-    noise = uniform_noise(torch.tensor([3, 4]), 0, samples.shape[1], model.distribution.draws)
+    noise = uniform_noise(torch.tensor([3, 4]), 0, samples.shape[1], 1)[:, 0]
     drawn = model.distribution.sample(model(samples, mel), noise)
     errors = errors_of(samples, model.prediction(model.stage.spoken(mel, None)))
     unclipped = samples.abs() < 1
@@ -200,8 +200,9 @@ def test_mels_that_say_little_still_predict(spec: MelSpec) -> None:
 @torch.no_grad()
 def test_samples_do_not_depend_on_how_the_utterance_was_cut_bit_for_bit() -> None:
     model = new_vocoder(
-        "wavenet", SPEECH_MEL, output="logistic-mixture", cycles=1, depth=4, residual_channels=8, **PREDICTED
-    )
+        "wavenet", SPEECH_MEL, output="logistic-mixture", cycles=1, depth=4, residual_channels=8,
+        voiced_noise_from_hz=4000.0, **PREDICTED,
+    )  # fmt: skip
     nn.init.normal_(model.output.weight, std=0.1)
     model.prepared_for_synthesis()
     mel = torch.randn(2, SPEECH_MEL.n_mels, 24) - 5
@@ -226,6 +227,27 @@ def test_voiced_frames_have_a_temperature_of_their_own() -> None:
     hop = MEL.hop_length
     assert torch.equal(changed[:, : 6 * hop], usual[:, : 6 * hop])
     assert not torch.equal(changed[:, 6 * hop :], usual[:, 6 * hop :])
+
+
+@torch.no_grad()
+def test_noise_in_voiced_frames_begins_at_a_frequency() -> None:
+    """Before training the errors are what was drawn: white in unvoiced frames, high-passed in voiced ones."""
+    shape = {"cycles": 1, "depth": 2, "residual_channels": 4, **PREDICTED}
+    model = new_vocoder("wavenet", SPEECH_MEL, output="logistic-mixture", voiced_noise_from_hz=4000.0, **shape).double()
+    mel = torch.full((1, SPEECH_MEL.n_mels, 120), -6.0, dtype=torch.float64)
+    f0 = torch.tensor([[0.0] * 60 + [150.0] * 60])
+    samples = model.synthesize(mel, f0=f0)
+    errors = errors_of(samples, model.prediction(model.stage.spoken(mel, None, f0)))[0].unflatten(0, (2, -1))
+    power = torch.stft(errors, 256, window=torch.hann_window(256).double(), return_complex=True).abs().square().mean(-1)
+    low, high = power[:, 1:32].mean(-1), power[:, 52:].mean(-1)  # below 3 and above 4.9 kHz
+    assert float(low[0] / high[0]) == pytest.approx(1, abs=0.1)
+    assert low[1] < 0.03 * high[1]
+    assert float(errors[1].std() / errors[0].std()) == pytest.approx(1, abs=0.05)
+
+
+def test_noise_from_above_half_the_rate_is_refused(messages: Messages) -> None:
+    with messages.refused(ConfigError):
+        new_vocoder("wavenet", SPEECH_MEL, voiced_noise_from_hz=12000.0)
 
 
 @torch.no_grad()

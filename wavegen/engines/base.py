@@ -173,7 +173,7 @@ class Engine(ABC):
         Args:
             previous: ``[batch]``, the sample before the first generated one.
             condition: ``[batch, condition_channels, samples]``, or the same at frame rate.
-            noise: uniform numbers ``[batch, draws, samples]``; with equal noise, all engines make the same draws.
+            noise: uniform numbers ``[batch, samples]``; with equal noise, all engines make the same draws.
             state: the state that ``initial_state`` or the previous call returned; it is left unchanged.
             prediction: linear prediction and pitch of the samples; None for a network without them.
             temperature: 1 samples from the model, lower values sharpen its distribution, 0 takes the mode.

@@ -38,7 +38,7 @@ from wavegen.engines import (
 from wavegen.errors import ConfigError
 from wavegen.levels import mu_law_cells
 from wavegen.mel import MelSpec
-from wavegen.noise import uniform_noise
+from wavegen.noise import coloured_noise, high_pass, uniform_noise
 from wavegen.source import PitchNetwork
 from wavegen.vocoders._base import AutoregressiveVocoder, Likelihood, VocoderConfig, inference
 from wavegen.vocoders._frames import count, cut, joined
@@ -73,6 +73,8 @@ class WaveNetConfig(VocoderConfig):
         reads_pitch: whether the network reads F0, voicing, and its past around one pitch period back.
         look_ahead: frames that the condition reads beyond the one it describes.
         voiced_temperature: factor of the temperature of sampling in voiced frames.
+        voiced_noise_from_hz: in voiced frames, the noise that samples are drawn with begins at this frequency, so that
+            what lies below follows from the prediction alone. Each sample keeps its distribution. 0 is white noise.
         impose_mel: whether to impose the mel on the samples, see ``MelProjection``.
         synthesis_iterations: Griffin-Lim iterations after the mel is imposed: more of them sound better and take
             longer.
@@ -92,6 +94,7 @@ class WaveNetConfig(VocoderConfig):
     reads_pitch: bool = False
     look_ahead: NonNegativeInt = 0
     voiced_temperature: Annotated[NonNegativeFloat, KeepsWeights()] = 1.0
+    voiced_noise_from_hz: Annotated[NonNegativeFloat, KeepsWeights()] = 0.0
     impose_mel: Annotated[bool, KeepsWeights()] = False
     synthesis_iterations: Annotated[NonNegativeInt, KeepsWeights()] = 0
 
@@ -110,7 +113,9 @@ class WaveNetConfig(VocoderConfig):
             wide.model_copy(update={"output": "gaussian"}),
             tiny.model_copy(update=predicted | {"output": "logistic-mixture", "reads_pitch": True}),
             wide.model_copy(update=predicted | {"output": "gaussian", "look_ahead": 2, "impose_mel": False}),
-            tiny.model_copy(update=predicted | {"reads_pitch": True, "synthesis_iterations": 1}),
+            tiny.model_copy(
+                update=predicted | {"reads_pitch": True, "synthesis_iterations": 1, "voiced_noise_from_hz": 1000.0}
+            ),
         )
 
 
@@ -222,6 +227,7 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
             **({"pitch": "pitch_shift"} if config.reads_pitch else {}),
         }
         self.temperature, self.voiced_temperature = 1.0, config.voiced_temperature
+        self._voiced_noise = _voiced_noise(config.voiced_noise_from_hz, mel.sample_rate_hz)
         self.impose_mel, self.synthesis_iterations = config.impose_mel, config.synthesis_iterations
         self._engines = EngineCache(make_engine)
         self._exact = EngineCache(_in_float64)
@@ -427,7 +433,7 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
 
         # Sample by sample, with noise that is addressed by its position in the utterance.
         last = state.last_sample
-        noise = uniform_noise(state.seeds, done * hop, condition.samples, self.distribution.draws, last.device)
+        noise = self._noise(state.seeds, done * hop, prediction.period)
         samples, engine_state = self.engine().generate(
             last, condition, noise, state.engine, prediction=prediction, temperature=self.temperature
         )
@@ -472,6 +478,15 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
         coefficients, scale = prediction.coefficients.to(like), prediction.scale.to(like)
         return condition, Prediction(coefficients, scale, prediction.period, temperature)
 
+    def _noise(self, seeds: Tensor, start: int, period: Tensor) -> Tensor:
+        """The uniform numbers ``[batch, samples]`` to draw with, from sample ``start`` on, for periods of frames."""
+        hop = self.mel.hop_length
+        count, voiced = period.shape[1] * hop, period.repeat_interleave(hop, dim=1) > 0
+        white = uniform_noise(seeds, start, count, 1, period.device)[:, 0]
+        if self._voiced_noise is None or not voiced.any():
+            return white
+        return torch.where(voiced, coloured_noise(seeds, start, count, self._voiced_noise, period.device), white)
+
     @property
     def _frames_kept(self) -> int:
         """Frames before the next one that its samples read."""
@@ -500,6 +515,17 @@ class WaveNet(SourcedVocoder, AutoregressiveVocoder):
         with torch.no_grad():
             self.output.weight.zero_()
             self.output.bias.copy_(self.distribution.standard())
+
+
+def _voiced_noise(from_hz: float, sample_rate_hz: int) -> Tensor | None:
+    """The filter of the noise in voiced frames; None for white noise."""
+    if from_hz >= sample_rate_hz / 2:
+        raise ConfigError(
+            f"{from_hz:g} Hz is not below half the sample rate ({sample_rate_hz / 2:g} Hz)",
+            where="vocoder.voiced_noise_from_hz",
+            remedy=f"use {sample_rate_hz / 6:g}, or 0 for white noise",
+        )
+    return high_pass(from_hz, sample_rate_hz) if from_hz else None
 
 
 def _in_float64(model: WaveNet, name: str, precision: str) -> tuple[SpokenStage, DilatedConv1d]:

@@ -110,7 +110,7 @@ class NumbaEngine(Engine):
         if temperature < 0:
             raise ConfigError(f"{temperature} is negative", where="temperature", remedy="use 0 to 1")
         condition = FrameCondition.wrap(condition)
-        expected = (len(previous), self.distribution.draws, condition.samples)
+        expected = (len(previous), condition.samples)
         if noise.shape != expected:
             raise ValueError(f"noise has shape {tuple(noise.shape)}, expected {expected}")
         prediction = prediction or Prediction.none(len(previous), previous)
@@ -131,7 +131,7 @@ class NumbaEngine(Engine):
         condition = FrameCondition.wrap(condition)
         if previous.shape[1] != condition.samples:
             raise ValueError(f"{previous.shape[1]} previous samples, but a condition for {condition.samples}")
-        noise = torch.full((len(previous), 2, condition.samples), 0.5, dtype=torch.float64)
+        noise = torch.full((len(previous), condition.samples), 0.5, dtype=torch.float64)
         prediction = prediction or Prediction.none(len(previous), previous)
         _, parameters, state = self._run(previous, condition, noise, state, prediction, keep_parameters=True)
         return parameters[..., : self.distribution.channels].transpose(1, 2), state
@@ -140,7 +140,7 @@ class NumbaEngine(Engine):
         """Generate no samples, which compiles the loop."""
         self._loop = loop
         condition = FrameCondition.wrap(torch.zeros(1, self._condition_channels, 0))
-        noise = torch.zeros(1, 2, 0, dtype=torch.float64)
+        noise = torch.zeros(1, 0, dtype=torch.float64)
         self._run(torch.zeros(1, 1), condition, noise, self.initial_state(1), self._no_prediction())
 
     def _run(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from wavegen.distributions.logistic_mixture import CLOSE_ENOUGH, LARGEST_LOG_SCALE, LONGEST_SEARCH, NEWTON_STEPS
 from wavegen.engines.autoregressive.packing import GAUSSIAN, MU_LAW, Model
 from wavegen.engines.simd import LANES, exp, largest_lane, largest_of, load, splat, store
 
@@ -21,14 +22,12 @@ def draw(model: Model, work: Any, item: int, noise: Any, n: int, temperature: fl
     """Draw an item's value, or its class if the network reads classes; ``work`` is a ``sample_loop.Workspace``."""
     output = work.output[item * model.outputs : (item + 1) * model.outputs]
     if model.distribution == MU_LAW:
-        drawn = _draw_class(work, output, model.classes, noise[0, n], temperature)
+        drawn = _draw_class(work, output, model.classes, noise[n], temperature)
         return np.float32(drawn) if model.reads_classes else model.levels[drawn]
     if model.distribution == GAUSSIAN:
-        value = _value_at(output[0], output[1], noise[0, n], temperature, model.log_scale_min)
+        value = _value_at(output[0], output[1], noise[n], temperature, model.log_scale_min)
     else:
-        value = _draw_from_mixture(
-            work, output, model.classes, noise[0, n], noise[1, n], temperature, model.log_scale_min
-        )
+        value = _draw_from_mixture(model, work, output, noise[n], temperature)
     return np.float32(min(max(value, -model.limit), model.limit))
 
 
@@ -78,36 +77,58 @@ def _draw_class(work: Any, logits: Any, classes: int, uniform: float, temperatur
 
 
 @njit
-def _draw_from_mixture(
-    work: Any, output: Any, components: int, uniform: float, level: float, temperature: float,
-    log_scale_min: float,
-) -> Any:  # fmt: skip
-    """Draw a component, then a value from it; ``output`` is ``[logit weights | means | log scales]``."""
-    weight = work.group
-    largest, best = -math.inf, 0
+def _draw_from_mixture(model: Model, work: Any, output: Any, uniform: float, temperature: float) -> float:
+    """Return a quantile of a mixture of logistics, see ``LogisticMixture``.
+
+    ``output`` is ``[logit weights | means | log scales]``.
+    """
+    components = model.classes
+    weight, mean, sharpness = work.mixture[0], work.mixture[1], work.mixture[2]
+    largest, peak, highest = -math.inf, -math.inf, 0
     for c in range(components):
-        log_scale = max(float(output[2 * components + c]), log_scale_min)
-        # Temperature 0 takes the highest peak, weight / scale.
-        tempered = output[c] - log_scale
+        log_scale = max(float(output[2 * components + c]), model.log_scale_min)
+        if output[c] - log_scale > peak:
+            peak, highest = output[c] - log_scale, c
         if temperature > 0:
-            tempered = output[c] / temperature + log_scale * (1 - 1 / temperature)
-        weight[c] = tempered
-        if tempered > largest:
-            largest, best = tempered, c
-    if temperature > 0:
-        total = 0.0
+            weight[c] = output[c] / temperature + log_scale * (1 - 1 / temperature)
+            largest = max(largest, weight[c])
+            sharpness[c] = math.exp(-min(log_scale, LARGEST_LOG_SCALE)) / temperature
+        mean[c] = output[components + c]
+    if temperature == 0:
+        return mean[highest]
+
+    # The quantile lies between the lowest and the highest of the components' own.
+    wanted, total = math.log(uniform) - math.log1p(-uniform), 0.0
+    low, high, x = model.limit, -model.limit, 0.0
+    for c in range(components):
+        weight[c] = math.exp(weight[c] - largest)
+        total += weight[c]
+        value = min(max(mean[c] + wanted / sharpness[c], -model.limit), model.limit)
+        low, high, x = min(low, value), max(high, value), x + weight[c] * value
+    x /= total
+
+    # Newton's method on the log-odds, then bisection.
+    for step in range(LONGEST_SEARCH):
+        below, above, density = 0.0, 0.0, 0.0
         for c in range(components):
-            weight[c] = math.exp(weight[c] - largest)
-            total += weight[c]
-        threshold, cumulative = min(uniform, _LARGEST_UNIFORM) * total, 0.0
-        for c in range(components):
-            cumulative += weight[c]
-            if cumulative > threshold and weight[c] > 0:
-                best = c
-                break
-    quantile = math.log(level) - math.log1p(-level)
-    mean, log_scale = output[components + best], output[2 * components + best]
-    return _value_at(mean, log_scale, quantile, temperature, log_scale_min)
+            z = (x - mean[c]) * sharpness[c]
+            tail = math.exp(-abs(z))
+            larger = weight[c] / (1 + tail)
+            smaller = larger * tail
+            below += larger if z > 0 else smaller
+            above += smaller if z > 0 else larger
+            density += smaller / (1 + tail) * sharpness[c]
+        odds = math.log(below) - math.log(above) if below > 0 and above > 0 else math.copysign(math.inf, below - above)
+        excess = odds - wanted
+        if abs(excess) <= CLOSE_ENOUGH or high - low <= CLOSE_ENOUGH:
+            break
+        if excess < 0:
+            low = x
+        else:
+            high = x
+        newton = x - excess * below * above / (density * total) if density > 0 else low
+        x = newton if low < newton < high and step < NEWTON_STEPS else (low + high) / 2
+    return x
 
 
 @njit(forceinline=True)

@@ -73,6 +73,7 @@ class Workspace(NamedTuple):
     active: np.ndarray  # int32
     probability: np.ndarray
     group: np.ndarray  # float64
+    mixture: np.ndarray  # float64, weights, means and inverse scales
 
 
 class Inputs(NamedTuple):
@@ -82,7 +83,7 @@ class Inputs(NamedTuple):
         start: number of samples done before.
         frames: float32 ``[items, frames + frames read - 1, condition channels]``, padded.
         frame_weights: float32 ``[frames read, hop]``.
-        noise: float64 ``[items, draws, samples]``: uniform numbers or, for a Gaussian, standard normal ones.
+        noise: float64 ``[items, samples]``: uniform numbers or, for a Gaussian, standard normal ones.
         given: float32 classes or values ``[items, 1 or samples]``: the sample before the first, or before each one
             (teacher forcing).
         coefficients: float32 ``[items, sub-frames, order]``, of the linear prediction.
@@ -143,7 +144,8 @@ def workspace(model: Model, frames_read: int, items: int) -> Workspace:
         output=room(items * model.outputs),
         active=np.zeros(max(model.skips, model.hidden), dtype=np.int32),
         probability=room(model.outputs),
-        group=np.zeros(max(model.outputs // SUM_GROUP, model.classes)),
+        group=np.zeros(model.outputs // SUM_GROUP),
+        mixture=np.zeros((3, model.classes)),
     )
 
 
