@@ -55,7 +55,7 @@ class EngineCache(Generic[AnyEngine]):
     def engine(self, network: nn.Module) -> AnyEngine:
         """Return the engine of ``network`` with its current weights."""
         kept = self._kept  # read once: another thread may replace it
-        weights = list(network.parameters())
+        weights = _weights(network)
         if kept is not None and _are_unchanged(weights, kept[1]):
             return kept[0]
         # A detached tensor shares memory and version with the weight. While it is kept, no other weight can be given
@@ -67,6 +67,17 @@ class EngineCache(Generic[AnyEngine]):
         if versions is not None:
             self._kept = engine, versions
         return engine
+
+
+def _weights(network: nn.Module) -> list[Tensor]:
+    """All parameters. ``parameters()`` takes ten times as long, because it names them, and a stream asks every step."""
+    found: list[Tensor] = []
+    modules = [network]
+    while modules:
+        module = modules.pop()
+        found += [weight for weight in module._parameters.values() if weight is not None]
+        modules += [child for child in module._modules.values() if child is not None]
+    return found
 
 
 def _are_unchanged(weights: Sequence[Tensor], before: Sequence[tuple[Tensor, int]]) -> bool:
