@@ -16,17 +16,20 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from wavegen.checkpoint import load_vocoder
 from wavegen.config import did_you_mean, load_yaml
 from wavegen.cores import processor_name, usable_cores
 from wavegen.errors import ConfigError, WavegenError
 from wavegen.mel import profile
+from wavegen.peers import PEERS, Speak
 from wavegen.recipe import build, find_recipe, load_recipe, shipped_recipes
 from wavegen.synthesis import LIVE_CHUNK_FRAMES
 from wavegen.tables import text_table
@@ -50,7 +53,7 @@ class Setting:
     """The configuration that one row measures.
 
     Attributes:
-        engine: name of the engine that computes the samples.
+        engine: name of the engine that computes the samples, or of a peer in ``PEERS``.
         precision: precision of the engine's weights.
         threads: number of threads that generate at the same time.
         batch: number of utterances that each thread generates at once.
@@ -115,6 +118,7 @@ def choose_settings(
     precision: str | None = None,
     batch: int | None = None,
     threads: int = 1,
+    peers: bool = False,
 ) -> list[Setting]:
     """List the settings that a model can be measured with.
 
@@ -124,6 +128,7 @@ def choose_settings(
         precision: a precision of the engine's weights; None for all of them.
         batch: number of utterances at once; None for one and, with the engines that gain from it, sixteen.
         threads: number of threads that generate at the same time.
+        peers: whether to add a setting for each vocoder of others.
 
     Raises:
         ConfigError: the model does not exist, or its vocoder does not have the engine in that precision.
@@ -143,6 +148,8 @@ def choose_settings(
             wanted += f" with precision {precision}"
         available = ", ".join(f"{name} ({' or '.join(precisions)})" for name, precisions in vocoder.engines.items())
         raise ConfigError(f"this vocoder has no {wanted}", where=model, remedy=f"its engines are {available}")
+    if peers:
+        chosen += [Setting(name, "float32", threads, batch or 1) for name in PEERS]
     return chosen
 
 
@@ -171,7 +178,7 @@ def measure(
     """
     wanted = list(dict.fromkeys((REFERENCE, *settings)))
     # Compile now what is not on disk yet, so that the start-up time of every row is that of a second start.
-    for setting in {replace(setting, threads=1, batch=1) for setting in wanted if setting.engine != "torch"}:
+    for setting in {replace(setting, threads=1, batch=1) for setting in wanted if setting.engine == "numba"}:
         with _Worker(model, setting):
             pass
 
@@ -327,18 +334,31 @@ def _serve(pipe: Connection, model: str, setting: Setting) -> None:
     started = time.perf_counter()
     try:
         vocoder = open_model(model)
-        vocoder.use_engine(setting.engine, setting.precision)
+        mel = vocoder.mel
+        if setting.engine in PEERS:
+            started = time.perf_counter()
+            speak: Speak = PEERS[setting.engine](mel)
+        else:
+            vocoder.use_engine(setting.engine, setting.precision)
+            speak = partial(_stream, vocoder)
     except WavegenError as error:
         pipe.send((0, 0.0, str(error)))
         return
-    pipe.send((vocoder.mel.sample_rate_hz, time.perf_counter() - started, None))
+    pipe.send((mel.sample_rate_hz, time.perf_counter() - started, None))
+
+    def seconds_of(batch: int, frames: int) -> float:
+        """Time what is computed of ``frames`` frames of ``batch`` utterances."""
+        given = torch.full((batch, mel.n_mels, frames), -5.0)
+        started = time.perf_counter()
+        speak(given)
+        return time.perf_counter() - started
 
     with ThreadPoolExecutor(setting.threads) as pool:
 
         def generate(frames: int) -> float:
             """Time all threads while each generates ``frames`` frames of ``batch`` utterances."""
             started = time.perf_counter()
-            list(pool.map(lambda _: _generate(vocoder, setting.batch, frames), range(setting.threads)))
+            list(pool.map(lambda _: seconds_of(setting.batch, frames), range(setting.threads)))
             return time.perf_counter() - started
 
         # Find a number of frames that takes about RUN_S.
@@ -351,18 +371,15 @@ def _serve(pipe: Connection, model: str, setting: Setting) -> None:
                 pipe.recv()
             except EOFError:
                 return
-            first_audio_s = min(_generate(vocoder, 1, LIVE_CHUNK_FRAMES) for _ in range(3))
-            samples = setting.threads * setting.batch * frames * vocoder.mel.hop_length
+            first_audio_s = min(seconds_of(1, LIVE_CHUNK_FRAMES) for _ in range(3))
+            samples = setting.threads * setting.batch * frames * mel.hop_length
             pipe.send(Run(samples / generate(frames), first_audio_s, _peak_mb()))
 
 
-def _generate(vocoder: Vocoder, batch: int, frames: int) -> float:
-    """Return the seconds that a stream of ``frames`` frames takes."""
-    mel = torch.full((batch, vocoder.mel.n_mels, frames), -5.0)
-    started = time.perf_counter()
-    _, state = vocoder.step(mel, vocoder.initial_state(batch, speaker=next(iter(vocoder.speakers), None)))
+def _stream(vocoder: Vocoder, mel: Tensor) -> None:
+    """Stream a mel in one chunk."""
+    _, state = vocoder.step(mel, vocoder.initial_state(len(mel), speaker=next(iter(vocoder.speakers), None)))
     vocoder.flush(state)
-    return time.perf_counter() - started
 
 
 def _peak_mb() -> float | None:

@@ -1,6 +1,7 @@
 """``wavegen-bench``: what it measures, prints and writes."""
 
 import datetime
+import importlib.util
 import json
 from pathlib import Path
 
@@ -45,6 +46,31 @@ def test_a_run_is_measured_with_every_engine(capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "runs/mine"
     assert len(printed) == 5
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_peers_are_measured_in_the_same_run(
+    installed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Vocos by a package of that name; without one it is left out and a line says so."""
+    if installed:
+        package = Path("vocos")
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "models.py").write_text(
+            "from torch.nn import Identity\nVocosBackbone = lambda **shape: Identity()\n"
+        )
+        (package / "heads.py").write_text("from torch.nn import Identity\nISTFTHead = lambda **shape: Identity()\n")
+        monkeypatch.syspath_prepend(Path.cwd())
+    elif importlib.util.find_spec("vocos"):
+        pytest.skip("vocos is installed")
+    monkeypatch.setattr(benchmark, "RUN_S", 0.05)
+    model = str(write_model(Path("model.safetensors"), "source-filter"))
+    assert bench.main([model, "--engine", "torch", "--peers", "--runs", "1", "--json", "speed.json"]) == 0
+    rows = json.loads(Path("speed.json").read_text())["rows"]
+    assert [row["engine"] for row in rows] == ["torch", *["vocos"] * installed, "griffin-lim"]
+    assert all(row["x_realtime"] > 0 for row in rows)
+    assert ("vocos float32 left out: vocos: the package vocos is missing" in capsys.readouterr().err) != installed
 
 
 def test_the_table_has_a_row_for_each_setting() -> None:

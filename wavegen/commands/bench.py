@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from wavegen.commands import at_least, command_parser, notify, run_command
@@ -32,6 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--runs", type=at_least(1), default=5, help="number of runs that the medians are over (default: %(default)s)"
     )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="also measure Griffin-Lim with 32 iterations and, where its package is installed, Vocos",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     arguments = parser.parse_args(argv)
     return run_command("wavegen-bench", lambda: _bench(arguments))
@@ -58,9 +64,11 @@ def _bench(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         batch=arguments.batch,
         threads=arguments.threads,
+        peers=arguments.peers,
     )
     with tqdm(desc="measuring", unit="run", **bar_options()) as bar:
-        rows = measure(model, settings, runs=arguments.runs, notify=bar.write, on_run=bar.update)
+        to_stderr = partial(bar.write, file=sys.stderr)
+        rows = measure(model, settings, runs=arguments.runs, notify=to_stderr, on_run=bar.update)
     if arguments.json is not None:
         with atomic_write(arguments.json) as beside:
             beside.write_text(to_json(rows), encoding="utf-8")
