@@ -80,6 +80,13 @@ def another_holds() -> Iterator[Callable[[Path], None]]:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Run the test with one thread of torch."""
+    with one_torch_thread():
+        yield
+
+
+@pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run the test in an empty folder, with one thread, and restore torch's random state afterwards."""
     monkeypatch.chdir(tmp_path)

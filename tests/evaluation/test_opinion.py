@@ -1,7 +1,6 @@
 """Predictors of opinion: known orders, independent implementations, and cases without a score."""
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,18 +16,12 @@ from wavegen.evaluation.metrics import METRICS, Pair, opinion, score
 from wavegen.evaluation.scoring import REFERENCE, ScoringJob, score_clip
 from wavegen.evaluation.summary import summarize
 from wavegen.mel import profile
-from wavegen.progress import one_torch_thread
 
 SPEC = profile("bigvgan-24k")
 RATE = SPEC.sample_rate_hz
 AT_16_KHZ = profile("wavegen-16k")
+pytestmark = pytest.mark.usefixtures("one_thread")
 PREDICTORS = [key for key, metric in METRICS.items() if not metric.reads_reference]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with one_torch_thread():
-        yield
 
 
 @pytest.fixture(params=PREDICTORS)

@@ -2,7 +2,6 @@
 
 import csv
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,8 @@ SPEC = profile("bigvgan-24k")
 RATE = SPEC.sample_rate_hz
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Use one thread: a second one makes Griffin-Lim many times slower if another process keeps its core busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# A second thread makes Griffin-Lim many times slower if another process keeps its core busy.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def mel_of(samples: np.ndarray, spec: MelSpec = SPEC) -> np.ndarray:
