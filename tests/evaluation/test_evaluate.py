@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from support.evaluations import RATE, all_rows, contents, rows, run, summary, systems, write, write_clips
+from support.metrics import needs
 from support.signals import speech
 from support.vocoders import SPEC, write_model
 
@@ -28,7 +29,7 @@ def test_a_folder_of_outputs_is_scored(capsys: pytest.CaptureFixture[str]) -> No
     assert run("real", "noisy") == 0
     out, err = capsys.readouterr()
     assert err == ""
-    lines = out.splitlines()
+    lines = [line for line in out.splitlines() if not line.startswith("no ")]  # metrics that cannot be computed here
     assert lines[0].split()[-1] == "noisy"
     assert [line for line in lines if line.startswith("STOI ↑ ")]
     assert lines[-2:] == ["scored at 16000 Hz, clips aligned at their start", "2 clips: evaluation/index.html"]
@@ -51,7 +52,7 @@ def test_a_folder_of_outputs_is_scored(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_recordings_own_predicted_opinion_is_reported() -> None:
-    pytest.importorskip("distillmos")
+    needs("distillmos")
     write_clips("a", "b")
     assert run("real", "noisy") == 0
     assert [(row["clip"], row["system"]) for row in all_rows()] == [
@@ -207,8 +208,8 @@ def test_a_missing_package_removes_its_columns_and_adds_one_line(
     line = "no PESQ, F0 RMSE, voicing F1, periodicity: pip install 'wavegen[evaluation]'"
     out = capsys.readouterr().out
     assert out.count("pip install") == 1
-    assert line in out.splitlines()
-    assert line in summary()["notes"]
+    assert line in out
+    assert [note for note in summary()["notes"] if line in note]
     assert not {"pesq", "f0_rmse", "voicing_f1", "periodicity_rmse"} & set(rows()[0])
 
 

@@ -1,5 +1,6 @@
 """Predictors of opinion: known orders, independent implementations, and cases without a score."""
 
+import importlib
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.degraded import DEGRADED
+from support.metrics import needs
 from support.signals import speech
 
 from wavegen.audio import read_audio, write_audio
@@ -27,9 +29,8 @@ PREDICTORS = [key for key, metric in METRICS.items() if not metric.reads_referen
 @pytest.fixture(params=PREDICTORS)
 def predictor(request: pytest.FixtureRequest) -> str:
     """Each predictor whose packages are installed."""
-    for package in METRICS[request.param].packages:
-        pytest.importorskip(package)
-    return request.param
+    needs(request.param)
+    return str(request.param)
 
 
 @lru_cache
@@ -103,8 +104,8 @@ def test_nan_has_no_score(predictor: str) -> None:
 
 @pytest.mark.parametrize("seconds", [1.5, 122880 / 16000, 122881 / 16000, 9.9])
 def test_distillmos_equals_its_package(seconds: float) -> None:
-    distillmos = pytest.importorskip("distillmos")
-    network = distillmos.ConvTransformerSQAModel().eval()
+    needs("distillmos")
+    network = importlib.import_module("distillmos").ConvTransformerSQAModel().eval()
     samples = np.concatenate([speech(4, rate=16000), 0.1 * speech(6, pitch_hz=200, rate=16000)])
     samples = samples[: round(seconds * 16000)]
     with torch.inference_mode():
@@ -115,7 +116,8 @@ def test_distillmos_equals_its_package(seconds: float) -> None:
 @pytest.mark.filterwarnings("ignore")  # librosa's: empty mel filters, and what it imports
 @pytest.mark.parametrize("seconds", [1.5, 9.5, 12.0])
 def test_dnsmos_equals_its_package(seconds: float) -> None:
-    dnsmos = pytest.importorskip("speechmos.dnsmos")
+    needs("dnsmos")
+    dnsmos = importlib.import_module("speechmos.dnsmos")
     samples = np.concatenate([speech(4, rate=16000), 0.1 * speech(9, pitch_hz=200, rate=16000)])
     samples = samples[: round(seconds * 16000)]
     wanted = float(dnsmos.run(samples, 16000)["p808_mos"])
@@ -136,7 +138,7 @@ def job(tmp_path: Path) -> ScoringJob:
 
 
 def test_the_recording_is_scored_once_and_only_by_predictors(job: ScoringJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distillmos")
+    needs("distillmos")
     calls = []
     original = scoring.score
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.corpus import write_corpus, write_recipe
 from support.messages import Messages
+from support.metrics import needs, needs_all
 from support.runs import assert_same_checkpoint, rows, train
 
 from wavegen.checkpoint import load_checkpoint
@@ -89,7 +90,7 @@ def test_validation_computes_the_metric_that_chooses_or_all_that_are_not_costly(
 def test_predicted_opinion_chooses_the_best_checkpoint_without_changing_the_training(
     tmp_path: Path, metric: str
 ) -> None:
-    pytest.importorskip(metric)
+    needs(metric)
     recipe = write_recipe(tmp_path / "r.yaml", write_corpus(tmp_path / "corpus", seconds=1.3))
     options = ("training.listen_clips=1", "training.listen_frames=120")
     assert train(recipe, tmp_path / "run", *options, f"training.best_by={metric}") == 0
@@ -121,6 +122,7 @@ def test_what_is_an_improvement(best_by: str, value: float | None, best: float |
     assert is_improvement(best_by, value, best) is expected
 
 
+@needs_all  # the message lists them
 def test_choosing_the_best_by_a_metric_whose_package_is_missing_is_refused(
     tmp_path: Path,
     recipe: Path,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.metrics import RATE, SPEC, compute, needs_all, recording
+from support.metrics import RATE, SPEC, compute, needs, needs_all, recording
 from support.signals import noise_like, speech
 
 from wavegen.evaluation.metrics import METRICS, SHORT_LIST, Metric, score
@@ -78,7 +78,7 @@ def test_badness_is_lowest_for_the_best(better: str, best: float) -> None:
 
 def test_an_output_with_a_long_gap_has_no_pesq() -> None:
     """The mean of its other chunks would not show the gap."""
-    pytest.importorskip("pesq")
+    needs("pesq")
     long = np.concatenate([speech(1.2, rate=16000, seed=seed) for seed in range(18)])
     dropped = np.where(np.arange(len(long)) < len(long) // 2, long, 0)
     spec = profile("wavegen-16k")
