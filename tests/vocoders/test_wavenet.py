@@ -265,6 +265,19 @@ def test_imposing_the_mel_brings_that_of_the_sound_closer() -> None:
     assert distances[1] < 0.7 * distances[0]
 
 
+@torch.no_grad()
+def test_the_imposed_mel_leaves_no_drift() -> None:
+    """No filter reads 0 Hz, so a constant beside the sound would stay."""
+    model = new_vocoder("wavenet", SPEECH_MEL, output="gaussian", impose_mel=True, **PREDICTED).eval()
+    sound = torch.randn(1, 40 * 256, generator=torch.Generator().manual_seed(0)) * 0.1
+    mel = LogMel(SPEECH_MEL)(sound)[..., :40]
+    for iterations in (0, 2):
+        imposed = model.projection(sound + 0.2, mel, iterations=iterations)
+        assert abs(float(imposed[:, 1024:-1024].mean())) < 0.005
+    model.projection.removes_dc = False
+    assert float(model.projection(sound + 0.2, mel)[:, 1024:-1024].mean()) > 0.05
+
+
 def test_prediction_needs_look_ahead(messages: Messages) -> None:
     with messages.refused(ConfigError):
         new_vocoder("wavenet", SPEECH_MEL, prediction_order=32)

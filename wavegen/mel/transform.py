@@ -227,6 +227,7 @@ class MelProjection(nn.Module):
 
     Attributes:
         blur_hz: that of ``MelInverse.impose``; not 0 for a sound that has another pitch than the mel.
+        removes_dc: whether to silence 0 Hz, which no filter reads, for sounds that may drift.
     """
 
     def __init__(self, spec: MelSpec, *, updates: int = 3) -> None:
@@ -235,6 +236,7 @@ class MelProjection(nn.Module):
         self.istft = InverseSTFT(spec.n_fft, spec.hop_length, spec.window(), left_padding=spec.left_padding)
         self.updates = updates
         self.blur_hz = 0.0
+        self.removes_dc = False
 
     def context(self, iterations: int = 0) -> Context:
         """Frames of samples and mel that are read around a frame to compute its samples."""
@@ -302,4 +304,6 @@ class MelProjection(nn.Module):
         """The magnitude that has the mel, and ``spectrum`` with it; ``[batch, n_fft // 2 + 1, frames]`` each."""
         own = complex_magnitude(spectrum, SMALLEST_POWER)
         magnitude = self.inverse.impose(mel, own, updates=self.updates, blur_hz=self.blur_hz)
+        if self.removes_dc:
+            magnitude = F.pad(magnitude[:, 1:], (0, 0, 1, 0))
         return magnitude, spectrum * (magnitude / own)

@@ -71,6 +71,7 @@ class SampledVocoder(SourcedVocoder, AutoregressiveVocoder, ABC):
 
     def __init__(self, mel: MelSpec, stage: SpokenStage) -> None:
         super().__init__(mel, stage)
+        self.projection.removes_dc = True  # errors of the network add up there, and no mel corrects them
         self._engines = EngineCache(make_engine)
 
     @abstractmethod

@@ -180,6 +180,7 @@ class SourcedVocoder(Vocoder, ABC):
         like = next(self.parameters())
         other.projection = MelProjection(mel).to(like)
         other.projection.blur_hz = self.projection.blur_hz
+        other.projection.removes_dc = self.projection.removes_dc
         other._engines = self._engines.for_another_reader()
         return other
 
