@@ -340,7 +340,7 @@ def _serve(pipe: Connection, model: str, setting: Setting) -> None:
             speak: Speak = PEERS[setting.engine](mel)
         else:
             vocoder.use_engine(setting.engine, setting.precision)
-            speak = partial(_stream, vocoder)
+            speak = partial(stream_in_one, vocoder)
     except WavegenError as error:
         pipe.send((0, 0.0, str(error)))
         return
@@ -376,10 +376,10 @@ def _serve(pipe: Connection, model: str, setting: Setting) -> None:
             pipe.send(Run(samples / generate(frames), first_audio_s, _peak_mb()))
 
 
-def _stream(vocoder: Vocoder, mel: Tensor) -> None:
-    """Stream a mel in one chunk."""
-    _, state = vocoder.step(mel, vocoder.initial_state(len(mel), speaker=next(iter(vocoder.speakers), None)))
-    vocoder.flush(state)
+def stream_in_one(vocoder: Vocoder, mel: Tensor) -> Tensor:
+    """The sound of a mel ``[batch, n_mels, frames]``, streamed in one chunk, of whatever speaker."""
+    samples, state = vocoder.step(mel, vocoder.initial_state(len(mel), speaker=next(iter(vocoder.speakers), None)))
+    return torch.cat((samples, vocoder.flush(state)), dim=-1)
 
 
 def _peak_mb() -> float | None:

@@ -179,8 +179,9 @@ def test_a_run_resumed_after_a_rollback_equals_an_uninterrupted_one(
     for run, steps in ((whole, ("8",)), (parts, (str(stop), "8"))):
         Poison(monkeypatch, {3, 4, 5} if stop == 6 else {2, 3, 4})
         for end in steps:
-            settings = (CONSTANT, f"training.steps={end}", "training.checkpoint_every=1")
-            assert train(recipe, run, *settings) == 0
+            # A training validates after its last step too, so both must validate where one of them stops.
+            pace = (f"training.steps={end}", "training.checkpoint_every=1", "training.validate_every=2")
+            assert train(recipe, run, CONSTANT, *pace) == 0
         assert len(rows(run, "rollback")) == 1
     assert_same_checkpoint(checkpoint(whole, 8), checkpoint(parts, 8))
 

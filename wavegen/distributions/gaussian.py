@@ -89,7 +89,8 @@ def _log_normal_cdf(x: Tensor) -> Tensor:
     The gradient of ``torch.special.log_ndtr`` cancels far out: in float32 it is 4 % off at -1000 and 0 at -1e6, and in
     float64 it is infinite at -1e10.
     """
-    negative = x.clamp(max=0) / math.sqrt(2)
-    positive = x.clamp(min=0) / math.sqrt(2)
+    # Not clamp: versions of torch disagree about its gradient at 0.
+    negative = torch.where(x < 0, x, 0.0) / math.sqrt(2)
+    positive = torch.where(x < 0, 0.0, x) / math.sqrt(2)
     below = torch.special.erfcx(-negative).log() - math.log(2) - negative.square()
     return torch.where(x < 0, below, torch.log1p(-torch.erfc(positive) / 2))
