@@ -23,8 +23,7 @@ class LogisticMixture(OutputDistribution):
     Oord et al. 2018, section 2.1) for 16-bit audio. The levels are those of PCM, k / (levels/2) for k in
     −levels/2..levels/2 − 1, and ``log_prob`` uses the level nearest to ``x``. The first and the last level also include
     the tails, so the probabilities of all levels sum to 1. (PixelCNN++ spreads its levels over −1..1 inclusive.)
-    Samples are continuous: the
-    quantiles of the mixture.
+    Samples are continuous: each is the quantile of the mixture for its random number.
 
     Temperature T raises the density to the power 1/T, exactly if the components do not overlap: scales shrink by T and
     weights become ``(w/s)^(1/T) · s``. T = 0 gives the mean of the component with the highest peak, w/s.
@@ -120,5 +119,6 @@ class LogisticMixture(OutputDistribution):
             density = (weights * below * above / scales).sum(1)
             newton = x - excess * mass_below * mass_above / density
             inside = (low < newton) & (newton < high) & (step < NEWTON_STEPS)
-            x = torch.where(found, x, torch.where(inside, newton, (low + high) / 2))  # whatever the others still need
+            # What is found stays as it is, whatever the others still need.
+            x = torch.where(found, x, torch.where(inside, newton, (low + high) / 2))
         return x
