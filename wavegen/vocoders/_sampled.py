@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from wavegen.blocks import Context, HoldUpsampler, masked, sample_mask
 from wavegen.distributions import OutputDistribution
@@ -114,17 +113,6 @@ class SampledVocoder(SourcedVocoder, AutoregressiveVocoder, ABC):
     def items_at_once(self) -> int:
         """The engine's best batch size."""
         return self.engine().items_at_once
-
-    def prepared_for_synthesis(self) -> Self:
-        """As in ``Vocoder``; from now on the engine is kept."""
-        self._engines.keep()
-        return super().prepared_for_synthesis()
-
-    def use_engine(self, name: str = "auto", precision: str = "float32") -> str:
-        """Choose the engine that generates samples from now on, see ``wavegen.engines.make_engine``."""
-        self.check_engine(name, precision)
-        self._engines.choose(name, precision)
-        return self.engine().description
 
     def compiled(self) -> None:
         """None: the engine of a WaveNet computes its samples, not its frames."""
