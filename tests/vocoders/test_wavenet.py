@@ -274,6 +274,7 @@ def test_the_imposed_mel_leaves_no_drift() -> None:
     for iterations in (0, 2):
         imposed = model.projection(sound + 0.2, mel, iterations=iterations)
         assert abs(float(imposed[:, 1024:-1024].mean())) < 0.005
+    assert model.reading(profile("vocos-24k")).projection.removes_dc
     model.projection.removes_dc = False
     assert float(model.projection(sound + 0.2, mel)[:, 1024:-1024].mean()) > 0.05
 
