@@ -1,5 +1,6 @@
 """Extraction: what is made, how bad recordings are left out, and what an interruption leaves."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,21 @@ def test_an_interrupted_extraction_continues(made: list[str], monkeypatch: pytes
     assert made == ["a", "b", "c", "d", "e"]
     assert len(result.clips) == 5
     assert not [name for name in contents(OUT) if ".part" in name]
+
+
+def test_an_interrupted_extraction_becomes_what_an_uninterrupted_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    record("a", "d")
+    write_audio(CORPUS / "b.wav", sweep(0.2, 16000), 16000)  # is resampled
+    write_audio(CORPUS / "c.wav", sweep(0.2, 48000), 48000)
+    run()
+    whole = contents(OUT)
+    shutil.rmtree(OUT)
+    with monkeypatch.context() as patch:
+        interrupt_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    run()
+    assert contents(OUT) == whole
 
 
 def test_after_an_interruption_no_older_mel_is_taken_for_a_new_one(

@@ -283,15 +283,17 @@ def _extract_one(recording: Recording, out: Path, log_mel: LogMel, peak: float |
     usable_as_it_is = info.in_place and info.channels == 1 and info.sample_rate_hz == spec.sample_rate_hz
     mel_path = _mel_path(recording, out)
     audio_path = recording.path.absolute() if usable_as_it_is else _audio_path(recording, out)
-    resampler = None
-    if mel_path.exists() and audio_path.exists():
+    is_resampled, resampler = info.sample_rate_hz != spec.sample_rate_hz, None
+    # Of a recording that an interrupted extraction has finished, peak and resampler are unknown: the one is found
+    # again, and what another package may have resampled is made again.
+    if mel_path.exists() and audio_path.exists() and not (is_resampled and peak is None):
         samples = audio_info(audio_path).samples
-        if peak is None:  # an extraction was interrupted after this recording
+        if peak is None:
             peak = _peak(read_audio(recording.path, spec.sample_rate_hz))
     else:
         audio = read_audio(recording.path, spec.sample_rate_hz)
         peak = _peak(audio)
-        if info.sample_rate_hz != spec.sample_rate_hz:
+        if is_resampled:
             resampler = installed_resampler()
         if not usable_as_it_is:
             audio = rounded_to_int16(audio)
