@@ -1,7 +1,9 @@
 """Bars in a terminal, a line now and then elsewhere; and torch's threads while work is parallel."""
 
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -31,6 +33,39 @@ def test_torch_has_one_thread_inside_the_block_and_its_own_number_afterwards() -
             assert torch.get_num_threads() == 1
             raise ZeroDivisionError
         assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_that_overlap_each_have_one_torch_thread_and_get_back_what_they_had() -> None:
+    before, seen = torch.get_num_threads(), {}
+    turns = [threading.Event() for _ in range(3)]
+
+    def first() -> None:
+        with one_torch_thread():
+            turns[0].set()
+            turns[1].wait(10)
+        seen["first, afterwards"] = torch.get_num_threads()
+        turns[2].set()
+
+    def second() -> None:
+        turns[0].wait(10)
+        with one_torch_thread():
+            turns[1].set()
+            turns[2].wait(10)  # until the other has left its block
+            with one_torch_thread():
+                pass
+            seen["second, inside"] = torch.get_num_threads()
+        seen["second, afterwards"] = torch.get_num_threads()
+
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for future in [pool.submit(first), pool.submit(second)]:
+                future.result()
+            seen["in a thread that begins later"] = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
+        assert seen.pop("second, inside") == 1
+        assert set(seen.values()) == {2}, seen
     finally:
         torch.set_num_threads(before)
 

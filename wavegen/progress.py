@@ -11,6 +11,10 @@ Notify = Callable[[str], None]
 """A function that prints a line for the user."""
 
 SECONDS_BETWEEN_LINES = 10.0
+_lock = threading.Lock()
+_own = threading.local()
+_blocks = 0  # threads inside one_torch_thread
+_threads_outside = 1
 
 
 def shows_bars() -> bool:
@@ -64,15 +68,29 @@ def tell_if_slow(line: str, tell: Notify, after_s: float = 2.0) -> Iterator[None
 
 @contextlib.contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Let torch use one thread inside the block, for work that is parallel already; restore the number afterwards.
+    """Let torch use one thread inside the block, for work that is parallel already or too small to be divided.
 
-    Threads of both kinds would compete for the same cores.
+    Threads of both kinds would compete for the same cores, and sums of several threads round differently. Several
+    threads may run such blocks at the same time, one within another too.
     """
+    global _blocks, _threads_outside
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    is_outermost = not getattr(_own, "is_inside", False)
+    if is_outermost:
+        with _lock:
+            # The first question sets a new thread's number to that of the last call in any thread, so ask always.
+            threads = torch.get_num_threads()
+            if _blocks == 0:
+                _threads_outside = threads
+            _blocks += 1
+            _own.is_inside = True
+            torch.set_num_threads(1)  # for this thread, and those that it starts
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        if is_outermost:
+            with _lock:
+                _blocks -= 1
+                _own.is_inside = False
+                torch.set_num_threads(_threads_outside)

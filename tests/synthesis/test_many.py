@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,29 @@ def test_files_together_are_the_files_alone(
     total = sum(mel.frames for mel, _ in mels) * SPEC.hop_length
     assert sum(progress) == total
     assert timing.audio_s == pytest.approx(total / SPEC.sample_rate_hz)
+
+
+def test_torch_computes_in_one_thread(mels: list[tuple[MelFile, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    vocoder, seen = ready("spectral-same"), []
+
+    def counting(real: Callable[..., object]) -> Callable[..., object]:
+        def counted(*given: object, **more: object) -> object:
+            seen.append(torch.get_num_threads())
+            return real(*given, **more)
+
+        return counted
+
+    for name in ("step", "flush", "synthesize"):
+        monkeypatch.setattr(vocoder, name, counting(getattr(vocoder, name)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        synthesize_files(vocoder, mels[:4], jobs=vocoder.jobs_at_once, batch=2)
+        synthesize(vocoder, tiny_mel(5))
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_wavenets_know_how_many_go_together() -> None:

@@ -34,7 +34,7 @@ def synthesize_files(
         files: pairs of a mel, checked against ``vocoder.mel``, and its sound file (``.wav`` or ``.flac``), which
             appears when it is complete.
         batch: number of files synthesised together, in lock step if the vocoder is autoregressive.
-        jobs: number of threads, each of which works on files of its own.
+        jobs: number of threads, each of which works on files of its own, with one torch thread.
         seed: seeds the noise of every file.
         speaker: the speaker of all files; required if there are several.
         float32: write 32-bit float samples instead of 16-bit ones, in a ``.wav``.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavegen.progress import one_torch_thread
 from wavegen.vocoders import Vocoder
 
 # A vocoder that recomputes the context of every chunk needs long ones; one that does not needs chunks that are short
@@ -124,7 +125,10 @@ def stream_batch(
     *,
     live: bool = False,
 ) -> Iterator[list[np.ndarray]]:
-    """Yield the sound of a batch of mels chunk by chunk, for each mel ``[samples]``: empty after its end."""
+    """Yield the sound of a batch of mels chunk by chunk, for each mel ``[samples]``: empty after its end.
+
+    Torch computes it in one thread: chunks are too small to be divided.
+    """
     batch = _Batch(vocoder, mels)
 
     # Mels of several lengths: without lock step, zeros after a mel's end would reach its sound, so use a mask.
@@ -132,7 +136,9 @@ def stream_batch(
         lengths = torch.tensor(batch.frames, device=batch.like.device)
         whole = batch.read(0, batch.longest)
         f0 = batch.read_f0(0, batch.longest)
-        yield batch.trim(vocoder.synthesize(whole, lengths=lengths, seed=seed, speaker=speaker, f0=f0))
+        with one_torch_thread():
+            samples = vocoder.synthesize(whole, lengths=lengths, seed=seed, speaker=speaker, f0=f0)
+        yield batch.trim(samples)
         return
 
     # Otherwise chunk by chunk, in constant memory.
@@ -142,9 +148,12 @@ def stream_batch(
     for start, stop in _chunks(batch.longest, min(first, longest), longest):
         f0 = batch.read_f0(start, stop)
         given = {} if f0 is None else {"f0": f0}
-        samples, state = vocoder.step(batch.read(start, stop), state, **given)
+        with one_torch_thread():
+            samples, state = vocoder.step(batch.read(start, stop), state, **given)
         yield batch.trim(samples)
-    yield batch.trim(vocoder.flush(state))
+    with one_torch_thread():
+        samples = vocoder.flush(state)
+    yield batch.trim(samples)
 
 
 def _chunks(frames: int, first: int, longest: int) -> Iterator[tuple[int, int]]:

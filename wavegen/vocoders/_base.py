@@ -145,8 +145,8 @@ class Vocoder(Network, ABC):
 
     @property
     def jobs_at_once(self) -> int:
-        """Threads at which the synthesis of many files is fastest."""
-        return 1
+        """Threads at which the synthesis of many files is fastest: on a CPU one per core."""
+        return usable_cores() if next(self.parameters()).device.type == "cpu" else 1
 
     def preferred_device(self, device: torch.device) -> torch.device:
         """The device on which synthesis is fastest where ``device`` is available."""
@@ -393,11 +393,6 @@ class AutoregressiveVocoder(Vocoder, ABC):
     def warm_up_samples(self) -> int:
         """Samples at the start of a segment that lack the past samples or frames that their distributions read."""
         return max(self.receptive_field_samples, self.context.left * self.mel.hop_length)
-
-    @property
-    def jobs_at_once(self) -> int:
-        """One thread per core: the sample loop keeps one core busy and needs no other."""
-        return usable_cores()
 
     def preferred_device(self, device: torch.device) -> torch.device:
         """The CPU: sample by sample, compiled code there is faster than a GPU."""
