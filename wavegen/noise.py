@@ -53,7 +53,7 @@ def uniform_noise(
     bits = _mix(noise_streams(seed, draws, device)[:, :, None] + index * _GOLDEN_GAMMA)
     # 23 bits, not 24: (k + 1/2) / 2^23 needs 24 significant bits, all that float32 has. With one more bit the upper
     # half of the numbers would be rounded, and the largest would become 1.0, whose normal quantile is infinite.
-    return _shift_right(bits, 41).to(torch.float32).add_(0.5).mul_(2.0**-23)
+    return _shift_right(bits, 41).to(torch.float32).add(0.5).mul(2.0**-23)
 
 
 def noise_streams(seed: Tensor, draws: int, device: torch.device | str = "cpu") -> Tensor:

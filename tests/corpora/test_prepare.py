@@ -16,6 +16,7 @@ from wavegen.checkpoint import load_vocoder
 from wavegen.commands.train import main
 from wavegen.corpora.manifest import Clip, Recording, read_manifest
 from wavegen.errors import DataError
+from wavegen.files import LOCK
 from wavegen.mel import profile
 from wavegen.pipeline import RECIPE, RECORDINGS, list_recordings
 from wavegen.recipe import (
@@ -265,8 +266,8 @@ def train(recipe: str, *overrides: str) -> int:
 
 
 def state_of(*folders: str) -> dict[Path, tuple[int, bytes]]:
-    """Every file's time and content; of the recipe and its recordings, which are always written, only the content."""
-    files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
+    """Every file but locks: its time and content; of the recipe and its recordings, always written, the content."""
+    files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file() and path.name != LOCK]
     return {p: (0 if p.name in (RECIPE, RECORDINGS) else p.stat().st_mtime_ns, p.read_bytes()) for p in files}
 
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, requires
 
 from packaging.requirements import Requirement
 
@@ -40,23 +40,29 @@ def with_dependencies(names: Iterable[str]) -> set[str]:
     return found
 
 
-def run_with_packages(distributions: Iterable[str], code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_with_packages(packages: Iterable[str], code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in a fresh interpreter in which only these distributions and wavegen can be imported.
 
     Args:
-        distributions: names as in a list of requirements; what they require can be imported too.
+        packages: names of distributions, as in a list of requirements; what they require can be imported too.
         code: the program; its ``sys.argv[1:]`` are the arguments.
         arguments: strings, or values that become strings.
     """
-    present = with_dependencies(distributions) | {"wavegen"}
-    absent = [
-        module
-        for module, origins in packages_distributions().items()
-        if not present & {_normalised(origin) for origin in origins}
-    ]
+    present = with_dependencies(packages) | {"wavegen"}
+    origins: dict[str, set[str]] = {}
+    for installed in distributions():
+        for module in _modules(installed):
+            origins.setdefault(module, set()).add(_normalised(installed.metadata["Name"]))
+    absent = [module for module, names in origins.items() if not present & names]
     command = [sys.executable, "-W", "error", "-c", _BLOCK + code, json.dumps(absent)]
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300)
 
 
 def _normalised(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
+
+
+def _modules(installed: Distribution) -> set[str]:
+    """What a distribution lets a program import; ``packages_distributions`` of Python 3.10 does not know all."""
+    code = [file for file in installed.files or () if file.suffix in (".py", ".so", ".pyd")]
+    return {file.parts[0] if len(file.parts) > 1 else file.name.partition(".")[0] for file in code}

@@ -45,7 +45,8 @@ def compress(model: Any, weights: Iterable[Tensor], precision: Precision) -> Non
         scale = np.maximum(np.abs(values).max(axis=others, keepdims=True), 1e-12).astype(np.float32) / 127
         stored.append(numpy_helper.from_array(np.round(values / scale).astype(np.int8), f"{name}_stored"))
         stored.append(numpy_helper.from_array(scale.reshape(-1), f"{name}_scale"))
-        inputs = [f"{name}_stored", f"{name}_scale"]
+        stored.append(numpy_helper.from_array(np.zeros(scale.size, np.int8), f"{name}_zero"))
+        inputs = [f"{name}_stored", f"{name}_scale", f"{name}_zero"]  # older runtimes take codes without zero for uint8
         nodes.append(helper.make_node("DequantizeLinear", inputs, [name], axis=axis))
     all_nodes = [*nodes, *model.graph.node]
     del model.graph.initializer[:], model.graph.node[:]

@@ -31,6 +31,7 @@ from wavegen.vocoders.vocos import Vocos
 
 Form = Literal["samples", "streaming", "vocos"]
 OPSET = 18  # the first one with bitwise operators
+EXPORTS = hasattr(torch.onnx, "ops")  # since torch 2.8
 _INSTALL = "install it with: pip install 'wavegen[export]'"
 _GRAPHS: dict[type[Vocoder], type[WholeGraph]] = {
     SpectralVocoder: SpectralGraph,
@@ -161,6 +162,11 @@ def _require_packages() -> None:
 
 def _exported(graph: torch.nn.Module) -> Any:
     """The graph as an ONNX model."""
+    if not EXPORTS:
+        raise ConfigError(
+            f"the exporter of torch {torch.__version__} lacks what wavegen-export needs",
+            remedy="install torch 2.8 or later for the export",
+        )
     inputs: dict[str, Input] = graph.inputs()  # type: ignore[operator]
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
