@@ -19,7 +19,7 @@ from support.engines import (
 from support.messages import Messages
 
 from wavegen.engines import FrameCondition, ReferenceEngine, make_engine
-from wavegen.engines.autoregressive import arena, int8
+from wavegen.engines.packed import arena, int8
 from wavegen.errors import ConfigError, StreamingError
 
 

@@ -12,8 +12,8 @@ from support.vocoders import SPEC, new_vocoder, tiny_mel, tiny_vocoder, write_mo
 
 from wavegen.commands import synth
 from wavegen.engines import TiledEngine, make_engine, make_parallel_engine
-from wavegen.engines.autoregressive import int8
 from wavegen.engines.autoregressive.compiled import NumbaEngine
+from wavegen.engines.packed import int8
 from wavegen.errors import ConfigError, StreamingError
 from wavegen.mel import save_mel
 from wavegen.vocoders import VOCODERS

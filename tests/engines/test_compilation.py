@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from support.engines import check_lock_step, check_logits
 from wavegen.engines import simd
-from wavegen.engines.autoregressive import int8
+from wavegen.engines.packed import int8
 torch.set_num_threads(1)
 for name, expected in load_file({logits!r}).items():
     check_logits(name, expected)

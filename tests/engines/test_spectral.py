@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from numba import njit
 from support.contracts import check_batching, check_length, check_purity, check_streaming
 from support.mels import CENTRED_SHORT_WINDOW, TINIEST
 from support.messages import Messages
@@ -15,18 +16,28 @@ from support.vocoders import small_pitch_network, tiny_vocoder
 from torch import Tensor
 
 from wavegen.engines import make_spectral_engine
+from wavegen.engines.packed import int8
+from wavegen.engines.simd import LANES, load, store
 from wavegen.engines.spectral import chain, spectra
 from wavegen.engines.spectral import source as compiled_source
 from wavegen.engines.spectral import stack as compiled_stack
 from wavegen.engines.spectral.chain import CompiledChain
 from wavegen.engines.spectral.functions import FUNCTIONS
-from wavegen.engines.spectral.products import Product
+from wavegen.engines.spectral.products import Product, RowLayer, RowPrecision
+from wavegen.engines.spectral.rows import gelu
 from wavegen.errors import ConfigError
 from wavegen.mel import LogMel, MelSpec, profile
 from wavegen.source import Pitch
 from wavegen.vocoders import VOCODERS, build_vocoder
 from wavegen.vocoders._sourced import SourcedVocoder
 from wavegen.vocoders.spectral import LARGEST_CORRECTION, SpectralConfig, SpectralVocoder
+
+
+@njit
+def _gelu_in_place(values: np.ndarray) -> None:
+    for i in range(0, len(values), LANES):
+        store(values, i, gelu(load(values, i)))
+
 
 # Frames of a tile and of a group, and one more or less: where a part ends, the next must go on.
 FRAMES = [1, 15, 16, 17, 95, 96, 97, 100]
@@ -122,7 +133,7 @@ def test_the_stack_is_that_of_torch_whole_and_in_steps(config: SpectralConfig, m
     monkeypatch.setattr(compiled_stack, "TILE_VALUES", 128 * config.channels * config.expansion)
     stack, engine = vocoder.stack, compiled(vocoder).stack
     assert engine is not None
-    for frames in (1, 3, 127, 128, 129, 300):
+    for frames in (1, 3, 8, 9, 15, 127, 128, 129, 300):  # few go through all blocks at once
         x = torch.randn(2, stack.channels, frames)
         assert relative(engine(x)[0], stack(x)[0]) < 1e-5
     if stack.context.right == 0:
@@ -148,6 +159,27 @@ def test_products_are_those_of_torch(
     found = Product(layer.weight, layer.bias, dtype, gelu=True)(rows)
     assert found.dtype == dtype
     assert relative(found, torch.nn.functional.gelu(expected)) < bound
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-6), ("bfloat16", 1e-2), ("int8", 3e-2)])
+@pytest.mark.parametrize("rows", [0, 1, 2, 5, 8, 9, 20])
+def test_layers_are_those_of_torch_for_any_number_of_rows(precision: RowPrecision, bound: float, rows: int) -> None:
+    if precision == "int8" and not int8.AVAILABLE:
+        pytest.skip("this processor has no products of bytes")
+    layer, x = torch.nn.Linear(40, 70), torch.randn(2, rows, 40)
+    run = FUNCTIONS.get(compiled(tiny_vocoder("source-filter"))._try_out).run_layer
+    found = RowLayer(layer.weight, layer.bias, run, precision)(x)
+    expected = layer(x)
+    assert found.shape == expected.shape
+    assert rows == 0 or relative(found.float(), expected) < bound
+
+
+def test_gelu_is_that_of_torch() -> None:
+    x = torch.cat((torch.linspace(-12, 12, 4001), torch.tensor([-1e4, -30.0, -0.0, 1e-30, 30.0, 1e4])))
+    x = x[: len(x) // LANES * LANES]
+    found = x.clone()
+    _gelu_in_place(found.numpy())
+    assert ((found - torch.nn.functional.gelu(x.double())).abs() <= 2e-7 * x.abs().double()).all()
 
 
 # ---- the laws ---------------------------------------------------------------------------------------------------
@@ -178,16 +210,17 @@ def test_the_laws_hold_in_float32(name: str, config: object, speakers: tuple[str
     check_streaming(subject, tolerance=1e-3, count=6)
 
 
-def test_bfloat16_changes_a_sound_little_and_its_chunks_less() -> None:
+@pytest.mark.parametrize(("precision", "runs"), [("bfloat16", chain.BFLOAT16_RUNS), ("int8", int8.AVAILABLE)])
+def test_fewer_bits_change_a_sound_little_and_its_chunks_less(precision: str, runs: bool) -> None:
     for config in VOCODERS["spectral"].Config.examples():
         vocoder = randomised(build_vocoder(config, TINIEST)).float().prepared_for_synthesis()
         mel = noise_mel(TINIEST, 1, 60)
         vocoder.use_engine("numba")
         expected = vocoder.synthesize(mel)
-        assert vocoder.use_engine("numba", "bfloat16").startswith("numba ")
+        assert vocoder.use_engine("numba", precision).startswith("numba ")
         whole = vocoder.synthesize(mel)
         assert relative(whole, expected) < 0.1
-        assert torch.equal(whole, expected) != chain.BFLOAT16_RUNS
+        assert torch.equal(whole, expected) != runs
         state, chunks = vocoder.initial_state(1), []
         for chunk in mel.split(13, dim=-1):
             samples, state = vocoder.step(chunk, state)
@@ -236,12 +269,16 @@ def test_auto_waits_until_the_code_is_compiled(monkeypatch: pytest.MonkeyPatch, 
     assert vocoder.use_engine("auto").startswith("numba float32, vectors of ")
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 @pytest.mark.parametrize("runs", [True, False])
-def test_bfloat16_needs_a_processor_that_multiplies_it(
-    runs: bool, monkeypatch: pytest.MonkeyPatch, messages: Messages
+def test_fewer_bits_need_a_processor_that_multiplies_them(
+    precision: str, runs: bool, monkeypatch: pytest.MonkeyPatch, messages: Messages
 ) -> None:
+    if precision == "int8" and runs and not int8.AVAILABLE:
+        pytest.skip("this processor has no products of bytes")
     monkeypatch.setattr(chain, "BFLOAT16_RUNS", runs)
-    description = tiny_vocoder("spectral").use_engine("numba", "bfloat16")
+    monkeypatch.setattr(int8, "AVAILABLE", runs)
+    description = tiny_vocoder("spectral").use_engine("numba", precision)
     messages.check(re.sub(r"vectors of \d+", "vectors of N", description))
 
 

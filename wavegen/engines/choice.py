@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from wavegen.config import did_you_mean
-from wavegen.engines.autoregressive.arena import Precision
 from wavegen.engines.base import Engine, Network, SourcedNetwork
+from wavegen.engines.packed.arena import Precision
 from wavegen.engines.parallel import ParallelNetwork, PlainTorch, TiledEngine
 from wavegen.engines.reference import ReferenceEngine
 from wavegen.errors import ConfigError
@@ -15,6 +15,7 @@ from wavegen.source.compiled import may_be_on_disk
 
 if TYPE_CHECKING:
     from wavegen.engines.spectral.chain import CompiledChain
+    from wavegen.engines.spectral.products import RowPrecision
 
 AnyEngine = TypeVar("AnyEngine")
 
@@ -24,7 +25,7 @@ AUTOREGRESSIVE_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), 
 """Engines of a WaveNet, each with the precisions that its weights can have."""
 PARALLEL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "tiled": ("float32",)}
 """Engines of a parallel WaveNet; both compute in the model's own precision."""
-SPECTRAL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32", "bfloat16")}
+SPECTRAL_ENGINES: Mapping[str, tuple[str, ...]] = {"torch": ("float32",), "numba": ("float32", "bfloat16", "int8")}
 """Engines of vocoders at frame rate with a source stage; torch computes in the model's own precision."""
 
 
@@ -114,8 +115,8 @@ def make_spectral_engine(
         network: the vocoder.
         name: ``"torch"``, ``"numba"``, or ``"auto"`` for numba on a CPU if its code has been compiled before: compiling
             takes as long as minutes of sound.
-        precision: precision of the numba engine's matrix products: ``"float32"``, or ``"bfloat16"``, which is not
-            exact. When ``"auto"`` falls back to torch, the weights keep the model's precision.
+        precision: precision of the numba engine's matrix products: ``"float32"``, or ``"bfloat16"`` and ``"int8"``,
+            which are not exact. When ``"auto"`` falls back to torch, the weights keep the model's precision.
 
     Raises:
         ConfigError: the engine is unknown, or it was chosen by name and cannot run this network here.
@@ -140,7 +141,7 @@ def _make_compiled_chain(network: SourcedNetwork, precision: str, *, compile_now
 
     if not compile_now and not FUNCTIONS.is_ready():
         raise ConfigError(_NOT_COMPILED)
-    return CompiledChain(network, precision)
+    return CompiledChain(network, cast("RowPrecision", precision))
 
 
 def _make_numba_engine(network: Network, precision: Precision) -> Engine:

@@ -10,7 +10,7 @@ from wavegen.source import compiled
 from wavegen.source.compiled import compiled_code_runs
 
 # The phase is counted in whole units of 2^-48 cycles, because sums of integers do not depend on how they are cut.
-_UNITS_PER_CYCLE = 1 << 48
+UNITS_PER_CYCLE = 1 << 48
 
 
 class PulseState(NamedTuple):
@@ -21,6 +21,11 @@ class PulseState(NamedTuple):
     """
 
     phase: Tensor
+
+
+def highest_harmonic_hz(sample_rate_hz: float) -> float:
+    """The usual limit of the harmonics, just below half the sample rate."""
+    return 0.49 * sample_rate_hz
 
 
 def initial_pulse_state(batch: int, device: torch.device | str = "cpu") -> PulseState:
@@ -52,16 +57,16 @@ def pulse_train(
     """
     f0 = f0_hz.double()
     if compiled_code_runs(f0) and f0.shape[1]:
-        highest = highest_hz or 0.49 * sample_rate_hz
-        before = (state.phase * _UNITS_PER_CYCLE).round().long()
-        pulses, units = compiled.pulse_train(f0, before, _UNITS_PER_CYCLE, sample_rate_hz, highest)
-        return pulses.to(f0_hz.dtype), PulseState(units.double() / _UNITS_PER_CYCLE)
+        highest = highest_hz or highest_harmonic_hz(sample_rate_hz)
+        before = (state.phase * UNITS_PER_CYCLE).round().long()
+        pulses, units = compiled.pulse_train(f0, before, UNITS_PER_CYCLE, sample_rate_hz, highest)
+        return pulses.to(f0_hz.dtype), PulseState(units.double() / UNITS_PER_CYCLE)
     advance = f0 / sample_rate_hz
     phase = running_phase(advance.detach(), state)
     last = phase[:, -1] if phase.shape[1] else state.phase
     if advance.requires_grad:
         phase = phase + (advance - advance.detach())
-    twice = ((highest_hz or 0.49 * sample_rate_hz) / f0).floor().clamp(min=1) * 2
+    twice = ((highest_hz or highest_harmonic_hz(sample_rate_hz)) / f0).floor().clamp(min=1) * 2
     half = math.pi * phase.clamp(3e-8, 1 - 3e-8)  # at a pulse, sin(φ/2) is 0; there the quotient is still 2K + 1
     kernel = ((twice + 1) * half).sin() / half.sin()
     pulses = (kernel - 1) * twice.rsqrt()
@@ -70,10 +75,10 @@ def pulse_train(
 
 def running_phase(advance: Tensor, state: PulseState) -> Tensor:
     """The phase of every sample, float64 ``[batch, samples]`` in 0…1, by what each one advances it in cycles."""
-    before = (state.phase * _UNITS_PER_CYCLE).round().long()
-    units = before[:, None] + torch.cumsum((advance * _UNITS_PER_CYCLE).round().long(), dim=1)
-    units.bitwise_and_(_UNITS_PER_CYCLE - 1)
-    return units.double() / _UNITS_PER_CYCLE
+    before = (state.phase * UNITS_PER_CYCLE).round().long()
+    units = before[:, None] + torch.cumsum((advance * UNITS_PER_CYCLE).round().long(), dim=1)
+    units.bitwise_and_(UNITS_PER_CYCLE - 1)
+    return units.double() / UNITS_PER_CYCLE
 
 
 def crossover_filters(sample_rate_hz: int, crossover_hz: float, width_hz: float, reach: int) -> tuple[Tensor, Tensor]:

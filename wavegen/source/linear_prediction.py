@@ -21,6 +21,7 @@ from wavegen.errors import ConfigError
 from wavegen.source import compiled
 from wavegen.source.compiled import compiled_code_runs
 
+DIGITS = 36  # binary digits of an autocorrelation, see ``rounded``
 SMALLEST_SCALE = 3e-5  # of full scale, about one step of 16 bits
 
 
@@ -125,7 +126,7 @@ class LinearPrediction(nn.Module):
         return Predictor(coefficients.to(magnitude.dtype), scale.to(magnitude.dtype))
 
 
-def rounded(x: Tensor, digits: int = 36) -> Tensor:
+def rounded(x: Tensor, digits: int = DIGITS) -> Tensor:
     """Round float64 to ``digits`` binary digits.
 
     A product of matrices is rounded differently when there are more or fewer columns, such as the frames of a chunk.

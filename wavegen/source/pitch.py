@@ -1,6 +1,7 @@
 """Pitch from a magnitude spectrum: fundamental frequency and voicing of every frame."""
 
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,13 +130,19 @@ def on_grid(log_magnitude: Tensor, sample_rate_hz: float) -> Tensor:
     Returns:
         ``[batch, 192, frames]``; above half the sample rate the last bin repeats.
     """
-    bins = log_magnitude.shape[1]
+    below, share = _places(log_magnitude.shape[1], sample_rate_hz, log_magnitude.dtype, log_magnitude.device)
+    return torch.lerp(log_magnitude[:, below], log_magnitude[:, below + 1], share)
+
+
+@lru_cache(maxsize=16)
+def _places(bins: int, sample_rate_hz: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The bin below each frequency that the network sees, and the share of the way to the next one, ``[192, 1]``."""
     spacing = sample_rate_hz / 2 / (bins - 1)
-    place = torch.arange(GRID_POINTS, device=log_magnitude.device, dtype=torch.float64) * GRID_SPACING_HZ / spacing
-    place = place.clamp(max=bins - 1)
-    below = place.floor().long().clamp(max=bins - 2)
-    share = (place - below).to(log_magnitude.dtype)[:, None]
-    return log_magnitude[:, below] * (1 - share) + log_magnitude[:, below + 1] * share
+    with torch.inference_mode(False):  # otherwise training could not use them
+        place = torch.arange(GRID_POINTS, device=device, dtype=torch.float64) * GRID_SPACING_HZ / spacing
+        place = place.clamp(max=bins - 1)
+        below = place.floor().long().clamp(max=bins - 2)
+        return below, (place - below).to(dtype)[:, None]
 
 
 def decode(logits: Tensor) -> Tensor:

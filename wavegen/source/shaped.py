@@ -19,7 +19,7 @@ CROSSOVER_HZ, CROSSOVER_WIDTH_HZ = 5000.0, 200.0
 CROSSOVER_REACH_S = 64 / 24000
 # The steepness of the change from noise to pulses around a voicing of one half.
 VOICING_STEEPNESS = 20.0
-HIGHEST_F0_HZ = 1600.0
+LOWEST_F0_HZ, HIGHEST_F0_HZ = 1.0, 1600.0
 
 
 class SourceState(NamedTuple):
@@ -190,7 +190,7 @@ class ShapedSource(nn.Module):
         gate = _on_fine_grid(torch.sigmoid((pitch.voicing.double() - 0.5) * VOICING_STEEPNESS))
 
         # Between two frames F0 is interpolated where both are voiced; otherwise it is that of the voiced one.
-        log_f0 = _on_fine_grid(pitch.f0_hz.double().clamp(1.0, HIGHEST_F0_HZ).log())
+        log_f0 = _on_fine_grid(pitch.f0_hz.double().clamp(LOWEST_F0_HZ, HIGHEST_F0_HZ).log())
         least = 1e-4
         frames = torch.cat(((gate + least) * log_f0, gate + least), dim=1)
         weighted, weight = self._at_samples(frames, start - self.reach, stop + self.reach, first_frame).unbind(1)

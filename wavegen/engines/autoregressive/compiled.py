@@ -14,9 +14,10 @@ from torch import Tensor
 
 from wavegen.distributions import Gaussian, MuLaw
 from wavegen.engines import base, simd
-from wavegen.engines.autoregressive import arena, drawing, int8, packing, products, sample_loop
+from wavegen.engines.autoregressive import drawing, packing, sample_loop
 from wavegen.engines.base import Engine, EngineState, FrameCondition, Network, Prediction
 from wavegen.engines.compilation import CompiledOnce
+from wavegen.engines.packed import arena, int8, products
 from wavegen.errors import ConfigError, StreamingError
 from wavegen.levels import mu_law_decode, mu_law_encode
 

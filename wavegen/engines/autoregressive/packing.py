@@ -15,8 +15,8 @@ import torch
 
 from wavegen.blocks import DilatedConv1d, GatedResidualBlock
 from wavegen.distributions import Gaussian, LogisticMixture, MuLaw
-from wavegen.engines.autoregressive.arena import STEP_BYTES, Arena, Precision
 from wavegen.engines.base import Network, reads_classes
+from wavegen.engines.packed.arena import STEP_BYTES, Arena, Precision
 from wavegen.errors import ConfigError
 from wavegen.levels import mu_law_decode
 

@@ -31,7 +31,8 @@ from numba import njit
 
 from wavegen.engines.autoregressive.drawing import SUM_GROUP, draw
 from wavegen.engines.autoregressive.packing import MAX_BLOCK_STEPS, Model
-from wavegen.engines.autoregressive.products import (
+from wavegen.engines.base import LARGEST_INPUT, PITCH_TAPS
+from wavegen.engines.packed.products import (
     Matrix,
     multiply_add,
     multiply_add_items,
@@ -39,7 +40,6 @@ from wavegen.engines.autoregressive.products import (
     multiply_add_steps,
     write_operand,
 )
-from wavegen.engines.base import LARGEST_INPUT, PITCH_TAPS
 from wavegen.engines.simd import LANES, Vectors, copy, load, splat, store, tanh_times_sigmoid
 
 _ZERO, _ONE = np.float32(0), np.float32(1)

@@ -20,7 +20,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from wavegen.engines.autoregressive.arena import CODES, POSITIVE_CODES, ZERO_CODE
+from wavegen.engines.packed.arena import CODES, POSITIVE_CODES, ZERO_CODE
 from wavegen.engines.simd import (
     FLOATS,
     FUSE,

@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from wavegen.engines.autoregressive.arena import GROUP, STEP_BYTES
-from wavegen.engines.autoregressive.int8 import (
+from wavegen.engines.packed.arena import GROUP, STEP_BYTES
+from wavegen.engines.packed.int8 import (
     dot_1x2,
     dot_1x4,
     dot_1x8,

@@ -3,18 +3,20 @@
 import torch
 from torch import Tensor
 
+from wavegen.blocks import DilatedConv1d
 from wavegen.engines import simd
 from wavegen.engines.base import SourcedNetwork
+from wavegen.engines.packed import int8
 from wavegen.engines.spectral.bands import Bands, Room, Rows
 from wavegen.engines.spectral.filters import LARGEST_ORDER
 from wavegen.engines.spectral.functions import FUNCTIONS, Functions
-from wavegen.engines.spectral.products import BFLOAT16_RUNS, Product
+from wavegen.engines.spectral.products import BFLOAT16_RUNS, RowLayer, RowPrecision, few_rows
 from wavegen.engines.spectral.projection import CompiledProjection, LogGains
 from wavegen.engines.spectral.source import CompiledSource
 from wavegen.engines.spectral.stack import CompiledStack
 from wavegen.errors import ConfigError
 from wavegen.mel import MelInverse
-from wavegen.source import Predictor
+from wavegen.source import Pitch
 
 
 class CompiledChain:
@@ -24,8 +26,8 @@ class CompiledChain:
 
     Args:
         network: a float32 vocoder on the CPU; its weights are copied.
-        precision: precision of the products of the vocoder's own network; the rest is float32. bfloat16 needs a
-            processor that multiplies it; on others it is replaced by float32, which ``description`` says.
+        precision: precision of the products of the vocoder's own network; the rest is float32. bfloat16 and int8 need
+            a processor that multiplies them; on others float32 replaces them, which ``description`` says.
 
     Raises:
         ConfigError: this engine cannot run the network.
@@ -39,7 +41,7 @@ class CompiledChain:
         stack, output: the stack and the output layer of the vocoder's own network; None if it has none.
     """
 
-    def __init__(self, network: SourcedNetwork, precision: str = "float32") -> None:
+    def __init__(self, network: SourcedNetwork, precision: RowPrecision = "float32") -> None:
         weight = next(network.parameters())
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             model = f"{str(weight.dtype).removeprefix('torch.')} on {weight.device.type}"
@@ -51,11 +53,11 @@ class CompiledChain:
             if obstacle := CompiledStack.obstacle(stack):
                 _refuse(obstacle)
         self._network = network
-        self.description = f"numba {precision}, vectors of {simd.LANES}"
-        if precision == "bfloat16" and not BFLOAT16_RUNS:
-            precision = "float32"
-            self.description = f"numba float32, vectors of {simd.LANES}, because this processor multiplies no bfloat16"
-        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        reason = ""
+        if not {"bfloat16": BFLOAT16_RUNS, "int8": int8.AVAILABLE}.get(precision, True):
+            precision, reason = "float32", f", because this processor multiplies no {precision}"
+        self.description = f"numba {precision}, vectors of {simd.LANES}{reason}"
+        self._precision = precision
         self._build(FUNCTIONS.get(self._try_out))
 
     def _build(self, functions: Functions) -> None:
@@ -65,8 +67,8 @@ class CompiledChain:
         self.projection = CompiledProjection(network.projection, functions)
         self.pitch_stack = CompiledStack(network.pitch.stack, functions)
         stack, output = network.frame_stack, network.frame_output
-        self.stack = None if stack is None else CompiledStack(stack, functions, self._dtype)
-        self.output = None if output is None else Product(output.weight[..., 0], output.bias, self._dtype)
+        self.stack = None if stack is None else CompiledStack(stack, functions, self._precision)
+        self.output = None if output is None else _row_layer(output, functions, self._precision)
 
     def _try_out(self, functions: Functions) -> None:
         """Compute one frame in every way, which compiles the functions. Further types would be an error."""
@@ -75,12 +77,16 @@ class CompiledChain:
         mel = torch.zeros(1, projection.inverse.filters.shape[0], 1)
         hop, bins = projection.istft.hop_length, projection.istft.n_fft // 2 + 1
         self.invert(mel)
-        self.pitch_stack(torch.zeros(1, self._network.pitch.stack.channels, 1))
+        stack, output = self._network.pitch.stack, self._network.pitch.output
+        precisions: list[RowPrecision] = ["float32", "int8"] if int8.AVAILABLE else ["float32"]
+        for precision in precisions:
+            for frames in (1, few_rows(precision) + 1):
+                rows = torch.zeros(1, stack.channels, frames)
+                CompiledStack(stack, functions, precision)(rows)
+                _row_layer(output, functions, precision)(rows.mT)
         self.projection.render(torch.zeros(2, hop), mel[0], LogGains(torch.zeros(1, 4 * bins), 1.0, 1.0), 1)
-        order = self.shaped.prediction.order
-        predictor = Predictor(torch.zeros(1, order, 1), torch.zeros(1, 1, 1))
-        length = self.shaped.prediction.sub_frame_length
-        self.shaped.synthesise(torch.zeros(1, 2, length), predictor, torch.zeros(1, 2, order))
+        one = torch.ones(1, 1, 1)
+        self.shaped.whole(torch.zeros(1, bins, 1), Pitch(one, one), torch.zeros(1, dtype=torch.int64))
         for function in functions:
             function.disable_compile()
 
@@ -88,6 +94,11 @@ class CompiledChain:
         """The output layer, ``[batch, channels, frames]`` to ``[batch, 4 * bins, frames]``."""
         assert self.output is not None
         return self.output(h.mT).to(h.dtype).mT
+
+
+def _row_layer(layer: DilatedConv1d, functions: Functions, precision: RowPrecision) -> RowLayer:
+    assert layer.bias is not None
+    return RowLayer(layer.weight[..., 0], layer.bias, functions.run_layer, precision)
 
 
 class CompiledInverse:

@@ -6,7 +6,9 @@ from numba import njit
 
 from wavegen.engines import simd
 from wavegen.engines.compilation import CompiledOnce
-from wavegen.engines.spectral import bands, filters, rows, spectra
+from wavegen.engines.packed import arena, int8, products
+from wavegen.engines.spectral import bands, excitation, filters, predictors, rows, spectra
+from wavegen.source import _kernels
 
 
 class Functions(NamedTuple):
@@ -19,7 +21,11 @@ class Functions(NamedTuple):
     impose: Any
     project: Any
     convolve_and_normalise: Any
+    run_blocks: Any
+    run_layer: Any
     all_pole: Any
+    excite: Any
+    predict: Any
 
 
 def _define(fingerprint: int, cached: bool) -> Functions:
@@ -62,15 +68,36 @@ def _define(fingerprint: int, cached: bool) -> Functions:
         return fingerprint
 
     @compiled
+    def run_blocks(*arguments: Any) -> Any:
+        rows.run_blocks(*arguments)
+        return fingerprint
+
+    @compiled
+    def run_layer(*arguments: Any) -> Any:
+        rows.run_layer(*arguments)
+        return fingerprint
+
+    @compiled
     def all_pole(*arguments: Any) -> Any:
         filters.all_pole(*arguments)
         return fingerprint
 
+    @compiled
+    def excite(*arguments: Any) -> Any:
+        excitation.excite(*arguments)
+        return fingerprint
+
+    @compiled
+    def predict(*arguments: Any) -> Any:
+        predictors.predict(*arguments)
+        return fingerprint
+
     return Functions(
-        invert, frame_signal, overlap_add, inverse_envelope, impose, project, convolve_and_normalise, all_pole
-    )
+        invert, frame_signal, overlap_add, inverse_envelope, impose, project, convolve_and_normalise, run_blocks,
+        run_layer, all_pole, excite, predict,
+    )  # fmt: skip
 
 
-COMPILED = (simd, bands, spectra, rows, filters)
+COMPILED = (simd, arena, int8, products, bands, spectra, rows, filters, excitation, predictors, _kernels)
 """The modules whose functions and constants are compiled; the cache is keyed by their source."""
 FUNCTIONS = CompiledOnce(_define, COMPILED)

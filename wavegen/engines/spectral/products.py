@@ -1,12 +1,19 @@
-"""Matrix products with a row per frame, in float32 or in bfloat16."""
+"""Linear layers with a row per frame, in float32, bfloat16 or int8."""
 
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wavegen.engines.simd import TARGET
+from wavegen.engines.packed.arena import STEP_BYTES, Arena
+from wavegen.engines.packed.products import Matrix
+from wavegen.engines.simd import LANES, TARGET
+from wavegen.engines.spectral.rows import ROWS_AT_ONCE, WIDTH, Operands
+from wavegen.engines.spectral.workspace import Workspace
+
+RowPrecision = Literal["float32", "bfloat16", "int8"]
 
 BFLOAT16_RUNS = not {"+avx512bf16", "+bf16"}.isdisjoint(TARGET[2].split(","))
 """Whether the processor multiplies bfloat16; on others such products are slower than those of float32."""
@@ -54,3 +61,62 @@ class Product:
         activation: tuple[Any, ...] = ("gelu", [], "none") if self._gelu else ("none", [], "")
         result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, packed, self._bias, *activation)
         return result
+
+
+class RowLayer:
+    """A linear layer: compiled code computes few rows, and in int8 all; oneDNN computes many.
+
+    Args:
+        weight: ``[outputs, inputs]``; copied.
+        bias: ``[outputs]``; copied.
+        run: the compiled function ``run_layer``.
+        precision: precision of the weights and of what they multiply.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, run: Any, precision: RowPrecision) -> None:
+        self._outputs, self._inputs = weight.shape
+        self._run, self._workspace, self._few = run, Workspace(), few_rows(precision)
+        arena = Arena("int8" if precision == "int8" else "float32", LANES)
+        padded = padded_matrix(weight.detach().numpy())
+        first = arena.add(padded)
+        self._matrix = Matrix(arena.finished(), first, padded.shape[1], padded.shape[0])
+        self._bias = np.pad(bias.detach().numpy(), (0, len(padded) - self._outputs))
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._product = None if precision == "int8" else Product(weight, bias, dtype)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """``[…, inputs]`` to ``[…, outputs]``; bfloat16 stays bfloat16."""
+        frames = rows.shape[:-1].numel()
+        if self._product is not None and frames > self._few:
+            return self._product(rows)
+        padded = self._workspace.zeros("rows", frames, self._matrix.inputs)
+        padded[:, : self._inputs] = rows.reshape(frames, self._inputs)
+        result = torch.empty(frames, self._matrix.outputs)
+        operands = operands_of(self._workspace, "codes", padded, self._matrix.weights)
+        self._run(self._matrix, self._bias, operands, result.view(-1).numpy())
+        return result[:, : self._outputs].contiguous().view(*rows.shape[:-1], self._outputs)
+
+
+def few_rows(precision: RowPrecision) -> int:
+    """The rows up to which oneDNN's calls would take longer than its products; none in bfloat16, which is its alone."""
+    return 0 if precision == "bfloat16" else 8
+
+
+def operands_of(workspace: Workspace, name: str, rows: Tensor, weights: np.ndarray) -> Operands:
+    """Rows as vectors that packed matrices multiply, with room for the codes of a few of them if these are int8."""
+    floats = rows.view(-1).numpy()
+    if weights.dtype != np.int8:
+        return Operands(floats, floats)
+    size = ROWS_AT_ONCE * (rows.shape[1] + STEP_BYTES)
+    return Operands(floats, workspace.empty(name, size, dtype=torch.uint8).numpy())
+
+
+def padded_matrix(matrix: np.ndarray) -> np.ndarray:
+    """``[outputs, inputs]`` with zeros up to whole ``WIDTH`` on both axes."""
+    outputs, inputs = (whole(size) for size in matrix.shape)
+    return np.pad(matrix, ((0, outputs - matrix.shape[0]), (0, inputs - matrix.shape[1])))
+
+
+def whole(size: int) -> int:
+    """The next multiple of ``WIDTH``."""
+    return -(-size // WIDTH) * WIDTH

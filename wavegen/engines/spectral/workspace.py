@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,10 +18,17 @@ class Workspace(threading.local):
 
     def empty(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """An array of unspecified content, valid until the next call with this name."""
+        return self._of(name, shape, dtype, torch.empty)
+
+    def zeros(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """As ``empty``, of zeros at first: what nobody writes stays 0 if the last axis keeps its size."""
+        return self._of(name, shape, dtype, torch.zeros)
+
+    def _of(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, make: Callable[..., Tensor]) -> Tensor:
         size = math.prod(shape)
         array = self._kept.get(name)
         if array is None or len(array) < size:
-            array = torch.empty(size, dtype=dtype)
+            array = make(size, dtype=dtype)
             if array.nbytes <= LARGEST_KEPT:
                 self._kept[name] = array
         return array[:size].view(shape)
