@@ -48,7 +48,14 @@ def test_every_law_runs_over_a_new_vocoder(project: Path) -> None:
 
 
 def test_the_tests_of_vocoders_and_recipes_pass_with_it(project: Path) -> None:
-    tests = ("vocoders/test_definition.py", "vocoders/test_speakers.py", "recipes/test_shipped.py", "test_recipe.py")
+    tests = (
+        "vocoders/test_definition.py",
+        "vocoders/test_speaker_condition.py",
+        "commands/test_speakers.py",
+        "recipes/test_shipped.py",
+        "test_recipe_reading.py",
+        "test_recipe_of_a_run.py",
+    )
     # Not those that read a shipped recipe on its own: of these, only the new one's can have changed.
     chosen = f"{NAME} or every or listed or recipe and not (wheel or shipped or resolved)"
     run(project, "pytest", *(f"tests/{test}" for test in tests), "-k", chosen, "-p", "no:cacheprovider")

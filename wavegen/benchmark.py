@@ -242,10 +242,12 @@ def table(rows: Sequence[Row]) -> str:
     return f"{rows[0].model}\n{text_table(cells, left_aligned=0)}"
 
 
-def to_json(rows: Sequence[Row]) -> str:
+def to_json(rows: Sequence[Any], key: str = "rows") -> str:
     """Return the rows as JSON, with what they depend on: the date, the processor and the versions of packages.
 
-    ``rows`` has an object with a key for each field of ``Row``.
+    Args:
+        rows: dataclasses, such as ``Row``; each becomes an object with a key for each field.
+        key: the key of their list.
     """
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -258,9 +260,17 @@ def to_json(rows: Sequence[Row]) -> str:
         "cores": usable_cores(),
         "system": platform.platform(),
         "versions": versions,
-        "rows": [asdict(row) for row in rows],
+        key: [asdict(row) for row in rows],
     }
     return json.dumps(card, indent=1) + "\n"
+
+
+def frames_that_take(seconds: float, generate: Callable[[int], float]) -> int:
+    """Find a number of frames that takes about ``seconds``; ``generate`` takes a number and returns its seconds."""
+    frames = 1
+    while (taken := generate(frames)) < seconds / 2:
+        frames = max(2 * frames, round(frames * seconds / max(taken, 1e-9) / 2))
+    return frames
 
 
 def open_model(model: str) -> Vocoder:
@@ -361,11 +371,7 @@ def _serve(pipe: Connection, model: str, setting: Setting) -> None:
             list(pool.map(lambda _: seconds_of(setting.batch, frames), range(setting.threads)))
             return time.perf_counter() - started
 
-        # Find a number of frames that takes about RUN_S.
-        frames = 1
-        while (seconds := generate(frames)) < RUN_S / 2:
-            frames = max(2 * frames, round(frames * RUN_S / seconds / 2))
-
+        frames = frames_that_take(RUN_S, generate)
         while True:
             try:
                 pipe.recv()

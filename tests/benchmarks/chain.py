@@ -3,8 +3,9 @@
     python tests/benchmarks/chain.py [--seconds 10] [--runs 5]
 
 Prints milliseconds of CPU time per second of sound with each engine and precision, the median of several runs, and how
-many times as fast as Vocos (13.5 M parameters, arXiv:2306.00814) that is; then milliseconds per frame of a causal model
-without iterations, one frame at a time. All have random weights: time does not depend on them.
+many times as fast as Vocos (13.5 M parameters, arXiv:2306.00814) that is; the parts of the same time, as
+``wavegen-bench --parts`` does; and milliseconds per frame of a causal model without iterations, one frame at a time.
+All have random weights: time does not depend on them.
 """
 
 import argparse
@@ -15,11 +16,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from wavegen.benchmark import Setting
+from wavegen.breakdown import parts_table, summarize_parts, time_parts
 from wavegen.mel import profile
 from wavegen.vocoders.spectral import SpectralConfig, SpectralVocoder
 from wavegen.vocoders.vocos import Vocos
 
 SHAPE = SpectralConfig(channels=256, layers=8)  # that of speech24k/spectral
+ITERATIONS = (2, 8)
 LIVE_FRAMES = 100
 
 
@@ -35,14 +39,15 @@ def main() -> None:
     peer = Vocos(spec).prepared_for_synthesis()
     steps: dict[str, Callable[[], object]] = {"Vocos, 13.5 M": lambda: peer.synthesize(mel)}
     live: dict[str, Callable[[], object]] = {}
+    vocoders: dict[Setting, SpectralVocoder] = {}
     for engine, precisions in SpectralVocoder.engines.items():
         for precision in precisions:
             name = f"{engine} {precision}"
             vocoder = SpectralVocoder(spec, SHAPE).prepared_for_synthesis()
             vocoder.use_engine(engine, precision)
-            for iterations in (2, 8):
+            for iterations in ITERATIONS:
                 steps[f"{name}, 4.2 M, {iterations} iterations"] = chain(vocoder, mel, iterations)
-            steps |= {f"  {name}: {part}": step for part, step in parts(vocoder, mel).items()}
+            vocoders[Setting(engine, precision)] = vocoder
             live[f"{name}, one frame at a time"] = frame_by_frame(engine, precision, mel[..., :LIVE_FRAMES])
 
     times = in_turn(steps, arguments.runs)
@@ -50,7 +55,14 @@ def main() -> None:
     print(f"{'':60} {'ms per s':>9} {'x Vocos':>9}")
     for name, seconds in times.items():
         print(f"{name:60} {1000 * seconds / arguments.seconds:9.2f} {peer_s / seconds:9.2f}")
-    print(f"{'':60} {'ms per frame':>9}")
+    breakdowns = []
+    for setting, vocoder in vocoders.items():
+        whole = times[f"{setting.engine} {setting.precision}, 4.2 M, {ITERATIONS[-1]} iterations"]
+        parts = [time_parts(vocoder, mel) for _ in range(arguments.runs)]
+        title = f"\nparts, {vocoder.iterations} iterations"
+        breakdowns.append(summarize_parts(title, setting, parts, [whole], sound_s=arguments.seconds))
+    print(parts_table(breakdowns))
+    print(f"\n{'':60} {'ms per frame':>9}")
     for name, seconds in in_turn(live, arguments.runs).items():
         print(f"{name:60} {1000 * seconds / LIVE_FRAMES:9.2f}")
 
@@ -90,35 +102,6 @@ def chain(vocoder: SpectralVocoder, mel: Tensor, iterations: int) -> Callable[[]
         return vocoder.synthesize(mel)
 
     return run
-
-
-def parts(vocoder: SpectralVocoder, mel: Tensor) -> dict[str, Callable[[], object]]:
-    """The parts of the chain, each on what the part before computes."""
-    stage, seeds = vocoder.stage, torch.tensor([0])
-    with torch.no_grad():
-        compiled = vocoder.compiled()
-        invert: Callable[[Tensor], Tensor] = stage.mel_inverse
-        stack, shaped = None, vocoder.shaped
-        if compiled is not None:
-            invert, stack, shaped = compiled.invert, compiled.pitch_stack, compiled.shaped
-        features = stage(mel, None, seeds)
-        spoken = features.spoken
-        hidden = vocoder._hidden(spoken, None, None, compiled)
-        corrections = vocoder.corrections(hidden)
-
-    def render(iterations: int) -> Callable[[], Tensor]:
-        with_corrections = features._replace(corrections=corrections)
-        return lambda: vocoder.render(with_corrections, None, None, iterations, compiled)
-
-    return {
-        "inverse of the mel": lambda: invert(mel),
-        "pitch": lambda: stage.network.pitch(spoken.magnitude, vocoder.mel.sample_rate_hz, None, stack),
-        "source: excitation, prediction, filter": lambda: shaped.whole(spoken.magnitude, spoken.pitch, seeds),
-        "network": lambda: vocoder._hidden(spoken, None, None, compiled),
-        "its output layer": lambda: vocoder.corrections(hidden) if compiled is None else compiled.corrections(hidden),
-        "spectra, mel imposed, inverse STFT": render(0),
-        "the same with 2 iterations": render(2),
-    }
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ item []:
 SHORT = '''File type = "ooTextFile"
 Object class = "TextGrid"
 
-0 ! the start, and 5 is no part of the file
+0 ! the start, and 5 does not belong to the file
 3.5
 <exists>
 2

@@ -4,6 +4,7 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from wavegen.commands import at_least, command_parser, notify, run_command
 
@@ -38,8 +39,15 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="also measure Griffin-Lim with 32 iterations and, where its package is installed, Vocos",
     )
+    parser.add_argument(
+        "--parts",
+        action="store_true",
+        help="show instead how the CPU time of a vocoder with a shaped source is shared between the parts of its chain",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     arguments = parser.parse_args(argv)
+    if arguments.parts and (arguments.peers or arguments.batch or arguments.threads > 1):
+        parser.error("--parts measures one utterance in one thread: leave out --batch, --threads and --peers")
     return run_command("wavegen-bench", lambda: _bench(arguments))
 
 
@@ -47,6 +55,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from wavegen.benchmark import choose_settings, measure, table, to_json
+    from wavegen.breakdown import measure_parts, parts_table
     from wavegen.checkpoint import find_model
     from wavegen.errors import CheckpointError
     from wavegen.files import atomic_write
@@ -67,12 +76,21 @@ def _bench(arguments: argparse.Namespace) -> int:
         peers=arguments.peers,
     )
     with tqdm(desc="measuring", unit="run", **bar_options()) as bar:
-        to_stderr = partial(bar.write, file=sys.stderr)
-        rows = measure(model, settings, runs=arguments.runs, notify=to_stderr, on_run=bar.update)
+        options: Any = {
+            "runs": arguments.runs,
+            "notify": partial(bar.write, file=sys.stderr),
+            "on_run": bar.update,
+        }
+        if arguments.parts:
+            breakdowns = measure_parts(model, settings, **options)
+            text, card = parts_table(breakdowns), to_json(breakdowns, "parts")
+        else:
+            rows = measure(model, settings, **options)
+            text, card = table(rows), to_json(rows)
     if arguments.json is not None:
         with atomic_write(arguments.json) as beside:
-            beside.write_text(to_json(rows), encoding="utf-8")
-    notify(table(rows))
+            beside.write_text(card, encoding="utf-8")
+    notify(text)
     return 0
 
 

@@ -99,6 +99,21 @@ def read_parallel_wavegan(folder: Path) -> ImportedModel:
     generator = parse(_Generator, _section(config, "generator_params"), where=f"{where}: generator_params")
     known = {name: config[name] for name in _Features.model_fields if name in config}
     features = parse(_Features, known, where=where)
+    _check_together(generator, features, where)
+    statistics, mean, std = _statistics(folder, features.num_mels)
+    mel = parse(MelSpec, profile("pwg-22k").model_dump() | _definition(features, mean, std), where=where)
+    vocoder_config = parse(ParallelWaveGANConfig, _shape(generator), where=where)
+    checkpoint = _newest_checkpoint(folder)
+    weights = _renamed(read_weights(checkpoint, "model", "generator"), generator, vocoder_config)
+    return ImportedModel("ParallelWaveGAN", vocoder_config, mel, weights, [where, statistics, checkpoint])
+
+
+def _check_together(generator: _Generator, features: _Features, where: Path) -> None:
+    """Check what wavegen's vocoder needs of both sections, and that they fit each other.
+
+    Raises:
+        ConfigError: they do not.
+    """
     if features.global_gain_scale != 1:
         raise ConfigError(
             f"global_gain_scale is {features.global_gain_scale:g}, so its sound is that much louder or quieter",
@@ -117,7 +132,6 @@ def read_parallel_wavegan(folder: Path) -> ImportedModel:
             where=where,
             remedy="give the config of a trained model",
         )
-
     scales = generator.upsample_params.upsample_scales
     if math.prod(scales) != features.hop_size:
         raise ConfigError(
@@ -126,8 +140,10 @@ def read_parallel_wavegan(folder: Path) -> ImportedModel:
             remedy="give the config of a trained model",
         )
 
-    statistics, mean, std = _statistics(folder, features.num_mels)
-    definition = {
+
+def _definition(features: _Features, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+    """The fields of the mel definition that follow from the config and the statistics."""
+    return {
         "sample_rate_hz": features.sampling_rate,
         "n_fft": features.fft_size,
         "win_length": features.win_length or features.fft_size,
@@ -138,23 +154,22 @@ def read_parallel_wavegan(folder: Path) -> ImportedModel:
         "mean": mean,
         "std": std,
     }
-    mel = parse(MelSpec, profile("pwg-22k").model_dump() | definition, where=where)
-    shape = {
+
+
+def _shape(generator: _Generator) -> dict[str, Any]:
+    """The generator's shape as the config of wavegen's vocoder."""
+    return {
         "name": "parallel-wavegan",
         "padding": "causal" if generator.use_causal_conv else "same",
         "residual_channels": generator.residual_channels,
         "gate_channels": generator.gate_channels,
         "skip_channels": generator.skip_channels,
         "condition_window": generator.aux_context_window,
-        "upsample_factors": scales,
+        "upsample_factors": generator.upsample_params.upsample_scales,
         "cycles": generator.stacks,
         "depth": generator.layers // generator.stacks,
         "kernel_size": generator.kernel_size,
     }
-    vocoder_config = parse(ParallelWaveGANConfig, shape, where=where)
-    checkpoint = _newest_checkpoint(folder)
-    weights = _renamed(read_weights(checkpoint, "model", "generator"), generator, vocoder_config)
-    return ImportedModel("ParallelWaveGAN", vocoder_config, mel, weights, [where, statistics, checkpoint])
 
 
 def _section(config: Mapping[str, Any], name: str) -> Any:

@@ -104,57 +104,20 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
         ConfigError: the loop cannot run this network.
     """
     blocks = _checked(network)
-    first = blocks[0]
     size = _padded_sizes(network, lanes)
     arena = Arena(precision, lanes)
     # The condition's weights are read once per frame, so that bytes would save no time.
     condition_arena = Arena("int16" if precision == "int8" else precision, lanes)
-
-    def halves(weight: np.ndarray) -> np.ndarray:
-        """Pad the filters and the gates separately."""
-        return np.concatenate([_pad(half, size.gates) for half in np.split(weight, 2)])
-
-    now, past, residual, skip, condition_at = [], [], [], [], []
-    gate_bias, residual_bias, skip_bias = [], [], np.zeros(size.skips)
-    convs = [_Conv.from_layer(block.conv) for block in blocks]
-    # Matrices are added in the order in which the loop reads them for a sample; those that it reads less often follow.
-    for block, conv in zip(blocks, convs, strict=True):
-        scale = block.residual_scale
-        mix = _Conv.from_layer(block.output)
-        if block is not first:
-            now.append(arena.add(_pad(halves(conv.taps[-1]), columns=size.channels)))
-        else:
-            now.append(0)
-        residual.append(arena.add(_pad(mix.taps[0][: block.channels] * scale, size.channels, size.gates)))
-        skip.append(arena.add(_pad(mix.taps[0][block.channels :] * network.skip_scale, size.skips, size.gates)))
-        gate_bias.append(halves(conv.bias))
-        residual_bias.append(_pad(mix.bias[: block.channels] * scale, size.channels))
-        skip_bias += _pad(mix.bias[block.channels :] * network.skip_scale, size.skips)
-    hidden, output = _Conv.from_layer(network.hidden), _Conv.from_layer(network.output)
-    hidden_at = arena.add(_pad(hidden.taps[0], size.hidden, size.skips), after_relu=True)
-    output_at = arena.add(_pad(output.taps[0], size.outputs, size.hidden), after_relu=True)
-    for block, conv in zip(blocks, convs, strict=True):
-        taps = [] if block is first else [arena.add(_pad(halves(tap), columns=size.channels)) for tap in conv.taps[:-1]]
-        past.append(taps or [0] * (len(conv.taps) - 1))
-    for block in blocks:
-        if block.condition is not None:
-            weight = _Conv.from_layer(block.condition).taps[0]
-            condition_at.append(condition_arena.add(_pad(halves(weight), columns=size.condition)))
-        else:
-            condition_at.append(0)
+    padded = [_PaddedBlock.of(block, size, network.skip_scale) for block in blocks]
+    places = _place(network, padded, size, arena, condition_arena)
 
     # What the first block reads: tables of past samples, and biases.
     one_hot = reads_classes(network)
-    input_conv = _Conv.from_layer(network.input)
-    lags, tables = _tables(input_conv, convs[0], first.conv.dilation[0], one_hot=one_hot)
+    input_conv, first_conv = _Conv.from_layer(network.input), _Conv.from_layer(blocks[0].conv)
+    lags, tables = _tables(input_conv, first_conv, blocks[0].conv.dilation[0], one_hot=one_hot)
+    input_bias = np.concatenate([input_conv.bias, first_conv.taps[-1] @ input_conv.bias])
 
-    def front(values: np.ndarray) -> np.ndarray:
-        """Pad the three parts of ``[…, input | filters | gates]``."""
-        gates = first.output.in_channels
-        h, f, g = np.split(values, [first.channels, first.channels + gates], axis=-1)
-        parts = ((h, size.channels), (f, size.gates), (g, size.gates))
-        return _float32(np.concatenate([_pad(part, part.shape[-2], padded) for part, padded in parts], axis=-1))
-
+    hidden, output = _Conv.from_layer(network.hidden), _Conv.from_layer(network.output)
     output_bias = np.full(size.outputs, NO_CLASS)
     output_bias[: len(output.bias)] = output.bias
     kind, classes, log_scale_min = _sampling(network.distribution)
@@ -168,16 +131,16 @@ def pack(network: Network, precision: Precision, lanes: int) -> Model:
         weights=arena.finished(),
         condition_weights=condition_arena.finished(),
         tail=STEP_BYTES if precision == "int8" else 0,
-        layers=_layers(blocks, now, past, residual, skip, condition_at),
-        hidden_at=hidden_at,
-        output_at=output_at,
+        layers=_layers(blocks, places),
+        hidden_at=places.hidden,
+        output_at=places.output,
         lags=np.array(lags),
         rows=tables.shape[1],
-        tables=np.stack([front(table) for table in tables]),
-        input_bias=front(np.concatenate([input_conv.bias, convs[0].taps[-1] @ input_conv.bias])[None])[0],
-        gate_bias=_float32(np.stack(gate_bias)),
-        residual_bias=_float32(np.stack(residual_bias)),
-        skip_bias=_float32(skip_bias),
+        tables=np.stack([_front(table, blocks[0], size) for table in tables]),
+        input_bias=_front(input_bias[None], blocks[0], size)[0],
+        gate_bias=_float32(np.stack([block.gate_bias for block in padded])),
+        residual_bias=_float32(np.stack([block.residual_bias for block in padded])),
+        skip_bias=_float32(sum((block.skip_bias for block in padded), np.zeros(size.skips))),
         hidden_bias=_float32(_pad(hidden.bias, size.hidden)),
         output_bias=_float32(output_bias),
         distribution=kind,
@@ -216,23 +179,97 @@ def _padded_sizes(network: Network, lanes: int) -> _Sizes:
     return _Sizes(*(-(-size // (2 * lanes)) * 2 * lanes for size in sizes))
 
 
-def _layers(
-    blocks: Sequence[GatedResidualBlock],
-    now: list[int],
-    past: list[list[int]],
-    residual: list[int],
-    skip: list[int],
-    condition: list[int],
-) -> Layers:
-    """The blocks as the loop reads them, from the places of their matrices in the arenas."""
+class _PaddedBlock(NamedTuple):
+    """A block's weights in float64, scaled and padded.
+
+    Attributes:
+        taps: matrices from channels to gates, oldest tap first.
+        gate_bias: bias of the gates.
+        residual, residual_bias: from gates to the residual.
+        skip, skip_bias: from gates to the skip.
+        condition: matrix from the condition to the gates; None if the block has no condition.
+    """
+
+    taps: list[np.ndarray]
+    gate_bias: np.ndarray
+    residual: np.ndarray
+    residual_bias: np.ndarray
+    skip: np.ndarray
+    skip_bias: np.ndarray
+    condition: np.ndarray | None
+
+    @classmethod
+    def of(cls, block: GatedResidualBlock, size: _Sizes, skip_scale: float) -> "_PaddedBlock":
+        conv, mix = _Conv.from_layer(block.conv), _Conv.from_layer(block.output)
+
+        def halves(weight: np.ndarray) -> np.ndarray:
+            """Pad the filters and the gates separately."""
+            return np.concatenate([_pad(half, size.gates) for half in np.split(weight, 2)])
+
+        condition = None
+        if block.condition is not None:
+            condition = _pad(halves(_Conv.from_layer(block.condition).taps[0]), columns=size.condition)
+        return cls(
+            taps=[_pad(halves(tap), columns=size.channels) for tap in conv.taps],
+            gate_bias=halves(conv.bias),
+            residual=_pad(mix.taps[0][: block.channels] * block.residual_scale, size.channels, size.gates),
+            residual_bias=_pad(mix.bias[: block.channels] * block.residual_scale, size.channels),
+            skip=_pad(mix.taps[0][block.channels :] * skip_scale, size.skips, size.gates),
+            skip_bias=_pad(mix.bias[block.channels :] * skip_scale, size.skips),
+            condition=condition,
+        )
+
+
+class _Places(NamedTuple):
+    """Where matrices begin in the arenas: a number for each block, and those of the two layers after the blocks."""
+
+    now: list[int]
+    past: list[list[int]]
+    residual: list[int]
+    skip: list[int]
+    condition: list[int]
+    hidden: int
+    output: int
+
+
+def _place(
+    network: Network, blocks: Sequence[_PaddedBlock], size: _Sizes, arena: Arena, condition_arena: Arena
+) -> _Places:
+    """Add all matrices to the arenas, in the order in which the loop reads them for a sample.
+
+    The past taps, which it reads less often, follow. The first block's taps are in tables instead; its places are 0,
+    as is that of a missing condition.
+    """
+    now, residual, skip = [], [], []
+    for block in blocks:
+        now.append(0 if block is blocks[0] else arena.add(block.taps[-1]))
+        residual.append(arena.add(block.residual))
+        skip.append(arena.add(block.skip))
+    hidden = arena.add(_pad(_Conv.from_layer(network.hidden).taps[0], size.hidden, size.skips), after_relu=True)
+    output = arena.add(_pad(_Conv.from_layer(network.output).taps[0], size.outputs, size.hidden), after_relu=True)
+    past = [[0 if block is blocks[0] else arena.add(tap) for tap in block.taps[:-1]] for block in blocks]
+    condition = [0 if block.condition is None else condition_arena.add(block.condition) for block in blocks]
+    return _Places(now, past, residual, skip, condition, hidden, output)
+
+
+def _front(values: np.ndarray, first: GatedResidualBlock, size: _Sizes) -> np.ndarray:
+    """Pad the three parts of ``[rows, input | filters | gates]``, what the first block reads."""
+    gates = first.output.in_channels
+    parts = np.split(values, [first.channels, first.channels + gates], axis=-1)
+    padded = zip(parts, (size.channels, size.gates, size.gates), strict=True)
+    return _float32(np.concatenate([_pad(part, part.shape[-2], columns) for part, columns in padded], axis=-1))
+
+
+def _layers(blocks: Sequence[GatedResidualBlock], places: _Places) -> Layers:
+    """The blocks as the loop reads them."""
     ring_steps = [0 if block is blocks[0] else block.conv.context.left for block in blocks]
     dilations = [block.conv.dilation[0] for block in blocks]
     return Layers(
-        now=np.array(now),
-        past=np.array(past, dtype=np.int64).reshape(len(blocks), -1),
-        residual=np.array(residual),
-        skip=np.array(skip),
-        condition=np.array(condition),
+        now=np.array(places.now),
+        past=np.array(places.past, dtype=np.int64).reshape(len(blocks), -1),
+        residual=np.array(places.residual),
+        skip=np.array(places.skip),
+        condition=np.array(places.condition),
         residual_scale=np.array([block.residual_scale for block in blocks], dtype=np.float32),
         ring=np.cumsum([0, *ring_steps[:-1]]),
         ring_steps=np.array(ring_steps),

@@ -8,35 +8,21 @@ import torch
 import torch.nn.functional as F
 from support.contracts import check_streaming
 from support.messages import Messages
+from support.parallel import BINS, HOP, correction, features_of, randomised, speech_like
 from support.recordings import WOMAN, log_mel_distance, mel_of, recording
 from support.subjects import vocoder_subject
 from support.vocoders import SPEC, new_vocoder, tiny_vocoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavegen.blocks import Context
-from wavegen.engines import TiledEngine
 from wavegen.errors import ConfigError
-from wavegen.mel import MelProjection, profile
+from wavegen.mel import profile
 from wavegen.training.config import TrainingConfig
 from wavegen.training.objectives import shortest_segment
-from wavegen.vocoders import Vocoder
-from wavegen.vocoders._frames import cut
-from wavegen.vocoders._spoken import Features
 from wavegen.vocoders.parallel import ParallelWaveNet
 
-HOP, BINS = SPEC.hop_length, SPEC.n_mels
 RESIDUAL, GATE, SKIP, CYCLES, DEPTH, WINDOW = 4, 6, 16, 2, 3, 2  # few skips may all end behind a ReLU
 SPEECH = profile("bigvgan-24k")
-
-
-def randomised(vocoder: Vocoder) -> ParallelWaveNet:
-    """In float64, with random weights in all layers but those of the pitch network."""
-    assert isinstance(vocoder, ParallelWaveNet)
-    torch.manual_seed(0)
-    for name, parameter in vocoder.named_parameters():
-        if not name.startswith("stage."):
-            nn.init.normal_(parameter, std=0.4)
-    return vocoder.double().eval()
 
 
 def small(**options: Any) -> ParallelWaveNet:
@@ -46,47 +32,6 @@ def small(**options: Any) -> ParallelWaveNet:
     vocoder = new_vocoder("parallel", SPEECH, **(shape | options))
     assert isinstance(vocoder, ParallelWaveNet)
     return vocoder.eval()
-
-
-def speech_like(frames: int, batch: int = 1) -> Tensor:
-    """Random mels ``[batch, bins, frames]`` with the level of speech: loud sources would saturate the gates."""
-    return torch.randn(batch, BINS, frames, dtype=torch.float64) - 4
-
-
-def features_of(model: ParallelWaveNet, frames: int, batch: int = 1) -> Features:
-    """Features with an F0 that changes from frame to frame, and with frames that are not voiced."""
-    f0 = torch.empty(batch, frames).uniform_(-50, 300).clamp(min=0)
-    mel = speech_like(frames, batch).to(model.output.weight)
-    return model.stage(mel, None, torch.arange(batch), f0.to(mel))
-
-
-class NothingImposed(MelProjection):
-    """Returns the samples as they are."""
-
-    def forward(self, samples: Tensor, mel: Tensor, mask: Tensor | None = None, *, iterations: int = 0) -> Tensor:
-        return samples
-
-
-def correction(model: ParallelWaveNet, features: Features, engine: str = "torch") -> Tensor:
-    """What the network adds to the sources, ``[batch, samples]``."""
-    model.use_engine(engine)
-    imposed, model.projection = model.projection, NothingImposed(model.mel)
-    samples = model.render(features, None, None, model.iterations)
-    model.projection = imposed
-    return samples - features.source_samples().sum(1)
-
-
-def streamed_correction(model: ParallelWaveNet, features: Features, pieces: list[int], engine: str) -> Tensor:
-    """The same by a causal network, some frames at a time."""
-    model.use_engine(engine)
-    _, state = model.initial_network_state(cut(features, 0, 0), torch.zeros(len(features.spoken.mel)))
-    corrections, start = [], 0
-    for frames in pieces:
-        piece, state = model.step_network(cut(features, start, start + frames), state, None, ended=False)
-        assert piece.corrections is not None
-        corrections.append(piece.corrections)
-        start += frames
-    return torch.cat(corrections, dim=-1).transpose(1, 2).flatten(1)
 
 
 # --- the published equations ---
@@ -342,66 +287,3 @@ def test_folding_weight_norm_changes_nothing() -> None:
 def test_an_impossible_shape_is_refused(options: dict[str, Any], messages: Messages) -> None:
     with messages.refused(ConfigError):
         new_vocoder("parallel", SPEC, **options)
-
-
-# --- the tiled engine ---
-
-
-@pytest.mark.parametrize("tile", [1, 2 * HOP, 3 * HOP + 1, 1024])  # a part of a frame is a frame
-@pytest.mark.parametrize("padding", ["same", "causal"])
-@torch.no_grad()
-def test_tiles_of_any_size_make_what_the_network_makes(
-    padding: str, tile: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wavegen.engines.parallel.TILE_SAMPLES", tile)
-    shape = {"padding": padding, "cycles": 2, "depth": 6, "kernel_size": 3}
-    model = randomised(tiny_vocoder("parallel", **shape))
-    features = features_of(model, 11, batch=2)
-    whole = correction(model, features)
-    assert whole.std() > 0.01
-    by_tiles = [correction(model, features, "tiled")]
-    if padding == "causal":
-        by_tiles += [streamed_correction(model, features, pieces, "tiled") for pieces in ([11], [1, 0, 7, 3], [1] * 11)]
-        stepped = streamed_correction(model, features, [4, 7], "torch")
-        torch.testing.assert_close(stepped, whole, rtol=0, atol=1e-12 * float(whole.abs().max()))
-    for tiled in by_tiles:
-        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-12 * float(whole.abs().max()))
-        assert not torch.equal(tiled, whole)  # else it was not the engine that made them
-
-
-@pytest.mark.parametrize("padding", ["same", "causal"])
-@torch.no_grad()
-def test_in_float32_tiles_stay_within_3e_5_of_the_largest_sample(padding: str) -> None:
-    torch.manual_seed(0)
-    model = new_vocoder("parallel", SPEC, padding=padding, cycles=2, depth=6).eval()
-    assert isinstance(model, ParallelWaveNet)
-    nn.init.kaiming_normal_(model.output.weight)
-    features = features_of(model, 40)
-    whole = correction(model, features)
-    assert whole.abs().max() > 0.1 * features.source_samples().abs().max()  # else the sum would hide its rounding
-    by_tiles = [correction(model, features, "tiled")]
-    if padding == "causal":
-        by_tiles.append(streamed_correction(model, features, [10, 30], "tiled"))
-    for tiled in by_tiles:
-        assert 0 < (tiled - whole).abs().max() < 3e-5 * whole.abs().max()
-
-
-@torch.no_grad()
-def test_tiles_follow_a_change_of_the_weights() -> None:
-    model = randomised(tiny_vocoder("parallel"))
-    features = features_of(model, 6)
-    before = correction(model, features, "tiled")
-    model.stack.blocks[1].conv.weight.data.mul_(1.1)
-    tiled = correction(model, features, "tiled")
-    torch.testing.assert_close(tiled, correction(model, features), rtol=1e-12, atol=1e-12)
-    assert (tiled - before).abs().max() > 1e-4
-
-
-@torch.no_grad()
-def test_what_tiles_keep_of_a_long_piece_is_its_end_alone() -> None:
-    model = tiny_vocoder("parallel", padding="causal")
-    assert isinstance(model, ParallelWaveNet)
-    sources, frames = torch.randn(2, 50 * HOP), torch.randn(4, 50)
-    _, after = TiledEngine(model).run(sources, frames, model.stack.initial_state(1))
-    kept = [history.untyped_storage().nbytes() for history in after]
-    assert kept == [4 * history.numel() for history in after]

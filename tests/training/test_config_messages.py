@@ -1,4 +1,4 @@
-"""The training section of a recipe: what it refuses, and what may change while a run goes on."""
+"""The training section of a recipe: what it refuses."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ from support.corpus import write_recipe
 from support.messages import Messages
 from support.runs import train
 
-from wavegen.config import MayChangeDuringRun, parse
+from wavegen.config import parse
 from wavegen.errors import ConfigError
 from wavegen.recipe import load_recipe
-from wavegen.training.config import AdversarialConfig, TrainingConfig
+from wavegen.training.config import TrainingConfig
 
 IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "n_fft not a multiple of 8": {"mel_scales": ((510, 40),)},
@@ -31,27 +31,6 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
 def test_impossible_settings_are_refused(case: str, messages: Messages) -> None:
     with messages.refused(ConfigError):
         parse(TrainingConfig, {"steps": 1, **IMPOSSIBLE[case]}, where="training")
-
-
-def test_settings_that_do_not_change_the_training_may_change_during_a_run() -> None:
-    before = TrainingConfig(steps=10)
-    after = TrainingConfig(
-        steps=20, log_every=1, validate_every=1, checkpoint_every=1, keep_checkpoints=1, valid_clips=1, valid_frames=1,
-        listen_clips=1, listen_frames=1, workers=1, cuda_graphs=False,
-    )  # fmt: skip
-    assert len(before.differences(after)) == 11
-    assert before.differences(after, without=MayChangeDuringRun) == {}
-    faster = after.model_copy(update={"learning_rate": 1.0})
-    assert before.differences(faster, without=MayChangeDuringRun) == {"learning_rate": (2e-3, 1.0)}
-
-
-def test_one_override_turns_adversarial_training_on(recipe: Path) -> None:
-    assert load_recipe(recipe).training.adversarial is None
-    longer = "training.segment_frames=20"
-    started = load_recipe(recipe, [longer, "training.adversarial.start_step=1000"]).training.adversarial
-    assert started == AdversarialConfig(start_step=1000)
-    assert load_recipe(recipe, [longer, "training.adversarial={}"]).training.adversarial == AdversarialConfig()
-    assert load_recipe(recipe, ["training.adversarial={}", "training.adversarial=null"]).training.adversarial is None
 
 
 @pytest.mark.parametrize(
