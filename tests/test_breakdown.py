@@ -118,11 +118,8 @@ def test_bench_shows_and_writes_the_parts_of_every_engine(
     assert {"processor", "date", "versions", "parts"} <= set(card)
     shown = card["parts"]
     settings = [(one["model"], one["engine"], one["precision"]) for one in shown]
-    assert settings == [
-        ("runs/mine", "torch", "float32"),
-        ("runs/mine", "numba", "float32"),
-        ("runs/mine", "numba", "bfloat16"),
-    ]
+    engines = [("torch", "float32"), ("numba", "float32"), ("numba", "bfloat16"), ("numba", "int8")]
+    assert settings == [("runs/mine", engine, precision) for engine, precision in engines]
     for one in shown:
         assert list(one["parts"]) == HAVE["spectral"]
         assert sum(part["share"] for part in one["parts"].values()) == pytest.approx(1)
