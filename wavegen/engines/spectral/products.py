@@ -14,6 +14,7 @@ from wavegen.engines.spectral.rows import ROWS_AT_ONCE, WIDTH, Operands
 from wavegen.engines.spectral.workspace import Workspace
 
 RowPrecision = Literal["float32", "bfloat16", "int8"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # of oneDNN's products
 
 BFLOAT16_RUNS = not {"+avx512bf16", "+bf16"}.isdisjoint(TARGET[2].split(","))
 """Whether the processor multiplies bfloat16; on others such products are slower than those of float32."""
@@ -27,16 +28,14 @@ class Product:
 
     Args:
         weight: ``[outputs, inputs]``; copied.
-        bias: ``[outputs]``, or None; copied.
+        bias: ``[outputs]``; copied.
         dtype: precision of the weights, of what they multiply, and of the result; sums are float32.
         gelu: whether the result goes through GELU.
     """
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype = torch.float32, *, gelu: bool = False
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32, *, gelu: bool = False) -> None:
         self._weight = weight.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
-        self._bias = None if bias is None else bias.detach().to(dtype, copy=True)
+        self._bias = bias.detach().to(dtype, copy=True)
         self._gelu = gelu
         self._packed = self._pack()
 
@@ -76,18 +75,17 @@ class RowLayer:
     def __init__(self, weight: Tensor, bias: Tensor, run: Any, precision: RowPrecision) -> None:
         self._outputs, self._inputs = weight.shape
         self._run, self._workspace, self._few = run, Workspace(), few_rows(precision)
-        arena = Arena("int8" if precision == "int8" else "float32", LANES)
-        padded = padded_matrix(weight.detach().numpy())
-        first = arena.add(padded)
-        self._matrix = Matrix(arena.finished(), first, padded.shape[1], padded.shape[0])
-        self._bias = np.pad(bias.detach().numpy(), (0, len(padded) - self._outputs))
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self._product = None if precision == "int8" else Product(weight, bias, dtype)
+        self._product = None if precision == "int8" else Product(weight, bias, DTYPES[precision])
+        if precision != "bfloat16":
+            arena, padded = Arena(precision, LANES), padded_matrix(weight.detach().numpy())
+            first = arena.add(padded)
+            self._matrix = Matrix(arena.finished(), first, padded.shape[1], padded.shape[0])
+            self._bias = np.pad(bias.detach().numpy(), (0, len(padded) - self._outputs))
 
     def __call__(self, rows: Tensor) -> Tensor:
         """``[…, inputs]`` to ``[…, outputs]``; bfloat16 stays bfloat16."""
         frames = rows.shape[:-1].numel()
-        if self._product is not None and frames > self._few:
+        if self._product is not None and (frames > self._few or not self._few):
             return self._product(rows)
         padded = self._workspace.zeros("rows", frames, self._matrix.inputs)
         padded[:, : self._inputs] = rows.reshape(frames, self._inputs)

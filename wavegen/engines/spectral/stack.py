@@ -11,7 +11,7 @@ from wavegen.blocks.conv import LayerStates
 from wavegen.engines.packed.arena import Arena
 from wavegen.engines.simd import LANES
 from wavegen.engines.spectral.functions import Functions
-from wavegen.engines.spectral.products import Product, RowPrecision, few_rows, operands_of, padded_matrix, whole
+from wavegen.engines.spectral.products import DTYPES, Product, RowPrecision, few_rows, operands_of, padded_matrix, whole
 from wavegen.engines.spectral.rows import ROWS_AT_ONCE, Blocks
 from wavegen.engines.spectral.workspace import Workspace
 
@@ -48,9 +48,8 @@ class CompiledStack:
     @torch.no_grad()
     def __init__(self, stack: DilatedStack, functions: Functions, precision: RowPrecision = "float32") -> None:
         blocks = [block for block in stack.blocks if isinstance(block, SeparableResidualBlock)]
-        self._blocks = _pack(blocks, "float32" if precision == "bfloat16" else precision)
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self._products = [] if precision == "int8" else [_Products.fold(block, dtype) for block in blocks]
+        self._blocks = _pack(blocks, precision)
+        self._products = [_Products.fold(block, DTYPES[precision]) for block in blocks if precision in DTYPES]
         self._few = few_rows(precision)
         self._functions = functions
         self._channels, self._hidden = blocks[0].channels, self._blocks.expand_bias.shape[1]
@@ -139,14 +138,15 @@ class CompiledStack:
         return torch.cat(after)
 
 
-def _pack(blocks: list[SeparableResidualBlock], precision: str) -> Blocks:
-    """Copy the weights of blocks of equal shape."""
+def _pack(blocks: list[SeparableResidualBlock], precision: RowPrecision) -> Blocks:
+    """Copy the weights of blocks of equal shape; in bfloat16 without their matrices, which oneDNN alone multiplies."""
     arena = Arena("int8" if precision == "int8" else "float32", LANES)
     expand, project = [], []
     for block in blocks:
         scaled = (block.scale[:, None] * block.project.weight).numpy()
-        expand.append(arena.add(padded_matrix(block.expand.weight.numpy())))
-        project.append(arena.add(padded_matrix(scaled)))
+        if precision != "bfloat16":
+            expand.append(arena.add(padded_matrix(block.expand.weight.numpy())))
+            project.append(arena.add(padded_matrix(scaled)))
     width, hidden = map(whole, scaled.shape)
 
     def stacked(parts: list[Tensor], width: int | None = None) -> np.ndarray:
@@ -155,8 +155,8 @@ def _pack(blocks: list[SeparableResidualBlock], precision: str) -> Blocks:
 
     return Blocks(
         weights=arena.finished(),
-        expand=np.array(expand),
-        project=np.array(project),
+        expand=np.array(expand, dtype=np.int64),
+        project=np.array(project, dtype=np.int64),
         expand_bias=stacked([block.expand.bias for block in blocks], hidden),
         project_bias=stacked([block.scale * block.project.bias for block in blocks], width),
         taps=stacked([block.conv.weight[:, 0].t() for block in blocks]),
