@@ -120,8 +120,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, corpus: Path) -> No
         one, two = tmp_path / vocoder / "one", tmp_path / vocoder / "two"
         for kind in ("train", "valid"):
             expected, losses = (np.array([row["loss"] for row in rows(run, kind)]) for run in (one, two))
-            # Adam's first steps and Griffin-Lim amplify rounding errors, with older torch to 6 % of a loss; other segments
-            # would show from the first step.
+            # Adam's first steps and Griffin-Lim amplify rounding errors, with torch 2.6 to 6 % of a loss; other
+            # segments would show from the first step.
             np.testing.assert_allclose(losses[:2], expected[:2], rtol=1e-4 if kind == "train" else 0.1)
             np.testing.assert_allclose(losses, expected, rtol=0.1)
         # A sum in place of a mean would not change Adam's steps, but the gradient's norm. The source amplifies
