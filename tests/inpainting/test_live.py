@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ SMALL = TINY.replace(n_fft=256, win_length=256, hop_length=64)  # fewer hops tha
 CENTRED = CENTRED_SHORT_WINDOW.replace(n_fft=320, win_length=200, hop_length=60)
 RATE = SMALL.sample_rate_hz
 PACKET = RATE // 100
-HOLES = [(300, 380), (440, 450), (600, 680), (700, 770), (900, 1500)]  # 10, 1, 10, 9 and 75 ms
+HOLES = [(300, 352), (440, 450), (600, 680), (700, 770), (900, 1500)]  # the first ends with a hop, the second is short
 
 
 def inpainter(mel: MelSpec = SMALL, look_ahead: int = 2) -> Inpainter:
@@ -169,20 +168,25 @@ class Foreseen:
         return (waiting[index - 2] if index >= 2 else mel[..., :0]), waiting
 
 
-@pytest.fixture(scope="module")
-def filled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A voice that the vocoder could speak, in another phase; which of its samples are lost; and its live repair."""
-    mel = LogMel(MEL)(torch.from_numpy(voice(0.8)).float()[None])
-    sound = live_vocoder(MEL).synthesize(mel, seed=1)[0, 100:].double().numpy()
+def live_repair(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples of a sound are lost, and its live repair by an inpainter that knows the mel."""
     lost = np.zeros(len(sound), dtype=bool)
     lost[9000:10920] = lost[2000:2048] = True  # 80 ms and 2 ms
     frames: list[Tensor] = []
     results = []
     for missing in (np.zeros_like(lost), lost):
-        live: Any = LiveRepair(Foreseen(frames))  # type: ignore[arg-type]
+        live = LiveRepair(Foreseen(frames))  # type: ignore[arg-type]
         results.append(repaired(live, sound, missing, 240))
     assert np.array_equal(results[0], sound)
-    return sound, lost, results[1]
+    return lost, results[1]
+
+
+@pytest.fixture(scope="module")
+def filled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A voice that the vocoder could speak, in another phase; which of its samples are lost; and its live repair."""
+    mel = LogMel(MEL)(torch.from_numpy(voice(0.6)).float()[None])
+    sound = live_vocoder(MEL).synthesize(mel, seed=1)[0, 100:].double().numpy()
+    return sound, *live_repair(sound)
 
 
 def test_the_mel_of_a_hole_is_nearly_restored(filled: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
@@ -193,11 +197,12 @@ def test_the_mel_of_a_hole_is_nearly_restored(filled: tuple[np.ndarray, np.ndarr
     assert (mine - true).abs().mean() < 0.25 * (silent - true).abs().mean()
 
 
-def test_a_hole_has_no_jump_at_its_edges(filled: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    sound, lost, result = filled
+def test_a_hole_has_no_jump_at_its_edges_even_if_the_phases_differ() -> None:
+    sound = voice(0.6)
+    lost, result = live_repair(sound)
     usual = np.abs(np.diff(sound)).max()
     for edge in np.flatnonzero(np.diff(lost)):
-        assert np.abs(np.diff(result[edge - 2 : edge + 4])).max() < 2 * usual
+        assert np.abs(np.diff(result[edge - 2 : edge + 4])).max() < 0.5 * usual
 
 
 def test_a_short_hole_is_interpolated(filled: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
@@ -207,7 +212,7 @@ def test_a_short_hole_is_interpolated(filled: tuple[np.ndarray, np.ndarray, np.n
 
 def test_the_sound_of_a_hole_is_in_phase_with_what_precedes(filled: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     sound, _, result = filled
-    after = slice(9100, 9580)  # behind the fade
+    after = slice(9240, 9720)  # behind the fade
     likeness = np.corrcoef(sound[after], result[after])[0, 1]
     assert likeness > 0.9
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 SHORT_S = 0.005  # linear prediction alone fills shorter holes
-FADE_S = 0.004  # from linear prediction to the rendered sound, within the hole
 ALIGNED_S, SHIFT_S = 0.02, 0.008  # sound that is compared beside a hole, and the longest shift
 
 
@@ -24,13 +23,12 @@ def best_shift(wanted: np.ndarray, found: np.ndarray) -> int:
     return int(np.argmax(likeness)) - (len(found) - len(wanted)) // 2
 
 
-def rendered_share(from_start: np.ndarray, from_end: np.ndarray, fade: int) -> np.ndarray:
+def rendered_share(from_start: np.ndarray, from_end: np.ndarray, fade: float) -> np.ndarray:
     """The weight of the rendered sound in samples of a hole, 0 to 1; linear prediction has the rest.
 
     Args:
         from_start: distances in samples from the first sample of the hole, ``[samples]``.
         from_end: distances from its last sample, same shape; infinite while its end is not known.
-        fade: samples from either end within which the weight rises; in a short hole, a quarter of it.
+        fade: samples from either end within which the weight rises.
     """
-    rise = np.minimum(fade, (from_start + from_end + 1) / 4)
-    return np.clip((np.minimum(from_start, from_end) + 0.5) / rise, 0, 1)
+    return np.clip((np.minimum(from_start, from_end) + 0.5) / fade, 0, 1)

@@ -9,13 +9,14 @@ import torch
 from wavegen.audio.interpolation import CONTEXT, interpolate
 from wavegen.audio.runs import runs
 from wavegen.errors import AudioError, ConfigError, StreamingError
-from wavegen.inpainting.joining import ALIGNED_S, FADE_S, SHIFT_S, SHORT_S, best_shift, rendered_share
+from wavegen.inpainting.joining import ALIGNED_S, SHIFT_S, SHORT_S, best_shift, rendered_share
 from wavegen.mel import LogMel, MelSpec
 from wavegen.models._damage import shares_of_windows
 from wavegen.models.inpainter import Inpainter
 from wavegen.vocoders import Vocoder, build_vocoder
 from wavegen.vocoders.source_filter import SourceFilterConfig
 
+FADE_S = 0.01  # longer than in a recording, because the vocoder's sound has not been made to agree with the known one
 BEHIND_S = 0.02  # known sound behind a hole at which it is predicted for the second and last time
 
 
@@ -239,7 +240,8 @@ class LiveRepair:
             found = self._spoken[first - self._reach - spoken_origin : gap.start + self._reach - spoken_origin]
             gap.shift = best_shift(recent[first - origin : gap.start - origin], found)
         positions = np.arange(max(gap.start, begin), end)
-        weight = rendered_share(positions - gap.start, gap.stop - 1 - positions, self._fade)
+        fade = min(self._fade, (gap.stop - gap.start) / 2)
+        weight = rendered_share(positions - gap.start, gap.stop - 1 - positions, fade)
         rendered = self._spoken[positions + gap.shift - spoken_origin]
         recent[positions - origin] += weight * (rendered - recent[positions - origin])
 

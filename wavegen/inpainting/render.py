@@ -9,12 +9,13 @@ from wavegen.audio.interpolation import interpolate
 from wavegen.audio.resampling import resample
 from wavegen.errors import ConfigError
 from wavegen.inpainting.holes import Hole, merged
-from wavegen.inpainting.joining import ALIGNED_S, FADE_S, SHIFT_S, SHORT_S, best_shift, rendered_share
+from wavegen.inpainting.joining import ALIGNED_S, SHIFT_S, SHORT_S, best_shift, rendered_share
 from wavegen.mel import LogMel, MelProjection
 from wavegen.models._damage import interpolated, known_shares
 from wavegen.models.inpainter import KEPT, Inpainter
 from wavegen.vocoders import Vocoder
 
+FADE_S = 0.004  # from linear prediction to the rendered sound, within the hole
 CONTEXT_FRAMES = 48  # on both sides of a hole, beyond what the inpainter reads
 BAND_TAPS = 511
 
@@ -173,7 +174,7 @@ def _aligned(spoken: np.ndarray, known: np.ndarray, hole: Hole, rate: int) -> np
 def _faded(predicted: np.ndarray, rendered: np.ndarray, fade: int) -> np.ndarray:
     """The rendered sound, which begins and ends as linear prediction goes on from what is known."""
     from_start = np.arange(len(rendered))
-    weight = rendered_share(from_start, from_start[::-1], fade)
+    weight = rendered_share(from_start, from_start[::-1], min(fade, len(rendered) / 4))
     return predicted * (1 - weight) + rendered * weight
 
 
