@@ -206,6 +206,11 @@ def test_no_edge_has_a_jump_and_a_short_hole_is_interpolated_even_if_the_phases_
     assert np.abs(result - sound)[2000:2048].max() < 0.05
 
 
+def test_a_short_hole_is_predicted_from_what_follows_too(filled: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    sound, _, result = filled
+    assert np.abs(result - sound)[2000:2048].max() < 0.05
+
+
 def test_the_sound_of_a_hole_is_in_phase_with_what_precedes(filled: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     sound, _, result = filled
     after = slice(9240, 9720)  # behind the fade
