@@ -4,7 +4,8 @@ Run:    python tests/benchmarks/inpainting.py --voices /path/to/voices24k --corp
 
 ``log-mel`` is the mean difference of the log-mel over the frames whose centre lies in a hole, and in brackets its ratio
 to linear prediction. PLCMOS, DistillMOS and PESQ rate whole clips; they are left out where their packages are missing.
-No speaker of the split ``valid`` of ``voices24k`` is in a training set.
+No speaker of the split ``valid`` of ``voices24k`` is in a training set. ``--live`` adds a causal inpainter that repairs
+each clip as a stream of packets of 10 ms; its delay, and the mean processor time of a frame, are printed below.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from wavegen.audio.resampling import resample
 from wavegen.checkpoint import load_model, load_vocoder
 from wavegen.corpora.manifest import Recording, listed_recordings
 from wavegen.evaluation.metrics import available, score
-from wavegen.inpainting import Hole, extend_band, fill_holes, interpolate
+from wavegen.inpainting import Hole, extend_band, fill_holes, interpolate, live_vocoder, repair_as_stream
 from wavegen.mel import LogMel, MelSpec
 from wavegen.models.inpainter import Inpainter
 from wavegen.tables import text_table
@@ -176,6 +177,12 @@ def main() -> None:
     )
     parser.add_argument("--model", help="the inpainter's run (default: the newest)")
     parser.add_argument("--vocoder", default="default")
+    parser.add_argument(
+        "--live", metavar="RUN", help="the run of a causal inpainter, which repairs the clips as streams"
+    )
+    parser.add_argument(
+        "--live-vocoder", metavar="RUN", help="the vocoder that renders live (default: the source-filter vocoder)"
+    )
     parser.add_argument("--out", type=Path, help="folder for the filled clips")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -188,9 +195,26 @@ def main() -> None:
         "linear prediction": linear_prediction,
         "inpainter": lambda samples, holes: fill_holes(samples, holes, inpainter, vocoder, sample_rate_hz=rate),
     }
+    delay_s: list[float] = []
+    loads: list[float] = []
+    if arguments.live is not None:
+        causal = load_model(Inpainter, arguments.live)
+        speaking = live_vocoder(causal.mel) if arguments.live_vocoder is None else load_vocoder(arguments.live_vocoder)
+
+        def fill_live(samples: np.ndarray, holes: list[Hole]) -> np.ndarray:
+            result = repair_as_stream(samples, holes, causal, speaking, sample_rate_hz=rate)
+            delay_s.append(result.delay_s)
+            loads.append(result.load)
+            return result.samples
+
+        fills["inpainter, live"] = fill_live
     started = time.perf_counter()
     voices = clips(arguments.voices, rate, "valid")
     print(table_of_holes(voices, fills, mel, arguments.out), flush=True)
+    if loads:
+        frame_ms = 1000 * mel.hop_length / rate
+        work_ms = float(np.mean(loads)) * frame_ms
+        print(f"live: delay {1000 * delay_s[0]:.0f} ms, {work_ms:.2f} ms of work per frame of {frame_ms:.1f} ms")
     print()
 
     def complete(narrow: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """``wavegen-inpaint``: what it fills, what it leaves bit for bit, and one line for every mistake."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,18 @@ pytestmark = pytest.mark.usefixtures("alone")
 @pytest.fixture
 def model() -> Path:
     """A run's model file with random weights, the newest run here."""
+    return write_inpainter(Path("runs/mine/model.safetensors"), InpainterConfig.examples()[0])
+
+
+@pytest.fixture
+def causal() -> Path:
+    """As ``model``, of a causal inpainter that looks two frames ahead."""
+    return write_inpainter(Path("runs/causal/model.safetensors"), InpainterConfig.examples()[2])
+
+
+def write_inpainter(path: Path, config: InpainterConfig) -> Path:
     torch.manual_seed(0)
-    config = InpainterConfig.examples()[0]
     weights = {f"ema.{name}": tensor for name, tensor in Inpainter(MEL, config).state_dict().items()}
-    path = Path("runs/mine/model.safetensors")
     save_checkpoint(path, weights, network_header(config, MEL) | {"kind": "model", "step": 1})
     return path
 
@@ -82,9 +91,38 @@ def test_a_missing_band_is_added_and_what_was_there_stays(model: Path) -> None:
     assert spectrum[:3500].max() < 0.02 * spectrum[4500:].max()  # the bins are 1 Hz apart
 
 
+def test_a_recording_is_repaired_as_a_stream(causal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    channels = np.stack((voice(0.6), voice(0.6, seed=1)), axis=1)
+    before = write("a.wav", channels)
+    assert main(["a.wav", "b.wav", "--holes", "0.2-0.25,0.4-0.41", "--live"]) == 0
+    after = soundfile.read("b.wav", dtype="int32")[0]
+    hole = np.zeros(len(before), dtype=bool)
+    hole[4800:6000] = hole[9600:9840] = True
+    assert np.array_equal(before[~hole], after[~hole])
+    assert (before[hole] != after[hole]).mean() > 0.9
+    printed = re.match(
+        r"b\.wav: 4 holes filled, 120 ms; delay (\d+) ms, (\d+\.\d) ms of work per 10 ms\n", capsys.readouterr().out
+    )
+    assert printed
+    assert int(printed[1]) == 109
+    assert float(printed[2]) > 0
+
+
+def test_iterations_of_the_vocoder_add_to_the_delay(causal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("a.wav", voice(0.1))
+    delays = []
+    for iterations in ("0", "1"):
+        assert main(["a.wav", "b.wav", "--holes", "0.05-0.06", "--live", "--iterations", iterations]) == 0
+        delays.append(int(capsys.readouterr().out.partition("delay ")[2].partition(" ms")[0]))
+    assert delays[0] < delays[1]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        "a.wav b.wav --detect --live",
+        "a.wav b.wav --above 4000 --live --model runs/causal",
+        "slow.wav b.wav --detect --live --model runs/causal",
         "none.wav b.wav --detect",
         "a.wav b.mp3 --detect",
         "a.wav b.wav --holes 1.2",
@@ -99,7 +137,7 @@ def test_a_missing_band_is_added_and_what_was_there_stays(model: Path) -> None:
     ],
 )
 def test_every_mistake_is_one_line(
-    model: Path, arguments: str, messages: Messages, capsys: pytest.CaptureFixture[str]
+    causal: Path, model: Path, arguments: str, messages: Messages, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("a.wav", voice(0.3))
     write("float.wav", voice(0.3), subtype="FLOAT")

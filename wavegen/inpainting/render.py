@@ -9,14 +9,13 @@ from wavegen.audio.interpolation import interpolate
 from wavegen.audio.resampling import resample
 from wavegen.errors import ConfigError
 from wavegen.inpainting.holes import Hole, merged
+from wavegen.inpainting.joining import ALIGNED_S, SHIFT_S, SHORT_S, best_shift, rendered_share
 from wavegen.mel import LogMel, MelProjection
 from wavegen.models._damage import interpolated, known_shares
 from wavegen.models.inpainter import KEPT, Inpainter
 from wavegen.vocoders import Vocoder
 
-SHORT_S = 0.005  # linear prediction alone fills shorter holes
 FADE_S = 0.004  # from linear prediction to the rendered sound, within the hole
-ALIGNED_S, SHIFT_S = 0.02, 0.008  # sound that is compared beside a hole, and the longest shift
 CONTEXT_FRAMES = 48  # on both sides of a hole, beyond what the inpainter reads
 BAND_TAPS = 511
 
@@ -165,9 +164,7 @@ def _aligned(spoken: np.ndarray, known: np.ndarray, hole: Hole, rate: int) -> np
         from_here = slice(hole.start, hole.stop)
         if first < 0 or last > len(spoken) or hole.start < reach or hole.stop + reach > len(spoken):
             return spoken[from_here]
-        wanted, found = known[beside : beside + length], spoken[first:last]
-        energy = np.convolve(found**2, np.ones(length), "valid")
-        shift = int(np.argmax(np.correlate(found, wanted, "valid") / np.sqrt(energy + 1e-9))) - reach
+        shift = best_shift(known[beside : beside + length], spoken[first:last])
         return spoken[hole.start + shift : hole.stop + shift]
 
     towards_end = (np.arange(count) + 0.5) / count
@@ -176,9 +173,8 @@ def _aligned(spoken: np.ndarray, known: np.ndarray, hole: Hole, rate: int) -> np
 
 def _faded(predicted: np.ndarray, rendered: np.ndarray, fade: int) -> np.ndarray:
     """The rendered sound, which begins and ends as linear prediction goes on from what is known."""
-    count = len(rendered)
-    distance = np.minimum(np.arange(count), np.arange(count)[::-1]) + 0.5  # samples from the nearer end
-    weight = np.clip(distance / min(fade, count / 4), 0, 1)
+    from_start = np.arange(len(rendered))
+    weight = rendered_share(from_start, from_start[::-1], min(fade, len(rendered) / 4))
     return predicted * (1 - weight) + rendered * weight
 
 

@@ -69,8 +69,12 @@ def known_shares(lost: Tensor, mel: MelSpec) -> Tensor:
     Returns:
         float32 ``[batch, 1, frames]``, 0 to 1.
     """
+    return shares_of_windows(F.pad(lost, (mel.left_padding, mel.n_fft - mel.hop_length - mel.left_padding)), mel)
+
+
+def shares_of_windows(lost: Tensor, mel: MelSpec) -> Tensor:
+    """As ``known_shares``, for samples that are padded already: the first window begins with the first of them."""
     window = mel.window().square().to(lost.device)
-    padding = mel.left_padding, mel.n_fft - mel.hop_length - mel.left_padding
-    padded = F.pad(lost.to(window.dtype), padding)[:, None]
+    padded = lost.to(window.dtype)[:, None]
     shares = 1 - F.conv1d(padded, window[None, None] / window.sum(), stride=mel.hop_length)
     return torch.where(shares < LEAST_SHARE, 0.0, shares)
