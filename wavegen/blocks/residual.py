@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavegen.blocks.conv import Context, DilatedConv1d, LayerStates, Padding
+from wavegen.blocks.products import linear
 from wavegen.errors import ConfigError
 
 MAX_DILATION = 2**20
@@ -186,7 +187,8 @@ class SeparableResidualBlock(ResidualBlock):
     def combine(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Apply norm and pointwise network; the skip is what the block adds to its input."""
         h = self.norm(h.transpose(1, 2))
-        h = self.scale * self.project(F.gelu(self.expand(h)))
+        h = F.gelu(linear(h, self.expand.weight, self.expand.bias))
+        h = self.scale * linear(h, self.project.weight, self.project.bias)
         skip = h.transpose(1, 2)
         return x + skip, skip
 
