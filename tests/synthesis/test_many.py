@@ -117,7 +117,7 @@ def test_torch_computes_in_one_thread(mels: list[tuple[MelFile, Path]], monkeypa
 
         return counted
 
-    for name in ("step", "flush", "synthesize"):
+    for name in ("step_later", "render", "flush", "synthesize"):
         monkeypatch.setattr(vocoder, name, counting(getattr(vocoder, name)))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -128,6 +128,49 @@ def test_torch_computes_in_one_thread(mels: list[tuple[MelFile, Path]], monkeypa
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", VOCODERS)
+def test_a_long_file_is_computed_by_several_threads_with_the_same_samples(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "CHUNK_FRAMES", 7)
+    monkeypatch.setattr(streaming, "NATIVE_CHUNK_FRAMES", 7)
+    vocoder, threads = ready(name), set()
+    save_mel(tmp_path / "a.npz", tiny_mel(60), SPEC)
+    sounds = []
+    for jobs in (1, 3):
+        synthesize_files(vocoder, [(open_mel(tmp_path / "a.npz"), tmp_path / "a.wav")], jobs=jobs, float32=True)
+        sounds.append(soundfile.read(tmp_path / "a.wav", dtype="float32")[0])
+    np.testing.assert_array_equal(*sounds)
+    if isinstance(vocoder, SourcedVocoder) and not isinstance(vocoder, AutoregressiveVocoder):
+        real = type(vocoder).render
+
+        def render(*given: object, **more: object) -> torch.Tensor:
+            threads.add(threading.get_ident())
+            time.sleep(0.02)  # so that the next thread begins
+            return real(vocoder, *given, **more)
+
+        monkeypatch.setattr(vocoder, "render", render)
+        synthesize_files(vocoder, [(open_mel(tmp_path / "a.npz"), tmp_path / "a.wav")], jobs=3)
+        assert len(threads) > 1
+
+
+def test_what_is_left_of_a_step_may_be_computed_at_any_time() -> None:
+    for name in VOCODERS:
+        vocoder, state, later, chunks = ready(name), ready(name).initial_state(1), [], []
+        mel = torch.tensor(tiny_mel(40))[None]
+        for part in mel.split(10, dim=-1):
+            samples, state = vocoder.step_later(part, state)
+            later.append(samples)
+        rest = vocoder.flush(state)
+        chunks = [function() for function in reversed(later)]
+        found = torch.cat([*reversed(chunks), rest], dim=-1)
+        state, chunks = vocoder.initial_state(1), []
+        for part in mel.split(10, dim=-1):
+            samples, state = vocoder.step(part, state)
+            chunks.append(samples)
+        assert torch.equal(found, torch.cat([*chunks, vocoder.flush(state)], dim=-1))
 
 
 def test_wavenets_know_how_many_go_together() -> None:

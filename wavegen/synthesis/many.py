@@ -1,6 +1,7 @@
 """Many mel files to sound files: in batches, by several threads."""
 
 import contextlib
+import functools
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -34,7 +35,8 @@ def synthesize_files(
         files: pairs of a mel, checked against ``vocoder.mel``, and its sound file (``.wav`` or ``.flac``), which
             appears when it is complete.
         batch: number of files synthesised together, in lock step if the vocoder is autoregressive.
-        jobs: number of threads, each of which works on files of its own, with one torch thread.
+        jobs: number of threads, each with one torch thread. Each works on files of its own; if there are fewer files,
+            several compute chunks of one.
         seed: seeds the noise of every file.
         speaker: the speaker of all files; required if there are several.
         float32: write 32-bit float samples instead of 16-bit ones, in a ``.wav``.
@@ -51,11 +53,9 @@ def synthesize_files(
     stop = threading.Event()
     if groups is None:
         groups = plan_batches([mel.frames for mel, _ in files], vocoder, batch=batch, jobs=jobs)
+    work = functools.partial(_synthesize_group, vocoder, seed, speaker, float32, meter, stop, jobs // len(groups) or 1)
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [
-            pool.submit(_synthesize_group, vocoder, [files[i] for i in group], seed, speaker, float32, meter, stop)
-            for group in groups
-        ]
+        futures = [pool.submit(work, [files[i] for i in group]) for group in groups]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:  # after a failure, or Ctrl-C while waiting
@@ -96,18 +96,19 @@ def plan_batches(frames: Sequence[int], vocoder: Vocoder, *, batch: int, jobs: i
 
 def _synthesize_group(
     vocoder: Vocoder,
-    files: Sequence[tuple[AnyMelFile, Path]],
     seed: int,
     speaker: str | None,
     float32: bool,
     meter: Meter,
     stop: threading.Event,
+    jobs: int,
+    files: Sequence[tuple[AnyMelFile, Path]],
 ) -> None:
-    """Synthesise a few files together."""
+    """Synthesise a few files together, in ``jobs`` threads."""
     rate = vocoder.mel.sample_rate_hz
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(AudioWriter(out, rate, float32=float32)) for _, out in files]
-        for chunks in stream_batch(vocoder, [mel for mel, _ in files], seed, speaker):
+        for chunks in stream_batch(vocoder, [mel for mel, _ in files], seed, speaker, jobs=jobs):
             if stop.is_set():
                 raise CancelledError  # another thread has failed; the unfinished files are removed
             for writer, chunk in zip(writers, chunks, strict=True):

@@ -1,9 +1,12 @@
 """The sound of mels chunk by chunk, in constant memory, and how long it took."""
 
+import functools
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -124,10 +127,12 @@ def stream_batch(
     chunk_frames: int | None = None,
     *,
     live: bool = False,
+    jobs: int = 1,
 ) -> Iterator[list[np.ndarray]]:
     """Yield the sound of a batch of mels chunk by chunk, for each mel ``[samples]``: empty after its end.
 
-    Torch computes it in one thread: chunks are too small to be divided.
+    Torch computes a chunk in one thread: it is too small to be divided. ``jobs`` threads compute chunks at the same
+    time, as far as the vocoder's state does not need their samples; these are the same for any number.
     """
     batch = _Batch(vocoder, mels)
 
@@ -145,15 +150,43 @@ def stream_batch(
     longest = chunk_frames or (NATIVE_CHUNK_FRAMES if vocoder.steps_natively else CHUNK_FRAMES)
     first = LIVE_CHUNK_FRAMES if live and vocoder.steps_natively else longest
     state = vocoder.initial_state(len(mels), seed=seed, speaker=speaker)
-    for start, stop in _chunks(batch.longest, min(first, longest), longest):
-        f0 = batch.read_f0(start, stop)
-        given = {} if f0 is None else {"f0": f0}
-        with one_torch_thread():
-            samples, state = vocoder.step(batch.read(start, stop), state, **given)
+
+    def chunks() -> Iterator[Callable[[], Tensor]]:
+        nonlocal state
+        for start, stop in _chunks(batch.longest, min(first, longest), longest):
+            f0 = batch.read_f0(start, stop)
+            given = {} if f0 is None else {"f0": f0}
+            with one_torch_thread():
+                samples, state = vocoder.step_later(batch.read(start, stop), state, **given)
+            yield samples
+        yield functools.partial(vocoder.flush, state)
+
+    for samples in _computed(chunks(), jobs):
         yield batch.trim(samples)
-    with one_torch_thread():
-        samples = vocoder.flush(state)
-    yield batch.trim(samples)
+
+
+def _computed(work: Iterator[Callable[[], Tensor]], jobs: int) -> Iterator[Tensor]:
+    """The results of functions in their order, with up to ``jobs`` of them running at the same time."""
+
+    def compute(function: Callable[[], Tensor]) -> Tensor:
+        with one_torch_thread():
+            return function()
+
+    if jobs == 1:
+        yield from map(compute, work)
+        return
+    running: deque[Future[Tensor]] = deque()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for function in work:
+                running.append(pool.submit(compute, function))
+                if len(running) > jobs:  # one waits for the next free thread
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:  # nobody waits for the rest after a failure, or when the listener leaves
+            for future in running:
+                future.cancel()
 
 
 def _chunks(frames: int, first: int, longest: int) -> Iterator[tuple[int, int]]:

@@ -244,6 +244,14 @@ class Vocoder(Network, ABC):
             frames_done=torch.tensor(ready),
         )
 
+    def step_later(self, mel: Tensor, state: Any) -> tuple[Callable[[], Tensor], State]:
+        """As ``step``, with a function that computes the samples, at any time and in any thread.
+
+        A vocoder whose samples are not needed for its next state leaves their computation to the function.
+        """
+        samples, state = self.step(mel, state)
+        return lambda: samples, state
+
     @inference
     def flush(self, state: Any) -> Tensor:
         """The samples ``[batch, samples]`` that waited for look-ahead when the utterance ended."""

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -254,6 +254,12 @@ class SourcedVocoder(Vocoder, ABC):
     @inference
     def step(self, mel: Tensor, state: Any, f0: Tensor | None = None) -> tuple[Tensor, State]:
         """Take the next frames, with their F0 as in ``synthesize``, and return the samples that are ready."""
+        samples, state = self.step_later(mel, state, f0)
+        return samples(), state
+
+    @inference
+    def step_later(self, mel: Tensor, state: Any, f0: Tensor | None = None) -> tuple[Callable[[], Tensor], State]:
+        """As in ``Vocoder``: the windowed rest is left to the function."""
         self.check_shape(mel)
         self.check_f0(f0, mel)
         return self._advance(mel, state, None if f0 is None else f0.to(mel), ended=False)
@@ -262,11 +268,12 @@ class SourcedVocoder(Vocoder, ABC):
     def flush(self, state: Any) -> Tensor:
         """The samples that waited for look-ahead when the utterance ended."""
         mel = state.features.spoken.mel.to(next(self.parameters()))
-        return self._advance(mel[..., :0], state, None, ended=True)[0]
+        samples, _ = self._advance(mel[..., :0], state, None, ended=True)
+        return samples()
 
     def _advance(
         self, mel: Tensor, state: SourcedState, f0: Tensor | None, *, ended: bool
-    ) -> tuple[Tensor, SourcedState]:
+    ) -> tuple[Callable[[], Tensor], SourcedState]:
         compiled = self.compiled()
         new, stage = self.running_stage.step(mel, state.stage, f0, ended=ended, parts=_stage_parts(compiled))
         network = state.network
@@ -274,12 +281,17 @@ class SourcedVocoder(Vocoder, ABC):
             new, network = self.step_network(new, network, state.speakers, compiled, ended=ended)
         features = joined(state.features, new)
         first, done, hop = int(state.first_frame), int(state.frames_done), self.mel.hop_length
-        context = self.render_context
+        context, iterations = self.render_context, self.iterations
         ready = first + count(features) - (0 if ended else context.right)
         if ready <= done:
-            return mel.new_zeros(len(mel), 0), state._replace(stage=stage, network=network, features=features)
-        samples = self.render(features, None, state.speakers, self.iterations, compiled)
-        samples = samples[:, (done - first) * hop : (ready - first) * hop]
+            nothing = mel.new_zeros(len(mel), 0)
+            return lambda: nothing, state._replace(stage=stage, network=network, features=features)
+
+        @inference
+        def samples() -> Tensor:
+            rendered = self.render(features, None, state.speakers, iterations, compiled)
+            return rendered[:, (done - first) * hop : (ready - first) * hop]
+
         unneeded = max(0, ready - context.left - first)
         return samples, state._replace(
             stage=stage,
