@@ -13,7 +13,7 @@ Notify = Callable[[str], None]
 SECONDS_BETWEEN_LINES = 10.0
 _lock = threading.Lock()
 _own = threading.local()
-_blocks = 0  # threads inside one_torch_thread
+_threads_inside = 0  # of one_torch_thread
 _threads_outside = 1
 
 
@@ -73,17 +73,17 @@ def one_torch_thread() -> Iterator[None]:
     Threads of both kinds would compete for the same cores, and sums of several threads round differently. Several
     threads may run such blocks at the same time, one within another too.
     """
-    global _blocks, _threads_outside
+    global _threads_inside, _threads_outside
     import torch
 
     is_outermost = not getattr(_own, "is_inside", False)
     if is_outermost:
         with _lock:
-            # The first question sets a new thread's number to that of the last call in any thread, so ask always.
+            # In a new thread, the first question takes over what any thread has set last: later it would undo the 1.
             threads = torch.get_num_threads()
-            if _blocks == 0:
+            if _threads_inside == 0:
                 _threads_outside = threads
-            _blocks += 1
+            _threads_inside += 1
             _own.is_inside = True
             torch.set_num_threads(1)  # for this thread, and those that it starts
     try:
@@ -91,6 +91,6 @@ def one_torch_thread() -> Iterator[None]:
     finally:
         if is_outermost:
             with _lock:
-                _blocks -= 1
+                _threads_inside -= 1
                 _own.is_inside = False
                 torch.set_num_threads(_threads_outside)

@@ -37,3 +37,13 @@ def test_the_declared_context_is_the_one_measured() -> None:
     (gradient,) = torch.autograd.grad((logits[..., 12] * torch.randn(CLASSES)).sum(), magnitude)
     touched = gradient[0].abs().sum(0).nonzero().flatten()
     assert (12 - int(touched.min()), int(touched.max()) - 12) == (network.context.left, network.context.right)
+
+
+def test_the_export_of_a_graph_leaves_nothing_behind() -> None:
+    class Grid(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return on_grid(x, 24000.0)
+
+    spectra = torch.rand(1, 61, 4)  # a size that nothing else has met
+    torch.export.export(Grid(), (spectra,), strict=False)
+    assert type(on_grid(spectra, 24000.0)) is torch.Tensor

@@ -173,6 +173,10 @@ def test_what_is_left_of_a_step_may_be_computed_at_any_time() -> None:
         assert torch.equal(found, torch.cat([*chunks, vocoder.flush(state)], dim=-1))
 
 
+def test_without_files_nothing_is_synthesised() -> None:
+    assert synthesize_files(ready("spectral-same"), [], jobs=2).audio_s == 0  # such as in the shard of a few files
+
+
 def test_wavenets_know_how_many_go_together() -> None:
     assert ready("spectral-same").items_at_once == 1
     vocoder = ready("wavenet-mu-law")

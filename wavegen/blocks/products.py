@@ -62,7 +62,7 @@ def _runs(x: Tensor, weight: Tensor) -> bool:
 
 @lru_cache(maxsize=1)
 def _is_there() -> bool:
-    """Whether this torch has the function, which its own compiler calls; it may change."""
+    """Whether the function exists and works: it is private to torch's compiler, so a release may change it."""
     a, b = torch.arange(6.0, device="cpu").view(2, 3), torch.arange(12.0, device="cpu").view(4, 3)
     try:
         return torch.equal(torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""), a @ b.t())

@@ -99,7 +99,7 @@ def _inpaint(arguments: argparse.Namespace) -> int:
     count, seconds = (sum(values) for values in zip(*filled, strict=True))
     line = f"{arguments.repaired}: {count} holes filled, {1000 * seconds:.0f} ms"
     if arguments.live:
-        work_ms = 10 * sum(loads) / len(loads)
+        work_ms = 10 * sum(loads)  # of all channels
         line += f"; delay {1000 * delays_s[0]:.0f} ms, {work_ms:.1f} ms of work per 10 ms"
     notify(line)
     return 0

@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--precision",
         default="float32",
-        help="precision of the engine's weights: float32; int16 (WaveNets), bfloat16 (spectral vocoders) and int8 "
-        "(both) are faster and less exact, in this order (default: %(default)s)",
+        help="precision of the engine's weights: float32; int16 or int8 for WaveNets, bfloat16 or int8 for spectral "
+        "vocoders; fewer bits are faster and less exact (default: %(default)s)",
     )
     parser.add_argument(
         "--temperature",

@@ -284,8 +284,8 @@ def _extract_one(recording: Recording, out: Path, log_mel: LogMel, peak: float |
     mel_path = _mel_path(recording, out)
     audio_path = recording.path.absolute() if usable_as_it_is else _audio_path(recording, out)
     is_resampled, resampler = info.sample_rate_hz != spec.sample_rate_hz, None
-    # Of a recording that an interrupted extraction has finished, peak and resampler are unknown: the one is found
-    # again, and what another package may have resampled is made again.
+    # An interrupted extraction leaves recordings without their peak and resampler. Find the peak again, and extract
+    # again what another package may have resampled.
     if mel_path.exists() and audio_path.exists() and not (is_resampled and peak is None):
         samples = audio_info(audio_path).samples
         if peak is None:

@@ -7,7 +7,7 @@ ALIGNED_S, SHIFT_S = 0.02, 0.008  # sound that is compared beside a hole, and th
 
 
 def best_shift(wanted: np.ndarray, found: np.ndarray) -> int:
-    """The shift at which a sound agrees best with another, by normalised cross-correlation; 0 if that is silent.
+    """The shift at which a sound agrees best with another, by normalised cross-correlation; 0 if ``wanted`` is silent.
 
     Args:
         wanted: float ``[samples]``.

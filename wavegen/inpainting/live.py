@@ -136,7 +136,11 @@ class LiveRepair:
         return np.concatenate(ready).astype(self._dtype)
 
     def finish(self) -> np.ndarray:
-        """The samples that are still waiting when the stream has ended, float ``[samples]``."""
+        """End the stream and return the samples that are still waiting, float ``[samples]``.
+
+        Raises:
+            StreamingError: it has been called before.
+        """
         waiting = self._arrived + self._hop_filled - self._done
         silence = np.zeros(self.latency_samples, dtype=self._dtype)
         rest = self.feed(silence, np.zeros(len(silence), dtype=bool))[:waiting]

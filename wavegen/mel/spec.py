@@ -167,7 +167,9 @@ class MelSpec(Config):
 
 
 def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return _column_on(values, like.dtype, like.device)
+    # While a graph is exported, tensors that are made are not real: nothing may keep them.
+    column = _column_on.__wrapped__ if torch.compiler.is_compiling() else _column_on
+    return column(values, like.dtype, like.device)
 
 
 @lru_cache(maxsize=32)

@@ -130,7 +130,9 @@ def on_grid(log_magnitude: Tensor, sample_rate_hz: float) -> Tensor:
     Returns:
         ``[batch, 192, frames]``; above half the sample rate the last bin repeats.
     """
-    below, share = _places(log_magnitude.shape[1], sample_rate_hz, log_magnitude.dtype, log_magnitude.device)
+    # While a graph is exported, tensors that are made are not real: nothing may keep them.
+    find = _places.__wrapped__ if torch.compiler.is_compiling() else _places
+    below, share = find(log_magnitude.shape[1], sample_rate_hz, log_magnitude.dtype, log_magnitude.device)
     return torch.lerp(log_magnitude[:, below], log_magnitude[:, below + 1], share)
 
 

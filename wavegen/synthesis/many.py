@@ -35,8 +35,8 @@ def synthesize_files(
         files: pairs of a mel, checked against ``vocoder.mel``, and its sound file (``.wav`` or ``.flac``), which
             appears when it is complete.
         batch: number of files synthesised together, in lock step if the vocoder is autoregressive.
-        jobs: number of threads, each with one torch thread. Each works on files of its own; if there are fewer files,
-            several compute chunks of one.
+        jobs: number of threads, each with one torch thread. Each works on files of its own; if there are at most half
+            as many files, several compute chunks of each.
         seed: seeds the noise of every file.
         speaker: the speaker of all files; required if there are several.
         float32: write 32-bit float samples instead of 16-bit ones, in a ``.wav``.
@@ -53,7 +53,9 @@ def synthesize_files(
     stop = threading.Event()
     if groups is None:
         groups = plan_batches([mel.frames for mel, _ in files], vocoder, batch=batch, jobs=jobs)
-    work = functools.partial(_synthesize_group, vocoder, seed, speaker, float32, meter, stop, jobs // len(groups) or 1)
+    work = functools.partial(
+        _synthesize_group, vocoder, seed, speaker, float32, meter, stop, max(1, jobs // max(1, len(groups)))
+    )
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(work, [files[i] for i in group]) for group in groups]
         try:

@@ -180,7 +180,7 @@ def _computed(work: Iterator[Callable[[], Tensor]], jobs: int) -> Iterator[Tenso
         try:
             for function in work:
                 running.append(pool.submit(compute, function))
-                if len(running) > jobs:  # one waits for the next free thread
+                if len(running) > jobs:  # one more waits, so that no thread does
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

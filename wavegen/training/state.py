@@ -34,7 +34,7 @@ class TrainingState:
         self.vocoder, self.config = vocoder, config
         self.ema = copy.deepcopy(vocoder).eval().requires_grad_(False)
         device = next(vocoder.parameters()).device
-        fused = device.type in ("cuda", "cpu") or None  # one kernel for each weight or many; None leaves it to torch
+        fused = device.type in ("cuda", "cpu") or None  # the update in one pass; None leaves the choice to torch
         self.optimizer = torch.optim.AdamW(
             vocoder.parameters(),
             lr=config.learning_rate,

@@ -245,9 +245,16 @@ class Vocoder(Network, ABC):
         )
 
     def step_later(self, mel: Tensor, state: Any) -> tuple[Callable[[], Tensor], State]:
-        """As ``step``, with a function that computes the samples, at any time and in any thread.
+        """Take the next frames as ``step`` does, and leave the computation of the samples to a function.
 
-        A vocoder whose samples are not needed for its next state leaves their computation to the function.
+        A vocoder does so if its next state does not need them.
+
+        Args:
+            mel, state: those of ``step``.
+
+        Returns:
+            a function that returns ``[batch, samples]``, to be called at any time and in any thread; and the next
+            state, which is valid at once.
         """
         samples, state = self.step(mel, state)
         return lambda: samples, state

@@ -55,7 +55,7 @@ class CompiledChain:
         self._network = network
         reason = ""
         if not {"bfloat16": BFLOAT16_RUNS, "int8": int8.AVAILABLE}.get(precision, True):
-            precision, reason = "float32", f", because this processor multiplies no {precision}"
+            precision, reason = "float32", f", because this processor cannot multiply {precision}"
         self.description = f"numba {precision}, vectors of {simd.LANES}{reason}"
         self._precision = precision
         self._build(FUNCTIONS.get(self._try_out))

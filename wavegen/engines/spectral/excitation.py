@@ -8,10 +8,10 @@ from numba import njit
 from wavegen.engines.simd import LANES, load, splat, store
 from wavegen.source import _kernels
 
-TWO = 2  # excitations: of pulses and noise, and of noise
+_NOISES = 2  # above the crossover, and where a voice is not voiced
 FINE = 2.0**24  # steps to which frames are rounded, so that rounding errors do not add up in the phase
 LEAST = 1e-4  # weight of a frame that is not voiced
-_ROUND = 1.5 * 2.0**52  # added and subtracted, it rounds to an integer
+_ROUND = _kernels.ROUND  # added and subtracted, it rounds to an integer
 _ROOT_TWELVE = np.float32(12**0.5)
 _HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
 
@@ -24,8 +24,8 @@ class Voice(NamedTuple):
 
     Attributes:
         hop_length: samples of a frame.
-        centre: of a frame's window, in samples from the start of its own samples.
-        steepness: of the change from noise to pulses around a voicing of one half.
+        centre: centre of a frame's window, in samples from the start of its own samples.
+        steepness: slope of the change from noise to pulses around a voicing of one half.
         lowest_hz, highest_hz: limits of F0.
         sample_rate_hz: sample rate.
         harmonics_hz: limit of the harmonics.
@@ -88,7 +88,7 @@ def excite(
         first_frame: index in the utterance of the first of them.
         start: index of the first sample.
         phase: float64 ``[batch]``, the phase in cycles after the known pulses; becomes that after all pulses.
-        streams: int64 ``[batch, 2]``, of the noises.
+        streams: random streams of both noises, int64 ``[batch, 2]``.
         known: number of pulses that are known.
         pulses: float32 ``[batch, samples + 2 * reach + LANES]``: the known ones, then the resulting ones.
         scratch: room.
@@ -117,7 +117,7 @@ def excite(
         for i in range(known, total):
             pulses[item, i] = scratch.pulses[0, i]
         _uniform_noise(streams[item : item + 1], start - reach, scratch.noise[:, :, :total])
-        for draw in range(TWO):
+        for draw in range(_NOISES):
             for i in range(total):
                 scratch.noise[0, draw, i] = (scratch.noise[0, draw, i] - _HALF) * _ROOT_TWELVE
 

@@ -21,7 +21,7 @@ class Prediction(NamedTuple):
         lag_window: float64 ``[order + 1]``.
         noise_floor: power of white noise that is added, relative to the frame's own.
         splitter: see ``linear_prediction.rounded``.
-        window_energy: of the frame's window.
+        window_energy: sum of the squares of a frame's window.
         smallest_scale: limit of the scale.
     """
 

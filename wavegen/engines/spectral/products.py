@@ -96,12 +96,12 @@ class RowLayer:
 
 
 def few_rows(precision: RowPrecision) -> int:
-    """The rows up to which oneDNN's calls would take longer than its products; none in bfloat16, which is its alone."""
+    """Up to how many rows compiled code computes, because oneDNN takes longer to call; it cannot compute bfloat16."""
     return 0 if precision == "bfloat16" else 8
 
 
 def operands_of(workspace: Workspace, name: str, rows: Tensor, weights: np.ndarray) -> Operands:
-    """Rows as vectors that packed matrices multiply, with room for the codes of a few of them if these are int8."""
+    """Wrap rows for packed matrices; for int8 ``weights`` with room for the codes of ``ROWS_AT_ONCE`` rows."""
     floats = rows.view(-1).numpy()
     if weights.dtype != np.int8:
         return Operands(floats, floats)

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from wavegen.engines.packed.arena import STEP_BYTES
 from wavegen.engines.packed.products import Matrix, multiply_add_items, multiply_add_steps, write_operand
 from wavegen.engines.simd import LANES, Vectors, exp, largest_of, load, smallest_of, splat, store
 from wavegen.engines.spectral.spectra import QUICK
 
 WIDTH = 2 * LANES
-ROWS_AT_ONCE = 8  # that read the same weights
+ROWS_AT_ONCE = 8  # rows that are computed together, so that weights are read once for all of them
 _HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
 _ROOT_HALF, _LARGEST_SQUARE = np.float32(0.5**0.5), np.float32(80)
 # Of erf, with an error below 1.5e-7 (Abramowitz & Stegun, Handbook of Mathematical Functions, 7.1.26).
@@ -31,7 +32,7 @@ class Blocks(NamedTuple):
         project_bias: ``[blocks, channels]``.
         taps: those of the depthwise convolution, ``[blocks, taps, channels]``.
         tap_bias, norm_weight, norm_shift: ``[blocks, channels]``.
-        eps: of the norm.
+        eps: the norm's epsilon.
         dilation, before: rows between taps, and rows that the convolution reads before a row, int64 ``[blocks]``.
     """
 
@@ -162,7 +163,7 @@ def multiply_add_rows(out: Vectors, matrix: Matrix, x: Operands, first: int, cou
     """``out[i] += matrix · x[first + i]`` for 1, 2, 4 or 8 rows."""
     size = matrix.inputs
     if matrix.weights.itemsize == 1:
-        stride, at = size + np.int64(4), np.int64(0)  # the step of the codes lies behind them
+        stride, at = size + np.int64(STEP_BYTES), np.int64(0)
         for i in range(count):
             write_operand(x.operand, i * stride, x.floats, (first + i) * size, size)
     else:
@@ -190,7 +191,7 @@ def gelu(x: Any) -> Any:
 
 @njit(forceinline=True)
 def _rows_at_once(left: int) -> int:
-    return 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
+    return ROWS_AT_ONCE if left >= ROWS_AT_ONCE else 4 if left >= 4 else 2 if left >= 2 else 1
 
 
 @njit(forceinline=True)
