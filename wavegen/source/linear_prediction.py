@@ -22,6 +22,8 @@ from wavegen.source import compiled
 from wavegen.source.compiled import compiled_code_runs
 
 DIGITS = 36  # binary digits of an autocorrelation, see ``rounded``
+SPLITTER = 1 + 2.0 ** (53 - DIGITS)  # Veltkamp's: the difference of two products has no digits below those
+LEAST_FLOOR, LEAST_ERROR = 1e-9, 1e-12  # powers, so that silence has a predictor
 SMALLEST_SCALE = 3e-5  # of full scale, about one step of 16 bits
 
 
@@ -120,20 +122,20 @@ class LinearPrediction(nn.Module):
         autocorrelation = interpolate_frames(autocorrelation, self.positions) * self.lag_window
         floor = torch.zeros_like(autocorrelation)
         # As a vector: the exporter to ONNX takes a scalar below 1e-8 for 0 and drops the addition.
-        floor[:, 0] = autocorrelation[:, 0] * self.noise_floor + floor.new_full((1,), 1e-9)
+        floor[:, 0] = autocorrelation[:, 0] * self.noise_floor + floor.new_full((1,), LEAST_FLOOR)
         coefficients, error = levinson(autocorrelation + floor)
-        scale = (error.clamp(min=1e-12) / self.window_energy).sqrt().clamp(min=SMALLEST_SCALE)
+        scale = (error.clamp(min=LEAST_ERROR) / self.window_energy).sqrt().clamp(min=SMALLEST_SCALE)
         return Predictor(coefficients.to(magnitude.dtype), scale.to(magnitude.dtype))
 
 
-def rounded(x: Tensor, digits: int = DIGITS) -> Tensor:
-    """Round float64 to ``digits`` binary digits.
+def rounded(x: Tensor) -> Tensor:
+    """Round float64 to ``DIGITS`` binary digits.
 
     A product of matrices is rounded differently when there are more or fewer columns, such as the frames of a chunk.
     The equations of a predictor multiply that difference by up to 1e5. Without its last digits the product is the same
     for any chunks, nearly always, and so are the predictors.
     """
-    shifted = x * (1 + 2.0 ** (53 - digits))  # Veltkamp's splitting: the difference has no digits below those kept
+    shifted = x * SPLITTER
     return shifted - (shifted - x)
 
 

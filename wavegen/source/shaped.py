@@ -20,6 +20,8 @@ CROSSOVER_REACH_S = 64 / 24000
 # The steepness of the change from noise to pulses around a voicing of one half.
 VOICING_STEEPNESS = 20.0
 LOWEST_F0_HZ, HIGHEST_F0_HZ = 1.0, 1600.0
+LEAST_WEIGHT = 1e-4  # of a frame that is not voiced, in the interpolation of F0
+FINE_STEPS = 2.0**24  # of a frame's gate and log-F0, see ``_on_fine_grid``
 
 
 class SourceState(NamedTuple):
@@ -191,11 +193,10 @@ class ShapedSource(nn.Module):
 
         # Between two frames F0 is interpolated where both are voiced; otherwise it is that of the voiced one.
         log_f0 = _on_fine_grid(pitch.f0_hz.double().clamp(LOWEST_F0_HZ, HIGHEST_F0_HZ).log())
-        least = 1e-4
-        frames = torch.cat(((gate + least) * log_f0, gate + least), dim=1)
+        frames = torch.cat(((gate + LEAST_WEIGHT) * log_f0, gate + LEAST_WEIGHT), dim=1)
         weighted, weight = self._at_samples(frames, start - self.reach, stop + self.reach, first_frame).unbind(1)
         f0 = (weighted[:, skipped:] / weight[:, skipped:]).exp()
-        voiced = (weight[:, self.reach : self.reach + stop - start] - least).clamp(0, 1)
+        voiced = (weight[:, self.reach : self.reach + stop - start] - LEAST_WEIGHT).clamp(0, 1)
         return f0, voiced.to(pitch.f0_hz.dtype)
 
     def _mixed(self, pulses: Tensor, voiced: Tensor, seeds: Tensor, start: int | Tensor) -> Tensor:
@@ -252,7 +253,7 @@ class ShapedSource(nn.Module):
 
 def _on_fine_grid(x: Tensor) -> Tensor:
     """``x`` in steps of 2^-24, so that rounding errors, which depend on chunks, do not add up in the phase."""
-    return x + ((x * 2**24).round() / 2**24 - x).detach()
+    return x + ((x * FINE_STEPS).round() / FINE_STEPS - x).detach()
 
 
 def hold_last(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -53,9 +53,8 @@ def synthesize_files(
     stop = threading.Event()
     if groups is None:
         groups = plan_batches([mel.frames for mel, _ in files], vocoder, batch=batch, jobs=jobs)
-    work = functools.partial(
-        _synthesize_group, vocoder, seed, speaker, float32, meter, stop, max(1, jobs // max(1, len(groups)))
-    )
+    for_each = max(1, jobs // max(1, len(groups)))
+    work = functools.partial(_synthesize_group, vocoder, seed, speaker, float32, meter, stop, for_each)
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(work, [files[i] for i in group]) for group in groups]
         try:

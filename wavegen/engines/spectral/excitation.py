@@ -9,8 +9,6 @@ from wavegen.engines.simd import LANES, load, splat, store
 from wavegen.source import _kernels
 
 _NOISES = 2  # above the crossover, and where a voice is not voiced
-FINE = 2.0**24  # steps to which frames are rounded, so that rounding errors do not add up in the phase
-LEAST = 1e-4  # weight of a frame that is not voiced
 _ROUND = _kernels.ROUND  # added and subtracted, it rounds to an integer
 _ROOT_TWELVE = np.float32(12**0.5)
 _HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
@@ -27,6 +25,8 @@ class Voice(NamedTuple):
         centre: centre of a frame's window, in samples from the start of its own samples.
         steepness: slope of the change from noise to pulses around a voicing of one half.
         lowest_hz, highest_hz: limits of F0.
+        least_weight: weight of a frame that is not voiced.
+        fine_steps: steps to which frames are rounded, so that rounding errors do not add up in the phase.
         sample_rate_hz: sample rate.
         harmonics_hz: limit of the harmonics.
         units: units of a cycle in which the phase is counted.
@@ -38,6 +38,8 @@ class Voice(NamedTuple):
     steepness: float
     lowest_hz: float
     highest_hz: float
+    least_weight: float
+    fine_steps: float
     sample_rate_hz: float
     harmonics_hz: float
     units: float
@@ -103,7 +105,7 @@ def excite(
             weighted, weight = _at_sample(voice, scratch.frames, start - reach + i, first_frame)
             scratch.f0[0, i] = weighted / weight
             if reach <= i < reach + samples:
-                scratch.voiced[i - reach] = min(max(weight - LEAST, 0.0), 1.0)
+                scratch.voiced[i - reach] = min(max(weight - voice.least_weight, 0.0), 1.0)
         for i in range(known, total):
             scratch.f0[0, i] = np.exp(scratch.f0[0, i])
 
@@ -137,13 +139,13 @@ def _at_frames(voice: Voice, f0_hz: Any, voicing: Any, frames: Any) -> None:
     for k in range(len(f0_hz)):
         gate = 1 / (1 + np.exp((0.5 - np.float64(voicing[k])) * voice.steepness))
         f0 = min(max(np.float64(f0_hz[k]), voice.lowest_hz), voice.highest_hz)
-        weight = _on_fine_grid(gate) + LEAST
-        frames[0, k], frames[1, k] = weight * _on_fine_grid(np.log(f0)), weight
+        weight = _in_steps(gate, voice.fine_steps) + voice.least_weight
+        frames[0, k], frames[1, k] = weight * _in_steps(np.log(f0), voice.fine_steps), weight
 
 
 @njit(forceinline=True)
-def _on_fine_grid(x: float) -> float:
-    return ((x * FINE + _ROUND) - _ROUND) / FINE
+def _in_steps(x: float, steps: float) -> float:
+    return ((x * steps + _ROUND) - _ROUND) / steps
 
 
 @njit(forceinline=True)

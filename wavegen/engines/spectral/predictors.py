@@ -7,8 +7,6 @@ from numba import njit
 
 from wavegen.source import _kernels
 
-_LEAST_FLOOR, _LEAST_ERROR = 1e-9, 1e-12
-
 _interpolate_frames = njit(_kernels.interpolate_frames)
 _levinson = njit(fastmath={"reassoc", "contract"})(_kernels.levinson)
 
@@ -22,6 +20,7 @@ class Prediction(NamedTuple):
         noise_floor: power of white noise that is added, relative to the frame's own.
         splitter: see ``linear_prediction.rounded``.
         window_energy: sum of the squares of a frame's window.
+        least_floor, least_error: limits of the powers of the noise and of the prediction error.
         smallest_scale: limit of the scale.
     """
 
@@ -30,6 +29,8 @@ class Prediction(NamedTuple):
     noise_floor: float
     splitter: float
     window_energy: float
+    least_floor: float
+    least_error: float
     smallest_scale: float
 
 
@@ -67,11 +68,11 @@ def predict(
             for lag in range(lags):
                 at_sub_frames[item, lag, s] *= prediction.lag_window[lag]
             power = at_sub_frames[item, 0, s]
-            at_sub_frames[item, 0, s] = power + (power * prediction.noise_floor + _LEAST_FLOOR)
+            at_sub_frames[item, 0, s] = power + (power * prediction.noise_floor + prediction.least_floor)
     _levinson(at_sub_frames, solved, error)
     for item in range(batch):
         for i in range(scale.shape[1]):
             for k in range(lags - 1):
                 coefficients[item, i, k] = solved[item, k, first + i]
-            of_error = np.sqrt(max(error[item, first + i], _LEAST_ERROR) / prediction.window_energy)
+            of_error = np.sqrt(max(error[item, first + i], prediction.least_error) / prediction.window_energy)
             scale[item, i] = max(of_error, prediction.smallest_scale)

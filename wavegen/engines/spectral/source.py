@@ -15,8 +15,8 @@ from wavegen.engines.spectral.workspace import Workspace
 from wavegen.noise import noise_streams
 from wavegen.source import Pitch, ShapedSource, SourceState
 from wavegen.source.excitation import UNITS_PER_CYCLE, PulseState, highest_harmonic_hz
-from wavegen.source.linear_prediction import DIGITS, SMALLEST_SCALE
-from wavegen.source.shaped import HIGHEST_F0_HZ, LOWEST_F0_HZ, VOICING_STEEPNESS
+from wavegen.source.linear_prediction import LEAST_ERROR, LEAST_FLOOR, SMALLEST_SCALE, SPLITTER
+from wavegen.source.shaped import FINE_STEPS, HIGHEST_F0_HZ, LEAST_WEIGHT, LOWEST_F0_HZ, VOICING_STEEPNESS
 
 PIECE_FRAMES = 256
 
@@ -39,12 +39,13 @@ class CompiledSource(ShapedSource):
         other._functions, other._workspace = functions, Workspace()
         prediction, rate = shaped.prediction, float(shaped.sample_rate_hz)
         other._voice = Voice(
-            shaped.hop_length, float(shaped.centre), VOICING_STEEPNESS, LOWEST_F0_HZ, HIGHEST_F0_HZ, rate,
+            shaped.hop_length, float(shaped.centre), VOICING_STEEPNESS, LOWEST_F0_HZ, HIGHEST_F0_HZ,
+            LEAST_WEIGHT, FINE_STEPS, rate,
             highest_harmonic_hz(rate), float(UNITS_PER_CYCLE), shaped.low.numpy(), shaped.high.numpy(),
         )  # fmt: skip
         other._constants = Prediction(
             np.array(prediction.positions), prediction.lag_window[:, 0].double().numpy(), prediction.noise_floor,
-            1 + 2.0 ** (53 - DIGITS), prediction.window_energy, SMALLEST_SCALE,
+            SPLITTER, prediction.window_energy, LEAST_FLOOR, LEAST_ERROR, SMALLEST_SCALE,
         )  # fmt: skip
         other._lags = prediction.cosines.double().t()
         return other

@@ -46,11 +46,8 @@ def compress(model: Any, weights: Iterable[Tensor], precision: Precision) -> Non
         stored.append(numpy_helper.from_array(np.round(values / scale).astype(np.int8), f"{name}_stored"))
         stored.append(numpy_helper.from_array(scale.reshape(-1), f"{name}_scale"))
         stored.append(numpy_helper.from_array(np.zeros(scale.size, np.int8), f"{name}_zero"))
-        inputs = [
-            f"{name}_stored",
-            f"{name}_scale",
-            f"{name}_zero",
-        ]  # without a zero, older runtimes read codes as uint8
+        # Without a zero, older runtimes read the codes as uint8.
+        inputs = [f"{name}_stored", f"{name}_scale", f"{name}_zero"]
         nodes.append(helper.make_node("DequantizeLinear", inputs, [name], axis=axis))
     all_nodes = [*nodes, *model.graph.node]
     del model.graph.initializer[:], model.graph.node[:]
