@@ -129,7 +129,8 @@ def table_of_holes(voices: list[tuple[str, np.ndarray]], fills: dict[str, Fill],
                     if value is not None:
                         found.setdefault(key, []).append(value)
                 if out is not None:
-                    target = out / f"{length_ms}ms" / f"{Path(name_of_clip).name}-{name.replace(' ', '-')}.wav"
+                    filled_by = name.replace(", ", "-").replace(" ", "-")
+                    target = out / f"{length_ms}ms" / f"{Path(name_of_clip).name}-{filled_by}.wav"
                     target.parent.mkdir(parents=True, exist_ok=True)
                     write_audio(target, filled, rate)
         baseline = np.mean(values["linear prediction"]["log_mel"])
