@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wavegen.benchmark import RUN_S, Setting, frames_that_take, open_model
+from wavegen.benchmark import ANY_LOG_MEL, RUN_S, Setting, frames_that_take, open_model
 from wavegen.engines import TiledEngine
 from wavegen.errors import ConfigError, WavegenError
 from wavegen.progress import one_torch_thread
@@ -174,7 +174,7 @@ def _with_parts(vocoder: Vocoder, where: object) -> SourcedVocoder:
 
 
 def _any_mel(vocoder: Vocoder, frames: int) -> Tensor:
-    return torch.full((1, vocoder.mel.n_mels, frames), -5.0)
+    return torch.full((1, vocoder.mel.n_mels, frames), ANY_LOG_MEL)
 
 
 # ---- one run ----------------------------------------------------------------------------------------------------

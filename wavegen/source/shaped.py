@@ -156,10 +156,10 @@ class ShapedSource(nn.Module):
         excitation, pulse, pulses = self._excitation(pitch, before, start, stop, first_frame)
 
         predictor = self._predictor(magnitude, start, stop, first_frame)
-        samples, memory = self.synthesise(excitation, predictor, before.memory.to(magnitude))
+        samples, memory = self._synthesised(excitation, predictor, before.memory.to(magnitude))
         return samples, SourceState(pulse, pulses, memory.detach(), torch.full((), stop), before.seeds)
 
-    def synthesise(self, excitation: Tensor, predictor: Predictor, past: Tensor) -> tuple[Tensor, Tensor]:
+    def _synthesised(self, excitation: Tensor, predictor: Predictor, past: Tensor) -> tuple[Tensor, Tensor]:
         """Filter both excitations ``[batch, 2, samples]``; returns samples of this shape, and the last ``order``."""
         # Both go through the same filters: let them be two items of one batch.
         rows = Predictor(*(part.repeat_interleave(2, dim=0) for part in predictor))
@@ -233,12 +233,8 @@ class ShapedSource(nn.Module):
         faster than a convolution with a single channel.
         """
         length = self.prediction.sub_frame_length
-        return (x.unfold(1, length + 2 * self.reach, length) @ self._shifted(taps.to(x.dtype))).flatten(1)
-
-    def _shifted(self, taps: Tensor) -> Tensor:
-        """The taps as a matrix from the samples around a sub-frame to its own."""
-        length = self.prediction.sub_frame_length
-        return F.pad(taps, (length - 1, length - 1)).unfold(0, length, 1).flip(1)
+        shifted = F.pad(taps.to(x.dtype), (length - 1, length - 1)).unfold(0, length, 1).flip(1)
+        return (x.unfold(1, length + 2 * self.reach, length) @ shifted).flatten(1)
 
     def _predictor(self, magnitude: Tensor, start: int, stop: int, first_frame: int) -> Predictor:
         """The predictors of the samples from ``start`` to ``stop``."""

@@ -67,7 +67,7 @@ class WaveNetConfig(VocoderConfig):
         reads_pitch: whether the network reads F0, voicing, and its past around one pitch period back.
         look_ahead: frames that the condition reads beyond the one it describes.
         voiced_temperature: factor of the temperature of sampling in voiced frames.
-        voiced_noise_from_hz: in voiced frames, the noise that samples are drawn with begins at this frequency, so that
+        voiced_noise_from_hz: frequency at which the noise begins that samples of voiced frames are drawn with, so that
             what lies below follows from the prediction alone. Each sample keeps its distribution. 0 is white noise.
         impose_mel: whether to impose the mel on the samples, see ``MelProjection``.
         synthesis_iterations: Griffin-Lim iterations after the mel is imposed: more of them sound better and take

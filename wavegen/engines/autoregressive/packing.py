@@ -185,8 +185,8 @@ class _PaddedBlock(NamedTuple):
     Attributes:
         taps: matrices from channels to gates, oldest tap first.
         gate_bias: bias of the gates.
-        residual, residual_bias: from gates to the residual.
-        skip, skip_bias: from gates to the skip.
+        residual, residual_bias: the layer from gates to the residual.
+        skip, skip_bias: the layer from gates to the skip.
         condition: matrix from the condition to the gates; None if the block has no condition.
     """
 

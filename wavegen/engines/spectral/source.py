@@ -91,7 +91,7 @@ class CompiledSource(ShapedSource):
             f0=room.empty("f0", 1, total, dtype=torch.float64).numpy(),
             pulses=room.empty("pulses", 1, total, dtype=torch.float64).numpy(),
             phase=room.empty("phase", 1, 1 + total, dtype=torch.int64).numpy(),
-            noise=room.zeros("noise", 1, 2, total + LANES).numpy(),
+            noise=room.empty("noise", 1, 2, total + LANES).numpy(),  # the last vector is for samples that are dropped
             filtered=room.empty("filtered", 2, count + LANES).numpy(),
             voiced=room.empty("voiced", count).numpy(),
         )
