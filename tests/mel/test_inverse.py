@@ -1,5 +1,7 @@
 """Mel frames back to magnitudes, and a mel imposed on a sound."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,35 @@ def test_what_already_has_the_mel_stays_as_it_is() -> None:
     magnitude = 0.01 + torch.rand(1, spec.n_fft // 2 + 1, 9)
     mel = mel_of(spec, magnitude)
     torch.testing.assert_close(MelInverse(spec).impose(mel, magnitude), magnitude, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("blur_hz", [0.0, 150.0])
+def test_products_by_blocks_have_the_values_and_gradients_of_whole_ones(blur_hz: float) -> None:
+    spec = profile("r9y9-22k")  # whose filters leave bins unread
+    filters = MelInverse(spec).filter_blocks(torch.float64, blur_hz)
+    magnitude = torch.rand(2, spec.n_fft // 2 + 1, 3, dtype=torch.float64, requires_grad=True)
+    linear, weights = torch.rand(2, spec.n_mels, 3, dtype=torch.float64), torch.rand_like(magnitude)
+
+    def whole(magnitude: Tensor) -> Tensor:
+        ratio = linear / (filters.filters @ magnitude).clamp(min=1e-12)
+        return (filters.weights.t() @ ratio).index_fill(1, filters.unread, 1.0)
+
+    values, slopes, curvatures = zip(
+        *(derivatives(function, magnitude, weights) for function in (lambda x: filters.gain(x, linear), whole)),
+        strict=True,
+    )
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*slopes)
+    torch.testing.assert_close(*curvatures)
+    torch.testing.assert_close(filters.read(magnitude), filters.filters @ magnitude)
+
+
+def derivatives(function: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a weighted sum of the function: its value, its gradient, and the gradient of the gradient's squares."""
+    value = (function(x) * weights).sum()
+    (slope,) = torch.autograd.grad(value, x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.square().sum(), x)
+    return value, slope, curvature
 
 
 def test_fine_structure_is_kept() -> None:

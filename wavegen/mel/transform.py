@@ -1,7 +1,7 @@
 """Samples to mel frames, and mel frames back to an STFT magnitude."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -167,8 +167,7 @@ class FilterBlocks(NamedTuple):
 
     def read(self, magnitude: Tensor) -> Tensor:
         """``filters @ magnitude``: ``[batch, n_fft // 2 + 1, frames]`` to ``[batch, n_mels, frames]``."""
-        parts = [magnitude.mT[..., bins] @ self.filters[rows, bins].t() for rows, bins in self.by_filter]
-        return torch.cat(parts, dim=-1).mT
+        return _BlockProduct.apply(magnitude.mT, self.filters.t(), self.by_filter).mT
 
     def update(self, magnitude: Tensor, linear: Tensor, updates: int) -> Tensor:
         """Multiplicative updates of ``magnitude`` until ``filters @ magnitude`` is close to ``linear``.
@@ -193,8 +192,44 @@ class FilterBlocks(NamedTuple):
     def gain(self, magnitude: Tensor, linear: Tensor) -> Tensor:
         """The factor of one update, ``[batch, n_fft // 2 + 1, frames]``; 1 where the filters read nothing."""
         ratio = (linear / self.read(magnitude).clamp(min=1e-12)).mT
-        parts = [ratio[..., rows] @ self.weights[rows, bins] for bins, rows in self.by_bin]
-        return torch.cat(parts, dim=-1).index_fill_(-1, self.unread, 1.0).mT
+        return _BlockProduct.apply(ratio, self.weights, self.by_bin).index_fill_(-1, self.unread, 1.0).mT
+
+
+# The products of the blocks, written to one result. Left to autograd, each block's gradient would be a whole matrix.
+class _BlockProduct(torch.autograd.Function):
+    """``x @ matrix``; ``blocks`` are columns of the matrix, and the range of its rows that are not zero there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, blocks: Sequence[tuple[slice, slice]]) -> Tensor:
+        ctx.save_for_backward(matrix)
+        ctx.blocks = blocks
+        result = x.new_empty(*x.shape[:-1], matrix.shape[1])
+        given, product = x.reshape(-1, x.shape[-1]), result.view(-1, result.shape[-1])
+        for columns, rows in blocks:
+            torch.mm(given[:, rows], matrix[rows, columns], out=product[:, columns])
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _TransposedBlockProduct.apply(gradient, ctx.saved_tensors[0], ctx.blocks), None, None
+
+
+class _TransposedBlockProduct(torch.autograd.Function):
+    """``x @ matrix.t()``, by the same blocks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, blocks: Sequence[tuple[slice, slice]]) -> Tensor:
+        ctx.save_for_backward(matrix)
+        ctx.blocks = blocks
+        result = x.new_zeros(*x.shape[:-1], len(matrix))
+        given, product = x.reshape(-1, x.shape[-1]), result.view(-1, result.shape[-1])
+        for columns, rows in blocks:  # the ranges of rows overlap
+            product[:, rows].addmm_(given[:, columns], matrix[rows, columns].t())
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _BlockProduct.apply(gradient, ctx.saved_tensors[0], ctx.blocks), None, None
 
 
 _WHOLE = slice(None), slice(None)
@@ -295,9 +330,10 @@ class MelProjection(nn.Module):
                 ahead = torch.sub(consistent, previous, alpha=MOMENTUM / (1 + MOMENTUM))
             previous = consistent
             own = complex_magnitude(ahead, SMALLEST_POWER)
-            gain = filters.gain(own, linear)
-            kept = magnitude.index_select(1, unread) / own.index_select(1, unread)
-            spectrum = ahead * gain.index_copy(1, unread, kept)
+            # Along the last dimension, as frames in rows: along another one, the result would be laid out anew.
+            gain = filters.gain(own, linear).mT
+            kept = magnitude.mT.index_select(-1, unread) / own.mT.index_select(-1, unread)
+            spectrum = ahead * gain.index_copy(-1, unread, kept).mT
         return spectrum
 
     def impose(self, spectrum: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
