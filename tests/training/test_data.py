@@ -14,6 +14,8 @@ from support.runs import train
 from wavegen.audio import read_audio
 from wavegen.corpora.manifest import Clip, read_manifest
 from wavegen.mel import load_mel, profile
+from wavegen.training import data
+from wavegen.training import decoded as decoded_recordings
 from wavegen.training.config import AugmentationConfig
 from wavegen.training.data import Segments, read_crop, read_others
 
@@ -89,6 +91,19 @@ def test_ranks_share_the_batch_that_one_process_would_take(run: Path) -> None:
 def test_workers_read_what_one_process_reads(run: Path) -> None:
     alone, together = (list(segments(run).batches(0, 3, 4, rank=0, world=1, workers=w)) for w in (0, 2))
     assert all(torch.equal(a.audio, b.audio) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_small_corpus_is_decoded_once_and_read_alike(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    read = decoded_recordings.read_audio
+    monkeypatch.setattr(decoded_recordings, "read_audio", lambda path: opened.append(path) or read(path))
+    keeping = list(segments(run).batches(0, 12, 4, rank=0, world=1, workers=0))
+    assert opened
+    assert len(opened) == len(set(opened))
+    monkeypatch.setattr(data, "LARGEST_BYTES", 0)
+    reading = list(segments(run).batches(0, 12, 4, rank=0, world=1, workers=0))
+    assert len(opened) == len(set(opened))  # nothing more
+    assert all(torch.equal(a.audio, b.audio) for a, b in zip(keeping, reading, strict=True))
 
 
 def test_audio_and_mel_of_a_segment_belong_together(run: Path) -> None:

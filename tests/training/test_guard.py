@@ -121,8 +121,8 @@ def test_a_skip_touches_neither_weights_nor_ema_weights_nor_optimisers() -> None
 def test_the_clip_with_a_nan_is_named(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = data.read_crop
 
-    def read_crop(clip: Clip, *arguments: Any) -> data.Batch:
-        crop = original(clip, *arguments)
+    def read_crop(clip: Clip, *arguments: Any, **options: Any) -> data.Batch:
+        crop = original(clip, *arguments, **options)
         return crop._replace(audio=crop.audio * NAN) if clip.name == "a4" else crop
 
     monkeypatch.setattr(data, "read_crop", read_crop)

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import signal
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +24,11 @@ from wavegen.errors import MelError, MissingMelError, TrainingError, WavegenErro
 from wavegen.mel import MelFile, MelSpec, open_mel
 from wavegen.training.augmentation import augmented
 from wavegen.training.config import AugmentationConfig
+from wavegen.training.decoded import LARGEST_BYTES, DecodedRecordings
 from wavegen.vocoders._speakers import speaker_indices
 
 SegmentKey = tuple[int, int]  # step, position in the global batch
+ReadSegment = Callable[[Path, int, int], np.ndarray]  # path, first sample, number of samples: as ``read_segment``
 
 
 class Batch(NamedTuple):
@@ -92,15 +94,17 @@ class Segments(Dataset[Batch]):
         self.clips, self.spec, self.frames, self.seed, self.speakers = clips, spec, frames, seed, speakers
         self.augmentation, self.others = augmentation, others
         self._ends = np.cumsum([clip.frames for clip in clips])
+        self._read: ReadSegment = read_segment
 
     def __getitem__(self, key: SegmentKey) -> Batch:
         """The segment for (step, position in the batch), as a batch of one."""
         clip, start = self._choose(key)
-        batch = read_crop(clip, self.spec, start, self.frames, self.speakers)
+        batch = read_crop(clip, self.spec, start, self.frames, self.speakers, read=self._read)
         # The generators are that of the choice, far beyond what the choice has drawn from it.
         if self.others:
             random = np.random.Generator(np.random.Philox(key=self._key(key), counter=2 << 64))
-            batch = batch._replace(others=read_others(self.clips, self.spec, self.frames, self.others, random))
+            others = read_others(self.clips, self.spec, self.frames, self.others, random, read=self._read)
+            batch = batch._replace(others=others)
         if self.augmentation is None:
             return batch
         random = np.random.Generator(np.random.Philox(key=self._key(key), counter=1 << 64))
@@ -146,6 +150,9 @@ class Segments(Dataset[Batch]):
         """
         positions = range(rank, batch_size, world)
         workers = min(workers, usable_cores())
+        # Worker processes read while this one computes, and each would keep a copy.
+        small = 4 * sum(clip.samples for clip in self.clips) <= LARGEST_BYTES
+        self._read = DecodedRecordings() if small and not workers else read_segment
         loader = DataLoader(
             _ErrorsAsItems(self),
             batch_sampler=_Steps(range(first_step, steps), positions),
@@ -232,8 +239,16 @@ class _Steps(Sampler[list[SegmentKey]]):
         return len(self.steps)
 
 
-def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequence[str] = ()) -> Batch:
-    """Read a part of a clip, and no more than that from its files; returns a batch of one.
+def read_crop(
+    clip: Clip,
+    spec: MelSpec,
+    start: int,
+    frames: int,
+    speakers: Sequence[str] = (),
+    *,
+    read: ReadSegment = read_segment,
+) -> Batch:
+    """Read a part of a clip; returns a batch of one.
 
     Args:
         clip: the clip.
@@ -241,6 +256,7 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequ
         start: the first frame.
         frames: the number of frames; after the clip's end they are zeros.
         speakers: the vocoder's speakers.
+        read: reads the samples; by default no more than them from the file.
 
     Raises:
         ConfigError: there are ``speakers``, and the clip's speaker is not one of them.
@@ -253,7 +269,7 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequ
     hop = spec.hop_length
     audio = np.zeros((1, frames * hop), dtype=np.float32)
     # With centred framing the last frame reaches beyond the last sample, so there may be fewer samples.
-    samples = read_segment(clip.audio, start * hop, min(real * hop, clip.samples - start * hop))
+    samples = read(clip.audio, start * hop, min(real * hop, clip.samples - start * hop))
     audio[0, : len(samples)] = samples
     indices = speaker_indices([clip.speaker], speakers) if speakers else None
     lengths, starts = torch.tensor([real]), torch.tensor([start])
@@ -264,7 +280,15 @@ def read_crop(clip: Clip, spec: MelSpec, start: int, frames: int, speakers: Sequ
     return Batch(torch.from_numpy(audio), torch.from_numpy(mel), lengths, starts, indices, f0, labels)
 
 
-def read_others(clips: Sequence[Clip], spec: MelSpec, frames: int, count: int, random: np.random.Generator) -> Tensor:
+def read_others(
+    clips: Sequence[Clip],
+    spec: MelSpec,
+    frames: int,
+    count: int,
+    random: np.random.Generator,
+    *,
+    read: ReadSegment = read_segment,
+) -> Tensor:
     """Read segments ``[1, count, frames * hop_length]`` of clips drawn at random; shorter clips are repeated.
 
     Raises:
@@ -275,7 +299,7 @@ def read_others(clips: Sequence[Clip], spec: MelSpec, frames: int, count: int, r
     for index in range(count):
         clip = clips[int(random.integers(len(clips)))]
         start = int(random.integers(max(1, clip.samples - length + 1)))
-        others[0, index] = np.resize(read_segment(clip.audio, start, min(length, clip.samples)), length)
+        others[0, index] = np.resize(read(clip.audio, start, min(length, clip.samples)), length)
     return torch.from_numpy(others)
 
 
