@@ -11,8 +11,10 @@ from support.runs import SMALL
 from support.vocoders import new_vocoder, tiny_vocoder
 from torch import Tensor, nn
 
+from wavegen.blocks import frame_mask
 from wavegen.corpora.pitch_labels import LABELS_PER_FRAME
 from wavegen.mel import LogMel, profile
+from wavegen.training import objectives
 from wavegen.training.config import AdversarialConfig, TrainingConfig
 from wavegen.training.data import Batch
 from wavegen.training.discriminators import (
@@ -128,6 +130,22 @@ def test_the_shortest_segments_have_a_loss(name: str, adversarial: AdversarialCo
         assert losses["loss"] > 0
 
 
+def test_a_batch_without_padding_needs_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    def losses(*, masked: bool) -> list[Tensor]:
+        objective = ReconstructionObjective(tiny_vocoder("spectral", spec=MEL), TrainingConfig(steps=1))
+        with monkeypatch.context() as patch:
+            if masked:
+                patch.setattr(objectives, "is_whole", lambda mask: False)
+            parts = objective(random_batch([12, 12], [0, 3]))
+        objective.add_gradients(parts)
+        return [parts["loss"], *gradients(objective.vocoder)]
+
+    assert all(torch.equal(a, b) for a, b in zip(losses(masked=False), losses(masked=True), strict=True))
+    lengths = torch.tensor([3, 2])
+    assert objectives.is_whole(frame_mask(lengths[:1], 3))
+    assert not objectives.is_whole(frame_mask(lengths, 3))
+
+
 # --- adversarial training -----------------------------------------------------------------------------------------
 
 
@@ -171,17 +189,21 @@ def test_the_parts_of_the_loss_follow_from_the_discriminators_outputs(kind: Any)
 
 def test_each_side_learns_from_its_own_loss_alone() -> None:
     tested = adversarial_objective()
-    tested(voiced_batch())["loss"].backward()
-    assert gradients(tested.vocoder)
-    assert not gradients(tested.discriminators)
-    tested.vocoder.zero_grad()
-    tested(voiced_batch())["discriminator_loss"].backward()
+    sides = tested.vocoder, tested.discriminators
+    weights = [[weight for weight in side.parameters() if weight.requires_grad] for side in sides]
+    expected = [
+        torch.autograd.grad(tested(voiced_batch())[name], own, allow_unused=True)
+        for name, own in zip(("loss", "discriminator_loss"), weights, strict=True)
+    ]
+    tested.add_gradients(tested(voiced_batch()))
+    for own, gradients_of_own_loss in zip(weights, expected, strict=True):
+        for weight, gradient in zip(own, gradients_of_own_loss, strict=True):
+            torch.testing.assert_close(weight.grad, gradient, rtol=0, atol=0)
     assert len(gradients(tested.discriminators)) == len(list(tested.discriminators.parameters()))
-    assert not gradients(tested.vocoder)
     # The generator loss moves the vocoder, not only the reconstruction.
     with_them, without = (adversarial_objective(weight=weight, feature_weight=0.0) for weight in (1e3, 1e-9))
     for variant in (with_them, without):
-        variant(voiced_batch())["loss"].backward()
+        variant.add_gradients(variant(voiced_batch()))
     pairs = zip(gradients(with_them.vocoder), gradients(without.vocoder), strict=True)
     assert any(not torch.allclose(a, b, rtol=0.1) for a, b in pairs)
 
@@ -189,7 +211,7 @@ def test_each_side_learns_from_its_own_loss_alone() -> None:
 def test_feature_matching_moves_the_vocoder_through_the_feature_maps() -> None:
     with_it, without = (adversarial_objective(weight=1e-9, feature_weight=weight) for weight in (1e3, 0.0))
     for variant in (with_it, without):
-        variant(voiced_batch())["loss"].backward()
+        variant.add_gradients(variant(voiced_batch()))
     pairs = zip(gradients(with_it.vocoder), gradients(without.vocoder), strict=True)
     assert any(not torch.allclose(a, b, rtol=0.1) for a, b in pairs)
 
@@ -223,7 +245,7 @@ def test_discriminators_learn_to_tell_recordings_from_generated_sound() -> None:
     for _ in range(60):
         state.zero_gradients()
         parts = tested(given)
-        parts["discriminator_loss"].backward()
+        parts["discriminator_loss"].backward()  # the vocoder's weights are constants
         state.clip_gradients()
         state.take_step()
         losses.append(float(parts["discriminator_loss"].detach()))
@@ -241,7 +263,7 @@ def test_padding_with_discriminators_reaches_neither_loss_nor_gradient() -> None
     mel[1, :, 9:] = float("nan")
     dirty = tested(Batch(audio, mel, lengths, given.starts))
     assert torch.equal(clean["loss"], dirty["loss"])
-    torch.autograd.backward([dirty["loss"], dirty["discriminator_loss"]])
+    tested.add_gradients(dirty)
     assert all(
         gradient.isfinite().all()
         for module in (tested.vocoder, tested.discriminators)

@@ -64,7 +64,7 @@ class Discriminator(nn.Module, ABC):
         """The output for ``[batch, samples]`` of any length."""
         x, features = self.picture(samples), []
         for layer in self.layers:
-            x = F.leaky_relu(layer(x), self.slope)
+            x = F.leaky_relu(layer(x), self.slope, inplace=True)
             features.append(x)
         return DiscriminatorOutput(self.output(x), tuple(features))
 

@@ -198,7 +198,7 @@ def _prepared(
 
         # Compute gradients, on one GPU by replaying a CUDA graph.
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, vocoder, device))
-        gradients = _gradients_of(state, losses, autocast)
+        gradients = _gradients_of(state, objective, losses, autocast)
         if config.cuda_graphs and device.type == "cuda" and world == 1:
             gradients = Replayed(gradients, objective.kind)
 
@@ -256,14 +256,14 @@ def _discriminators_line(state: TrainingState, config: TrainingConfig) -> str | 
     return f"reconstruction alone until step {start}, then adversarial training"
 
 
-def _gradients_of(state: TrainingState, losses: nn.Module, autocast: torch.autocast) -> Gradients:
-    """The function that computes the gradients of a batch."""
+def _gradients_of(state: TrainingState, objective: Objective, losses: nn.Module, autocast: torch.autocast) -> Gradients:
+    """The function that computes the gradients of a batch; ``losses`` is the objective, wrapped or not."""
 
     def compute(batch: Batch, *, step: int) -> dict[str, Tensor]:
         state.zero_gradients()
         with autocast:
             parts = losses(batch, step=step)
-        torch.autograd.backward([parts[name] for name in ("loss", "discriminator_loss") if name in parts])
+        objective.add_gradients(parts)
         if state.discriminators is not None:
             distributed.average_gradients(state.discriminators)
         return {name: part.detach() for name, part in parts.items()} | state.clip_gradients()

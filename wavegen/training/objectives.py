@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.utils import parametrize
 
 from wavegen.blocks import frame_mask, masked, sample_mask
 from wavegen.mel import LogMel, MelSpec
@@ -75,6 +75,10 @@ class Objective(nn.Module, ABC):
             scalars by name: ``loss``, which the vocoder minimises; ``discriminator_loss``, which the discriminators
             minimise, if there are any; and detached parts of these for the log.
         """
+
+    def add_gradients(self, losses: Losses) -> None:
+        """Add the gradients of a batch's losses to the ``grad`` of the weights that learn from them."""
+        _backward(losses["loss"], self.vocoder)
 
     def kind(self, step: int) -> Hashable:
         """A value that is equal for steps whose ``forward`` runs the same computation, on whatever batch."""
@@ -169,6 +173,8 @@ class ReconstructionObjective(Objective):
     def generate(self, vocoder: Vocoder, batch: Batch) -> Tensor:
         """Generated samples ``[batch, frames * hop_length]`` in float32."""
         mask = frame_mask(batch.lengths, batch.mel.shape[-1])
+        if is_whole(mask):
+            return vocoder(batch.mel, speakers=batch.speakers).float()
         return vocoder(masked(batch.mel, mask), mask, speakers=batch.speakers).float()
 
     def distance(self, generated: Tensor, real: Tensor) -> Losses:
@@ -264,9 +270,8 @@ class ModelObjective(Objective):
 class AdversarialObjective(Objective):
     """Reconstruction and, from ``config.start_step`` on, training against discriminators.
 
-    One pass of the vocoder gives both losses, so that one backward pass gives all gradients: ``loss`` reaches the
-    vocoder alone, because the discriminators' weights are constants in it, and ``discriminator_loss`` reaches the
-    discriminators alone, because the generated sound is a constant in it.
+    One pass of the vocoder, and one of the discriminators over its sound, give both losses: ``loss`` for the vocoder
+    and ``discriminator_loss`` for the discriminators. ``add_gradients`` keeps them apart.
 
     Args:
         reconstruction: the objective of the same vocoder without discriminators.
@@ -308,16 +313,12 @@ class AdversarialObjective(Objective):
         if not self._has_begun(step):
             return parts
 
-        # Two passes for the discriminators' loss, and one with constant weights for the vocoder's.
-        real = self.discriminators(batch.audio)
-        fake = self.discriminators(generated.detach())
-        constants = {name: parameter.detach() for name, parameter in self.discriminators.named_parameters()}
-        fake_for_vocoder = functional_call(self.discriminators, constants, generated)
-
-        adversarial = generator_loss(self.config.loss, _logits(fake_for_vocoder))
+        with parametrize.cached():  # normalise the weights once for both passes
+            real, fake = self.discriminators(batch.audio), self.discriminators(generated)
+        adversarial = generator_loss(self.config.loss, _logits(fake))
         matching = feature_matching_loss(
             [[layer.detach().float() for layer in output.features] for output in real],
-            [[layer.float() for layer in output.features] for output in fake_for_vocoder],
+            [[layer.float() for layer in output.features] for output in fake],
         )
         parts["loss"] = parts["loss"] + self.config.weight * adversarial + self.config.feature_weight * matching
         return parts | {
@@ -327,6 +328,12 @@ class AdversarialObjective(Objective):
             "real_score": _mean_score(real),
             "fake_score": _mean_score(fake),
         }
+
+    def add_gradients(self, losses: Losses) -> None:
+        """As in the base class, of both losses."""
+        if "discriminator_loss" in losses:
+            _backward(losses["discriminator_loss"], self.discriminators, retain_graph=True)
+        super().add_gradients(losses)
 
     def _has_begun(self, step: int) -> bool:
         return step >= self.config.start_step
@@ -385,6 +392,17 @@ def shortest_for_discriminators(config: TrainingConfig) -> dict[str, int]:
         return {}
     with torch.device("meta"):  # shapes without numbers
         return Discriminators(config.adversarial).shortest_segments()
+
+
+def is_whole(mask: Tensor) -> bool:
+    """Whether all frames are real, as far as it is known without waiting for a GPU."""
+    return mask.device.type == "cpu" and bool(mask.all())
+
+
+def _backward(loss: Tensor, network: nn.Module, *, retain_graph: bool = False) -> None:
+    """Add the gradients of a loss to the ``grad`` of one network's weights alone."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    torch.autograd.backward(loss, inputs=weights, retain_graph=retain_graph)
 
 
 def _logits(outputs: Sequence[DiscriminatorOutput]) -> list[Tensor]:
