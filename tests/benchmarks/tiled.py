@@ -16,7 +16,7 @@ from wavegen.blocks.tiled import sum_of_skips
 
 RUNS = 5
 BATCH, FRAMES, HOP = 2, 56, 256
-SHAPES = {"speech24k/wavenet": (32, 64, 32, 9), "folder/wavenet": (64, 128, 64, 10)}
+SHAPES = {"18 layers of 32": (32, 64, 32, 9), "ljspeech/wavenet": (64, 128, 64, 10)}
 
 
 def main() -> None:
