@@ -64,7 +64,8 @@ def test_products_by_blocks_have_the_values_and_gradients_of_whole_ones(blur_hz:
     spec = profile("r9y9-22k")  # whose filters leave bins unread
     filters = MelInverse(spec).filter_blocks(torch.float64, blur_hz)
     magnitude = torch.rand(2, spec.n_fft // 2 + 1, 3, dtype=torch.float64, requires_grad=True)
-    linear, weights = torch.rand(2, spec.n_mels, 3, dtype=torch.float64), torch.rand_like(magnitude)
+    linear = torch.rand(2, spec.n_mels, 3, dtype=torch.float64)
+    weights = torch.rand_like(magnitude)
 
     def whole(magnitude: Tensor) -> Tensor:
         ratio = linear / (filters.filters @ magnitude).clamp(min=1e-12)
@@ -81,7 +82,7 @@ def test_products_by_blocks_have_the_values_and_gradients_of_whole_ones(blur_hz:
 
 
 def derivatives(function: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a weighted sum of the function: its value, its gradient, and the gradient of the gradient's squares."""
+    """The value of a weighted sum of the function, its gradient, and the gradient of that gradient's squares."""
     value = (function(x) * weights).sum()
     (slope,) = torch.autograd.grad(value, x, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.square().sum(), x)

@@ -12,7 +12,8 @@ from wavegen.training.decoded import DecodedRecordings
 
 
 def test_decoded_recordings_follow_their_files(tmp_path: Path) -> None:
-    path, read = tmp_path / "a.wav", DecodedRecordings()
+    path = tmp_path / "a.wav"
+    read = DecodedRecordings()
     for level in (0.25, 0.5):
         write_audio(path, np.full(100, level, dtype=np.float32), 24000)
         os.utime(path, ns=(0, int(level * 1e9)))

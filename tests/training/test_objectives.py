@@ -130,9 +130,11 @@ def test_the_shortest_segments_have_a_loss(name: str, adversarial: AdversarialCo
         assert losses["loss"] > 0
 
 
-def test_a_batch_without_padding_needs_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", sorted(name for name, kind in VOCODERS.items() if issubclass(kind, WaveformVocoder)))
+def test_a_batch_without_padding_needs_no_mask(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def losses(*, masked: bool) -> list[Tensor]:
-        objective = ReconstructionObjective(tiny_vocoder("spectral", spec=MEL), TrainingConfig(steps=1))
+        vocoder = tiny_vocoder(name, spec=MEL)
+        objective = ReconstructionObjective(vocoder, TrainingConfig(steps=1))
         with monkeypatch.context() as patch:
             if masked:
                 patch.setattr(objectives, "is_whole", lambda mask: False)

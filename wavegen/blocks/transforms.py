@@ -136,6 +136,6 @@ class _Magnitude(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         spectrum, magnitude = ctx.saved_tensors
-        if gradient.stride() != magnitude.stride():  # operands of two layouts would cost more than a copy, twice
+        if gradient.stride() != magnitude.stride():  # a copy costs less than two operations on mixed memory layouts
             gradient = torch.empty_like(magnitude).copy_(gradient)
         return spectrum * (gradient / magnitude), None

@@ -195,7 +195,7 @@ class FilterBlocks(NamedTuple):
         return _BlockProduct.apply(ratio, self.weights, self.by_bin).index_fill_(-1, self.unread, 1.0).mT
 
 
-# The products of the blocks, written to one result. Left to autograd, each block's gradient would be a whole matrix.
+# All blocks write to one result. Autograd would compute a whole matrix as the gradient of each block.
 class _BlockProduct(torch.autograd.Function):
     """``x @ matrix``; ``blocks`` are columns of the matrix, and the range of its rows that are not zero there."""
 
@@ -204,7 +204,8 @@ class _BlockProduct(torch.autograd.Function):
         ctx.save_for_backward(matrix)
         ctx.blocks = blocks
         result = x.new_empty(*x.shape[:-1], matrix.shape[1])
-        given, product = x.reshape(-1, x.shape[-1]), result.view(-1, result.shape[-1])
+        given = x.reshape(-1, x.shape[-1])
+        product = result.view(-1, result.shape[-1])
         for columns, rows in blocks:
             torch.mm(given[:, rows], matrix[rows, columns], out=product[:, columns])
         return result
@@ -222,7 +223,8 @@ class _TransposedBlockProduct(torch.autograd.Function):
         ctx.save_for_backward(matrix)
         ctx.blocks = blocks
         result = x.new_zeros(*x.shape[:-1], len(matrix))
-        given, product = x.reshape(-1, x.shape[-1]), result.view(-1, result.shape[-1])
+        given = x.reshape(-1, x.shape[-1])
+        product = result.view(-1, result.shape[-1])
         for columns, rows in blocks:  # the ranges of rows overlap
             product[:, rows].addmm_(given[:, columns], matrix[rows, columns].t())
         return result
@@ -330,7 +332,7 @@ class MelProjection(nn.Module):
                 ahead = torch.sub(consistent, previous, alpha=MOMENTUM / (1 + MOMENTUM))
             previous = consistent
             own = complex_magnitude(ahead, SMALLEST_POWER)
-            # Along the last dimension, as frames in rows: along another one, the result would be laid out anew.
+            # Copy along the last dimension: along another one, torch would return another memory layout.
             gain = filters.gain(own, linear).mT
             kept = magnitude.mT.index_select(-1, unread) / own.mT.index_select(-1, unread)
             spectrum = ahead * gain.index_copy(-1, unread, kept).mT

@@ -150,7 +150,7 @@ class Segments(Dataset[Batch]):
         """
         positions = range(rank, batch_size, world)
         workers = min(workers, usable_cores())
-        # Worker processes read while this one computes, and each would keep a copy.
+        # Keep decoded recordings only without workers, which read while this process computes, each with a copy.
         small = 4 * sum(clip.samples for clip in self.clips) <= LARGEST_BYTES
         self._read = DecodedRecordings() if small and not workers else read_segment
         loader = DataLoader(
@@ -256,7 +256,7 @@ def read_crop(
         start: the first frame.
         frames: the number of frames; after the clip's end they are zeros.
         speakers: the vocoder's speakers.
-        read: reads the samples; by default no more than them from the file.
+        read: reads the samples; by default ``read_segment``, which decodes only these.
 
     Raises:
         ConfigError: there are ``speakers``, and the clip's speaker is not one of them.

@@ -10,9 +10,9 @@ LARGEST_BYTES = 2**28  # 46 minutes at 24 kHz
 
 
 class DecodedRecordings:
-    """Reads segments as ``read_segment`` does, but decodes each recording once.
+    """Reads segments as ``read_segment`` does, but decodes each recording once, and so refuses damage anywhere in it.
 
-    Opening and seeking in a FLAC file takes longer than to copy a segment that is decoded: a twentieth of a step of the
+    Opening a FLAC file and seeking in it takes longer than copying a decoded segment: a twentieth of a step of the
     demo. A recording that has changed is decoded again.
     """
 
@@ -20,7 +20,11 @@ class DecodedRecordings:
         self._decoded: dict[Path, tuple[int, np.ndarray]] = {}
 
     def __call__(self, path: Path, start: int, length: int) -> np.ndarray:
-        """Samples ``start`` to ``start + length``, a view of the kept ones; errors as from ``read_segment``."""
+        """Samples ``start`` to ``start + length``, a view of the kept ones.
+
+        Raises:
+            AudioError: see ``read_audio`` and ``read_segment``.
+        """
         try:
             written_ns = path.stat().st_mtime_ns
         except OSError:

@@ -257,7 +257,7 @@ def _discriminators_line(state: TrainingState, config: TrainingConfig) -> str | 
 
 
 def _gradients_of(state: TrainingState, objective: Objective, losses: nn.Module, autocast: torch.autocast) -> Gradients:
-    """The function that computes the gradients of a batch; ``losses`` is the objective, wrapped or not."""
+    """The function that computes the gradients of a batch; ``losses`` calls the objective."""
 
     def compute(batch: Batch, *, step: int) -> dict[str, Tensor]:
         state.zero_gradients()

@@ -330,7 +330,7 @@ class AdversarialObjective(Objective):
         }
 
     def add_gradients(self, losses: Losses) -> None:
-        """As in the base class, of both losses."""
+        """Like the base class, and for the discriminators too."""
         if "discriminator_loss" in losses:
             _backward(losses["discriminator_loss"], self.discriminators, retain_graph=True)
         super().add_gradients(losses)
@@ -395,7 +395,7 @@ def shortest_for_discriminators(config: TrainingConfig) -> dict[str, int]:
 
 
 def is_whole(mask: Tensor) -> bool:
-    """Whether all frames are real, as far as it is known without waiting for a GPU."""
+    """True if all frames are known to be real; always False on a GPU, where asking would wait for it."""
     return mask.device.type == "cpu" and bool(mask.all())
 
 
