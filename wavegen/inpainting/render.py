@@ -15,7 +15,7 @@ from wavegen.models._damage import interpolated, known_shares
 from wavegen.models.inpainter import KEPT, Inpainter
 from wavegen.vocoders import Vocoder
 
-FADE_S = 0.012  # from linear prediction to the rendered sound, within the hole
+FADE_S = 0.004  # from linear prediction to the rendered sound, within the hole
 CONTEXT_FRAMES = 48  # on both sides of a hole, beyond what the inpainter reads
 BAND_TAPS = 511
 

@@ -24,7 +24,7 @@ from wavegen.models._base import LN_SCALE, Model, ModelBatch, ModelConfig, Shown
 from wavegen.models._damage import draw_band, draw_lost, interpolated, known_shares
 
 KEPT = 0.999  # share of a bin from which on it stays as it is
-BAND_WEIGHT = 3.0  # of missing bands in the loss, beside holes in time
+BAND_WEIGHT = 2.0  # of missing bands in the loss, beside holes in time
 TRUST = 2.0  # in the guess, before training: its sigmoid, 0.88, is the share of the guess that counts
 
 
