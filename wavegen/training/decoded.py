@@ -31,8 +31,14 @@ class DecodedRecordings:
             return read_segment(path, start, length)  # which says what is wrong
         known = self._decoded.get(path)
         if known is None or known[0] != written_ns:
-            known = self._decoded[path] = written_ns, read_audio(path)
+            known = self._decoded[path] = written_ns, _decode(path)
         samples = known[1]
         if start < 0 or start + length > len(samples):
             return read_segment(path, start, length)
         return samples[start : start + length]
+
+
+def _decode(path: Path) -> np.ndarray:
+    samples = read_audio(path)
+    read_segment(path, len(samples) - 1, 1)  # refuses a file without seeking, as it would with worker processes
+    return samples
