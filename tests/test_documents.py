@@ -32,7 +32,7 @@ from wavegen.evaluation.baseline import log_mel_of
 from wavegen.evaluation.metrics import METRICS
 from wavegen.mel import profile
 from wavegen.recipe import find_recipe, load_recipe
-from wavegen.training.objectives import shortest_segment
+from wavegen.training.shortest import shortest_segment
 from wavegen.vocoders import find_vocoders
 
 ROOT = Path(__file__).parent.parent

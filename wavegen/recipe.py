@@ -25,7 +25,7 @@ from wavegen.models import MODELS, ModelConfig
 from wavegen.network import Network, NetworkConfig
 from wavegen.tables import text_table
 from wavegen.training.config import TrainingConfig
-from wavegen.training.objectives import shortest_for_discriminators, shortest_segment
+from wavegen.training.shortest import shortest_for_discriminators, shortest_segment
 from wavegen.vocoders import VOCODERS
 from wavegen.vocoders._base import VocoderConfig
 

@@ -30,8 +30,8 @@ from wavegen.training.objectives import (
     LikelihoodObjective,
     ReconstructionObjective,
     build_objective,
-    shortest_segment,
 )
+from wavegen.training.shortest import shortest_segment
 from wavegen.training.state import TrainingState
 from wavegen.vocoders import VOCODERS, WaveformVocoder
 

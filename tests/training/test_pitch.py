@@ -23,7 +23,7 @@ from wavegen.source.pitch import soft_labels
 from wavegen.training import loop
 from wavegen.training.config import TrainingConfig
 from wavegen.training.data import Batch, Segments, read_crop
-from wavegen.training.objectives import PitchObjective, build_objective, shortest_segment
+from wavegen.training.objectives import PitchObjective, build_objective
 from wavegen.training.pitch import (
     HIGHEST_HZ,
     Condition,
@@ -35,6 +35,7 @@ from wavegen.training.pitch import (
     training_spectrum,
 )
 from wavegen.training.run_folder import RunFolder
+from wavegen.training.shortest import shortest_segment
 from wavegen.training.validation import validate
 from wavegen.vocoders import PitchVocoder, VocoderConfig
 from wavegen.vocoders._speakers import SpeakerCondition

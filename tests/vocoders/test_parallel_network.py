@@ -18,7 +18,7 @@ from wavegen.blocks import Context
 from wavegen.errors import ConfigError
 from wavegen.mel import profile
 from wavegen.training.config import TrainingConfig
-from wavegen.training.objectives import shortest_segment
+from wavegen.training.shortest import shortest_segment
 from wavegen.vocoders.parallel import ParallelWaveNet
 
 RESIDUAL, GATE, SKIP, CYCLES, DEPTH, WINDOW = 4, 6, 16, 2, 3, 2  # few skips may all end behind a ReLU

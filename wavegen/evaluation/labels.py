@@ -40,7 +40,7 @@ class ClassScores(NamedTuple):
 
     Attributes:
         share: the share of labelled frames that have the class.
-        precision, recall, f1: over all labelled frames; 1 if no frame has the class, and none was found.
+        precision, recall, f1: scores over all labelled frames; 1 if no frame has the class, and none was found.
         onsets, offsets: the beginnings and ends of the class.
     """
 

@@ -59,7 +59,7 @@ class LiveRepair:
         MelError: the vocoder does not read mels of the inpainter's definition.
 
     Attributes:
-        latency_samples: after ``n`` samples have been fed, at least ``n - latency_samples`` have been returned.
+        latency_samples: the delay: of ``n`` samples fed, at least ``n - latency_samples`` have been returned.
     """
 
     def __init__(self, inpainter: Inpainter, vocoder: Vocoder | None = None, *, seed: int = 0) -> None:

@@ -72,7 +72,7 @@ def read_header(file: IO[bytes]) -> ArrayHeader:
     """
     start = file.read(8)
     if len(start) < 8 or start[:6] != _MAGIC or start[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
-        raise ValueError("there is no array of a known version")
+        raise ValueError("the file is not an array of a known version")
     width = 2 if start[6] == 1 else 4
     length = int.from_bytes(file.read(width), "little")
     if length > _MAX_HEADER_BYTES:

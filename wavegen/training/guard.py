@@ -65,7 +65,7 @@ def roll_back(state: TrainingState, run: RunFolder, skips: Sequence[Skip]) -> No
         raise TrainingError(f"{what}, after going back {ROLLBACKS} times", where=where, remedy=remedy)
     rollbacks = state.rollbacks + 1
     if not run.restore(state):
-        raise TrainingError(f"{what}, and there is no checkpoint to go back to", where=where, remedy=remedy)
+        raise TrainingError(f"{what}, and the run has no checkpoint to go back to", where=where, remedy=remedy)
     state.rollbacks = rollbacks
     distributed.wait_for_all()  # until all have read the checkpoint
     if distributed.is_first():
