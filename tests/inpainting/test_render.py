@@ -1,6 +1,6 @@
 """What fills a hole: bit equality outside, no jump at its edges, and sound where a mel is known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from wavegen.models.inpainter import KEPT
 RATE = 24000
 MEL = profile("bigvgan-24k")
 HOLES = [Hole(6000, 7920), Hole(14000, 14048)]  # 80 ms, and 2 ms
+LONG_HOLE = Hole(6000, 9600)  # 150 ms
 
 
 class Foreseen:
@@ -38,8 +39,10 @@ def whole_mel(sound: np.ndarray) -> Tensor:
     return LogMel(MEL)(torch.from_numpy(padded)[None])
 
 
-def fill(sound: np.ndarray, inpainter: Any, iterations: int = 8) -> np.ndarray:
-    return fill_holes(sound, HOLES, inpainter, wavegen.load("default"), sample_rate_hz=RATE, iterations=iterations)
+def fill(sound: np.ndarray, inpainter: Any, iterations: int = 8, holes: Sequence[Hole] = HOLES) -> np.ndarray:
+    return fill_holes(
+        sound, list(holes), inpainter, wavegen.load("default"), sample_rate_hz=RATE, iterations=iterations
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +73,23 @@ def test_there_is_no_jump_at_the_edges(sound: np.ndarray) -> None:
         assert np.abs(np.diff(filled[hole.start - 2 : hole.stop + 2])).max() < 2 * usual
 
 
-def test_what_the_hole_held_does_not_matter(sound: np.ndarray) -> None:
+@pytest.mark.parametrize("hole", [HOLES[0], LONG_HOLE])
+def test_what_the_hole_held_does_not_matter(sound: np.ndarray, hole: Hole) -> None:
     true = whole_mel(sound)
     noisy = sound.copy()
-    noisy[6000:7920] = 0.9
-    results = [fill(x, Foreseen(lambda mel: true), 1) for x in (sound, noisy)]
+    noisy[hole.start : hole.stop] = 0.9
+    results = [fill(x, Foreseen(lambda mel: true), 1, [hole]) for x in (sound, noisy)]
     assert np.array_equal(*results)
+
+
+def test_a_long_hole_gets_what_the_recording_has_elsewhere(sound: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = np.concatenate((sound, sound))
+    true = whole_mel(twice)
+    blurred = Foreseen(lambda mel: 0.5 * true[..., : mel.shape[-1]] + 0.5 * true.mean(dim=-1, keepdim=True))
+    inside = slice(LONG_HOLE.start // 256 + 1, LONG_HOLE.stop // 256 - 1)
+    distances = []
+    for shortest_s in (0.1, 1.0):
+        monkeypatch.setattr("wavegen.inpainting.exemplars.LONG_S", shortest_s)
+        filled = fill(twice, blurred, holes=[LONG_HOLE])
+        distances.append(float((whole_mel(filled) - true)[..., inside].abs().mean()))
+    assert distances[0] < 0.5 * distances[1]

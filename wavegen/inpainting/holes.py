@@ -23,6 +23,14 @@ class Hole(NamedTuple):
     stop: int
 
 
+def lost_samples(holes: Iterable[Hole], count: int) -> np.ndarray:
+    """Which of ``count`` samples lie in holes, bool ``[count]``."""
+    lost = np.zeros(count, dtype=bool)
+    for hole in holes:
+        lost[hole.start : hole.stop] = True
+    return lost
+
+
 def parse_holes(text: str, samples: int, sample_rate_hz: int, where: object = "--holes") -> list[Hole]:
     """Holes from text such as ``1.20-1.28,3.0-3.1``, in seconds.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wavegen.errors import ConfigError
-from wavegen.inpainting.holes import Hole
+from wavegen.inpainting.holes import Hole, lost_samples
 from wavegen.inpainting.live import LiveRepair
 from wavegen.models.inpainter import Inpainter
 from wavegen.progress import one_torch_thread
@@ -55,9 +55,7 @@ def repair_as_stream(
     if sample_rate_hz != rate:
         remedy = f"resample the recording to {rate} Hz, or repair it without --live"
         raise ConfigError(f"a stream is repaired at {rate} Hz, not {sample_rate_hz} Hz", remedy=remedy)
-    lost = np.zeros(len(samples), dtype=bool)
-    for hole in holes:
-        lost[hole.start : hole.stop] = True
+    lost = lost_samples(holes, len(samples))
     live = LiveRepair(inpainter, vocoder, seed=seed)
     packet = round(PACKET_S * rate)
     packets = range(0, len(samples), packet)

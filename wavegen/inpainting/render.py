@@ -8,7 +8,8 @@ from torch import Tensor
 from wavegen.audio.interpolation import interpolate
 from wavegen.audio.resampling import resample
 from wavegen.errors import ConfigError
-from wavegen.inpainting.holes import Hole, merged
+from wavegen.inpainting.exemplars import SEARCHED_S, RecordedFrames, is_long, recorded_frames, with_exemplars
+from wavegen.inpainting.holes import Hole, lost_samples, merged
 from wavegen.inpainting.joining import ALIGNED_S, SHIFT_S, SHORT_S, best_shift, rendered_share
 from wavegen.mel import LogMel, MelProjection
 from wavegen.models._damage import interpolated, known_shares
@@ -32,7 +33,9 @@ def fill_holes(
 ) -> np.ndarray:
     """Fill the holes of a recording; all other samples stay as they are, bit for bit.
 
-    Each hole is rendered from the mel that the inpainter completes around it. Holes shorter than 5 ms are interpolated.
+    Each hole is rendered from the mel that the inpainter completes around it; in holes of 100 ms and more, frames that
+    the recording has nearby take the place of those that the inpainter expects. Holes shorter than 5 ms are
+    interpolated.
 
     Args:
         samples: float ``[samples]``; those in holes are ignored.
@@ -49,34 +52,35 @@ def fill_holes(
     Raises:
         MelError: the vocoder does not read mels of the inpainter's definition.
     """
-    mel, rate = inpainter.mel, inpainter.mel.sample_rate_hz
+    mel, rate, hop = inpainter.mel, inpainter.mel.sample_rate_hz, inpainter.mel.hop_length
     vocoder = vocoder.for_mel(mel)
     repaired = samples.copy()
     holes = merged(holes)
     predicted = {hole: interpolate(_without(samples, holes, hole), hole) for hole in holes}
-    long = [hole for hole in holes if hole.stop - hole.start >= SHORT_S * sample_rate_hz]
     for hole in holes:
         repaired[hole.start : hole.stop] = predicted[hole]
 
-    # Holes whose surroundings overlap are rendered together.
+    # Short holes are filled now, so what follows takes them for known.
+    holes = [hole for hole in holes if hole.stop - hole.start >= SHORT_S * sample_rate_hz]
     around_frames = CONTEXT_FRAMES + max(inpainter.context.left, inpainter.context.right)
-    around = round(around_frames * mel.hop_length * sample_rate_hz / rate)
-    for region in merged(Hole(max(0, h.start - around), min(len(samples), h.stop + around)) for h in long):
-        inside = [
-            Hole(h.start - region.start, h.stop - region.start) for h in long if region.start <= h.start < region.stop
-        ]
-        # Short holes are known here: they are filled already.
-        known = repaired[region.start : region.stop].astype(np.float32)
-        if sample_rate_hz != rate:
-            known = resample(known, sample_rate_hz, rate)
-        at_rate = [Hole(h.start * rate // sample_rate_hz, -(-h.stop * rate // sample_rate_hz)) for h in inside]
-        rendered = _render(known, at_rate, inpainter, vocoder, iterations, seed)
+    around = round(around_frames * hop * sample_rate_hz / rate)
+    searched, fade = round(SEARCHED_S * sample_rate_hz), round(FADE_S * sample_rate_hz)
+
+    # Holes whose surroundings overlap are rendered together.
+    for region in merged(_widened(hole, around, len(samples)) for hole in holes):
+        sound, lost = _part(repaired, holes, region, sample_rate_hz, rate)
+        recorded = None
+        if any(is_long(hole, rate) for hole in lost):
+            nearby, lost_nearby = _part(repaired, holes, _widened(region, searched, len(samples)), sample_rate_hz, rate)
+            is_lost = lost_samples(lost_nearby, len(nearby))
+            recorded = recorded_frames(_in_frames(nearby, hop), _in_frames(is_lost, hop), mel)
+        rendered = _render(sound, lost, recorded, inpainter, vocoder, iterations, seed)
         if sample_rate_hz != rate:
             rendered = resample(rendered, rate, sample_rate_hz)
-        for hole in inside:
-            whole = Hole(hole.start + region.start, hole.stop + region.start)
-            faded = _faded(predicted[whole], rendered[hole.start : hole.stop], round(FADE_S * sample_rate_hz))
-            repaired[whole.start : whole.stop] = faded
+        for hole in holes:
+            if region.start <= hole.start < region.stop:
+                found = rendered[hole.start - region.start : hole.stop - region.start]
+                repaired[hole.start : hole.stop] = _faded(predicted[hole], found, fade)
     return repaired
 
 
@@ -119,15 +123,42 @@ def extend_band(
     return (samples + oaconvolve(rendered, high, mode="same")).astype(samples.dtype)
 
 
+def _widened(hole: Hole, by: int, samples: int) -> Hole:
+    """The hole with ``by`` samples on either side, within the recording."""
+    return Hole(max(0, hole.start - by), min(samples, hole.stop + by))
+
+
+def _part(
+    samples: np.ndarray, holes: list[Hole], region: Hole, sample_rate_hz: int, rate: int
+) -> tuple[np.ndarray, list[Hole]]:
+    """The samples of a region at another rate, float32, and those of its holes."""
+    sound = samples[region.start : region.stop].astype(np.float32)
+    if sample_rate_hz != rate:
+        sound = resample(sound, sample_rate_hz, rate)
+    inside = [
+        Hole(max(0, hole.start - region.start), min(region.stop, hole.stop) - region.start)
+        for hole in holes
+        if hole.start < region.stop and hole.stop > region.start
+    ]
+    return sound, [Hole(h.start * rate // sample_rate_hz, -(-h.stop * rate // sample_rate_hz)) for h in inside]
+
+
 @torch.no_grad()
 def _render(
-    samples: np.ndarray, holes: list[Hole], inpainter: Inpainter, vocoder: Vocoder, iterations: int, seed: int
+    samples: np.ndarray,
+    holes: list[Hole],
+    recorded: RecordedFrames | None,
+    inpainter: Inpainter,
+    vocoder: Vocoder,
+    iterations: int,
+    seed: int,
 ) -> np.ndarray:
-    """The sound of a region with its holes rendered, float32; beside the holes it is nearly ``samples``."""
+    """The sound of a region with its holes rendered, float32; beside the holes it is nearly ``samples``.
+
+    ``recorded`` is None if no hole is long.
+    """
     mel, hop = inpainter.mel, inpainter.mel.hop_length
-    missing = np.zeros(len(samples), dtype=bool)
-    for hole in holes:
-        missing[hole.start : hole.stop] = True
+    missing = lost_samples(holes, len(samples))
     given = _in_frames(np.where(missing, 0, samples).astype(np.float32), hop)
     lost = _in_frames(missing, hop)
 
@@ -137,6 +168,8 @@ def _render(
     known, frames = shares >= KEPT, shares.shape[-1]
     guess = LogMel(mel)(interpolated(given, lost, mel.n_fft))[..., :frames]
     completed = inpainter(guess, shares.expand(1, mel.n_mels, frames))
+    if recorded is not None:
+        completed = with_exemplars(completed, shares, holes, recorded, mel)
 
     # Begin with the vocoder's sound, in phase with what is known on either side.
     spoken = vocoder.synthesize(completed, seed=seed)[0].numpy()

@@ -1,0 +1,84 @@
+"""Long holes get frames that the recording has: the closest ones, whole ones, and only where nothing is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from wavegen.inpainting import Hole
+from wavegen.inpainting.exemplars import CERTAIN, RecordedFrames, recorded_frames, with_exemplars
+from wavegen.mel import profile
+from wavegen.models._damage import known_shares
+
+MEL = profile("bigvgan-24k")
+HOP, FRAMES = MEL.hop_length, 40
+LONG, SHORT = Hole(15 * HOP, 25 * HOP), Hole(15 * HOP, 24 * HOP)  # 107 and 96 ms
+
+
+def shares_of(hole: Hole) -> torch.Tensor:
+    lost = torch.zeros(1, FRAMES * HOP, dtype=torch.bool)
+    lost[:, hole.start : hole.stop] = True
+    return known_shares(lost, MEL)
+
+
+@pytest.fixture
+def true() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(MEL.n_mels, FRAMES)).astype(np.float32)
+
+
+@pytest.fixture
+def blurred(true: np.ndarray) -> torch.Tensor:
+    """What an inpainter expects: a fifth of the truth."""
+    return torch.from_numpy(0.2 * true)[None]
+
+
+def recording_of(true: np.ndarray, at: int, *, whole: bool = True) -> RecordedFrames:
+    """A recording that has the true frames from frame ``at`` on, among others."""
+    mel = np.random.default_rng(1).normal(size=(MEL.n_mels, 200)).astype(np.float32)
+    mel[:, at : at + FRAMES] = true
+    is_whole = np.ones(200, dtype=bool)
+    is_whole[at + 20] = whole
+    return RecordedFrames(mel, is_whole)
+
+
+def replaced(expected: torch.Tensor, hole: Hole, recorded: RecordedFrames) -> np.ndarray:
+    return with_exemplars(expected, shares_of(hole), [hole], recorded, MEL)[0].numpy()
+
+
+@pytest.mark.parametrize("at", [0, 77, 160])
+def test_the_closest_frames_take_the_place_of_those_of_which_nothing_is_known(
+    true: np.ndarray, blurred: torch.Tensor, at: int
+) -> None:
+    share = shares_of(LONG)[0, 0].numpy()
+    found = replaced(blurred, LONG, recording_of(true, at))
+    unknown, certain = share == 0, share >= CERTAIN
+    assert unknown.sum() == 6
+    assert np.allclose(found[:, unknown], true[:, unknown], atol=1e-6)
+    assert np.array_equal(found[:, certain], blurred[0, :, certain])
+
+
+def test_frames_with_something_missing_are_not_taken(true: np.ndarray, blurred: torch.Tensor) -> None:
+    found = replaced(blurred, LONG, recording_of(true, 77, whole=False))
+    unknown = shares_of(LONG)[0, 0].numpy() == 0
+    assert np.abs(found - true)[:, unknown].mean() > 0.5
+
+
+def test_shorter_holes_stay_as_expected(true: np.ndarray, blurred: torch.Tensor) -> None:
+    assert np.array_equal(replaced(blurred, SHORT, recording_of(true, 77)), blurred[0])
+
+
+@pytest.mark.parametrize("length", [0, 10, 16])
+def test_a_recording_without_enough_whole_frames_leaves_what_is_expected(blurred: torch.Tensor, length: int) -> None:
+    few = RecordedFrames(np.zeros((MEL.n_mels, length), np.float32), np.ones(length, dtype=bool))
+    assert np.array_equal(replaced(blurred, LONG, few), blurred[0])
+    none = RecordedFrames(np.zeros((MEL.n_mels, 200), np.float32), np.arange(200) % 10 > 0)
+    assert np.array_equal(replaced(blurred, LONG, none), blurred[0])
+
+
+def test_frames_that_lost_samples_change_are_not_whole() -> None:
+    sound, lost = torch.randn(1, 20 * HOP), torch.zeros(1, 20 * HOP, dtype=torch.bool)
+    lost[:, 10 * HOP : 11 * HOP] = True
+    frames, changed = (recorded_frames(x, lost, MEL) for x in (sound, torch.where(lost, -sound, sound)))
+    difference = np.abs(changed.mel - frames.mel).mean(axis=0)
+    assert frames.mel.shape == (MEL.n_mels, 20)
+    assert frames.is_whole.sum() == 15
+    assert difference[frames.is_whole].max() < 0.02 < 0.1 < difference.max()
