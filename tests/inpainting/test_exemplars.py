@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wavegen.inpainting import Hole
-from wavegen.inpainting.exemplars import CERTAIN, RecordedFrames, recorded_frames, with_exemplars
+from wavegen.inpainting.exemplars import AFTER, CERTAIN, LiveExemplars, RecordedFrames, recorded_frames, with_exemplars
 from wavegen.mel import profile
 from wavegen.models._damage import known_shares
 
@@ -52,7 +52,7 @@ def test_the_closest_frames_take_the_place_of_those_of_which_nothing_is_known(
     found = replaced(blurred, LONG, recording_of(true, at))
     unknown, certain = share == 0, share >= CERTAIN
     assert unknown.sum() == 6
-    assert np.allclose(found[:, unknown], true[:, unknown], atol=1e-6)
+    assert np.array_equal(found[:, unknown], true[:, unknown])
     assert np.array_equal(found[:, certain], blurred[0, :, certain])
 
 
@@ -82,3 +82,51 @@ def test_frames_that_lost_samples_change_are_not_whole() -> None:
     assert frames.mel.shape == (MEL.n_mels, 20)
     assert frames.is_whole.sum() == 15
     assert difference[frames.is_whole].max() < 0.02 < 0.1 < difference.max()
+
+
+def live(frames: np.ndarray, expected: np.ndarray, lost: slice) -> np.ndarray:
+    """A stream of frames ``[n_mels, frames]``, of which nothing is known in ``lost``; the frames that come out."""
+    exemplars = LiveExemplars(MEL)
+    missing = range(frames.shape[1])[lost]
+    return np.stack(
+        [
+            exemplars.step(
+                torch.from_numpy(expected[:, i] if i in missing else frames[:, i])[None, :, None],
+                share=0.0 if i in missing else 1.0,
+            )[0, :, 0].numpy()
+            for i in range(frames.shape[1])
+        ],
+        axis=1,
+    )
+
+
+def test_frames_of_a_stream_are_replaced_by_those_that_followed_before(true: np.ndarray) -> None:
+    frames = np.concatenate((true, true), axis=1)
+    lost = slice(FRAMES + 10, FRAMES + 25)
+    found = live(frames, 0.2 * frames, lost)
+    assert np.array_equal(found[:, lost.start + 1 : lost.stop], frames[:, lost.start + 1 : lost.stop])
+    assert np.array_equal(found[:, lost.start], 0.2 * frames[:, lost.start])  # a shorter hole may end here
+    for known in (slice(0, lost.start), slice(lost.stop, None)):
+        assert np.array_equal(found[:, known], frames[:, known])
+
+
+def test_nothing_is_replaced_before_enough_frames_have_passed(true: np.ndarray) -> None:
+    lost = slice(AFTER, 2 * AFTER)
+    assert np.array_equal(live(true, 0.2 * true, lost)[:, lost], 0.2 * true[:, lost])
+
+
+def test_a_hole_that_outlasts_what_followed_before_goes_on_elsewhere(true: np.ndarray) -> None:
+    """The second hole begins like the first pass, and reaches the place at which that has a hole."""
+    frames = np.concatenate((true, true), axis=1)
+    first = live(frames[:, : FRAMES + 25], 0.2 * frames, slice(FRAMES + 10, FRAMES + 25))
+    assert first.shape[1] == FRAMES + 25
+    exemplars = LiveExemplars(MEL)
+    out = []
+    for i in range(2 * FRAMES):
+        share = 0.0 if 20 <= i < 24 or i >= FRAMES + 10 else 1.0
+        frame = 0.2 * frames[:, i] if share == 0 else frames[:, i]
+        out.append(exemplars.step(torch.from_numpy(frame)[None, :, None], share)[0, :, 0].numpy())
+    second = np.stack(out, axis=1)[:, FRAMES + 11 : FRAMES + 30]
+    known = np.concatenate((true[:, :20], true[:, 24:]), axis=1)
+    for column in second.T:
+        assert np.abs(known - column[:, None]).max(axis=0).min() == 0

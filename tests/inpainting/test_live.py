@@ -14,7 +14,7 @@ from support.vocoders import new_vocoder, small_pitch_network, tiny_vocoder
 from torch import Tensor
 
 from wavegen.errors import AudioError, ConfigError, MelError, StreamingError
-from wavegen.inpainting import LiveRepair, holes_in, live_vocoder, repair_as_stream
+from wavegen.inpainting import LiveRepair, exemplars, holes_in, live_vocoder, repair_as_stream
 from wavegen.mel import LogMel, MelSpec, profile
 from wavegen.models.inpainter import KEPT, Inpainter, InpainterConfig
 from wavegen.vocoders import Vocoder
@@ -23,6 +23,7 @@ SMALL = TINY.replace(n_fft=256, win_length=256, hop_length=64)  # fewer hops tha
 CENTRED = CENTRED_SHORT_WINDOW.replace(n_fft=320, win_length=200, hop_length=60)
 RATE = SMALL.sample_rate_hz
 PACKET = RATE // 100
+NEVER = 1_000_000  # frames of a hole
 HOLES = [(300, 352), (440, 450), (600, 680), (700, 770), (900, 1500)]  # the first ends with a hop, the second is short
 
 
@@ -183,10 +184,15 @@ def live_repair(sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def filled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A voice that the vocoder could speak, in another phase; which of its samples are lost; and its live repair."""
+    """A voice that the vocoder could speak, in another phase; which of its samples are lost; and its live repair.
+
+    It is repaired without exemplars, from the mel that it has.
+    """
     mel = LogMel(MEL)(torch.from_numpy(voice(0.6)).float()[None])
     sound = live_vocoder(MEL).synthesize(mel, seed=1)[0, 100:].double().numpy()
-    return sound, *live_repair(sound)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exemplars, "FIRST_REPLACED", NEVER)
+        return sound, *live_repair(sound)
 
 
 def test_the_mel_of_a_hole_is_nearly_restored(filled: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
@@ -216,6 +222,39 @@ def test_the_sound_of_a_hole_is_in_phase_with_what_precedes(filled: tuple[np.nda
     after = slice(9240, 9720)  # behind the fade
     likeness = np.corrcoef(sound[after], result[after])[0, 1]
     assert likeness > 0.9
+
+
+def test_exemplars_get_each_completed_frame_with_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[Tensor, float]] = []
+
+    class Reader(exemplars.LiveExemplars):
+        def step(self, expected: Tensor, share: float) -> Tensor:
+            read.append((expected, share))
+            return super().step(expected, share)
+
+    monkeypatch.setattr("wavegen.inpainting.live.LiveExemplars", Reader)
+    sound, expected = voice(0.6), torch.full((1, MEL.n_mels, 1), -3.0)
+    lost = np.zeros(len(sound), dtype=bool)
+    lost[9000:11880] = True
+    repaired(LiveRepair(Foreseen([expected] * 100)), sound, lost, 240)  # type: ignore[arg-type]
+    is_expected = [bool((frame == expected).all()) for frame, _ in read]
+    assert is_expected == [share < KEPT for _, share in read]
+    assert 11 < sum(is_expected) < 20
+
+
+def test_a_long_hole_gets_frames_that_have_passed() -> None:
+    sound = voice(0.6)
+    lost = np.zeros(len(sound), dtype=bool)
+    lost[9000:11880] = True
+    results = []
+    for first in (exemplars.FIRST_REPLACED, NEVER):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exemplars, "FIRST_REPLACED", first)
+            inpainter = Foreseen([torch.full((1, MEL.n_mels, 1), -3.0)] * 100)
+            results.append(repaired(LiveRepair(inpainter), sound, lost, 240))  # type: ignore[arg-type]
+    inside = slice(9000 // 256 + 2, 11880 // 256 - 2)
+    true, replaced, expected = LogMel(MEL)(torch.from_numpy(np.stack((sound, *results))).float())[..., inside]
+    assert (replaced - true).abs().mean() < 0.7 * (expected - true).abs().mean()
 
 
 def test_a_recording_is_repaired_as_a_stream_of_packets() -> None:

@@ -24,6 +24,12 @@ SEARCHED_S = 30.0  # of the recording, on both sides of a hole
 NEIGHBOURS = 3  # known frames on either side of a hole that are compared too
 CERTAIN = 0.2  # share of a frame that is known from which on the expectation is sharp
 
+# In a stream.
+KEPT_S = 10.0  # how much of the past is searched
+FIRST_REPLACED = 2  # of the frames in a hole that are not certain
+COMPARED = 12  # frames at most
+AFTER = 6  # whole frames that follow those that are compared, so that the hole can go on
+
 
 class RecordedFrames(NamedTuple):
     """The frames of a recording with holes.
@@ -75,18 +81,68 @@ def with_exemplars(
         if found is None:
             continue
         # At the hole's edges, where a part of the frame is known, the expectation is sharp and stays.
-        weight = np.clip(1 - share_of_frame[start:stop] / CERTAIN, 0, 1)
+        certain = np.clip(share_of_frame[start:stop] / CERTAIN, 0, 1)
         exemplar = recorded.mel[:, found + start - first : found + stop - first]
-        replaced[:, start:stop] += weight * (exemplar - replaced[:, start:stop])
+        replaced[:, start:stop] = (1 - certain) * exemplar + certain * replaced[:, start:stop]
     return torch.from_numpy(replaced)[None]
 
 
-def _closest(wanted: np.ndarray, recorded: RecordedFrames) -> int | None:
-    """The first of the consecutive whole frames that are closest to ``[n_mels, frames]``; None if there are too few."""
+class LiveExemplars:
+    """Replaces frames of a stream as ``with_exemplars`` does, by frames that have passed.
+
+    Nobody knows how long a hole is while it lasts. So the frames before it, and the first that are expected in it,
+    choose frames that have passed; in the rest of the hole those follow that followed then.
+
+    Args:
+        mel: the mel definition.
+    """
+
+    def __init__(self, mel: MelSpec) -> None:
+        kept = round(KEPT_S * mel.sample_rate_hz / mel.hop_length)
+        self._past = RecordedFrames(np.zeros((mel.n_mels, kept), np.float32), np.zeros(kept, dtype=bool))
+        self._missing = 0  # frames of the hole so far
+        self._chosen: int | None = None  # the past frame that takes the place of the next one
+
+    def step(self, expected: Tensor, share: float) -> Tensor:
+        """Replace the next frame, if it is deep in a hole.
+
+        Args:
+            expected: the completed log-mel, ``[1, n_mels, 1]``.
+            share: the share of the frame that is known.
+        """
+        frame = expected[0, :, 0].numpy()
+        self._missing = self._missing + 1 if share < CERTAIN else 0
+        self._chosen = self._found(frame) if self._missing >= FIRST_REPLACED else None
+        if self._chosen is not None:
+            certain = np.float32(share / CERTAIN)
+            frame = (1 - certain) * self._past.mel[:, self._chosen] + certain * frame
+
+        # All frames move by one place, so the frame after the chosen one is now where that one was.
+        mel, is_whole = self._past
+        self._past = RecordedFrames(
+            np.concatenate((mel[:, 1:], frame[:, None]), axis=1), np.append(is_whole[1:], share >= KEPT)
+        )
+        return torch.from_numpy(frame)[None, :, None]
+
+    def _found(self, frame: np.ndarray) -> int | None:
+        """The place of the past frame that follows the last one that was chosen, or else of the one closest to this."""
+        if self._chosen is not None and self._past.is_whole[self._chosen]:
+            return self._chosen
+        count = min(self._missing + NEIGHBOURS, COMPARED)
+        wanted = np.concatenate((self._past.mel[:, 1 - count :], frame[:, None]), axis=1)
+        first = _closest(wanted, self._past, after=AFTER)
+        return None if first is None else first + count - 1
+
+
+def _closest(wanted: np.ndarray, recorded: RecordedFrames, after: int = 0) -> int | None:
+    """The first of the consecutive whole frames that are closest to ``[n_mels, frames]``; None if there are too few.
+
+    At least ``after`` further whole frames follow them.
+    """
     length = wanted.shape[1]
-    if length > recorded.is_whole.size:
+    if length + after > recorded.is_whole.size:
         return None
-    possible = sliding_window_view(recorded.is_whole, length).all(axis=1)
+    possible = sliding_window_view(recorded.is_whole, length + after).all(axis=1)
     distances = np.where(possible, 0.0, np.inf)
     for i in range(length):
         distances += np.abs(recorded.mel[:, i : i + possible.size] - wanted[:, i : i + 1]).mean(axis=0)

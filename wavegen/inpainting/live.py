@@ -1,6 +1,7 @@
 """Repairing a sound that is still arriving, such as one with lost packets: a fixed delay, and constant memory."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from wavegen.audio.interpolation import CONTEXT, interpolate
 from wavegen.audio.runs import runs
 from wavegen.errors import AudioError, ConfigError, StreamingError
+from wavegen.inpainting.exemplars import LiveExemplars
 from wavegen.inpainting.joining import ALIGNED_S, SHIFT_S, SHORT_S, best_shift, rendered_share
 from wavegen.mel import LogMel, MelSpec
 from wavegen.models._damage import shares_of_windows
@@ -44,8 +46,8 @@ class LiveRepair:
 
     The work is done once for each hop of the mel, so the result does not depend on how the sound was cut into chunks::
 
-        samples ─ linear prediction in holes ─ mel of a window ─ inpainter ─ vocoder ─ shifted, faded ─┐
-        samples that are known ────────────────────────────────────────────────────────────────────────┴─ samples
+        samples ─ linear prediction in holes ─ mel of a window ─ inpainter ─ exemplars ─ vocoder ─ shifted, faded ─┐
+        known samples ─────────────────────────────────────────────────────────────────────────────────────────────┴─
 
     Silence is assumed before and after the stream. Positions count from the start of the first hop.
 
@@ -73,6 +75,8 @@ class LiveRepair:
         self._inpainter = inpainter
         self._vocoder = live_vocoder(mel) if vocoder is None else vocoder.for_mel(mel)
         self._inpainter_state = inpainter.initial_state(1)
+        self._exemplars = LiveExemplars(mel)
+        self._shares: deque[float] = deque()  # of the frames that the inpainter has not completed yet
         self._vocoder_state = self._vocoder.initial_state(1, seed=seed)
         self._fade, self._reach, self._compared, self._behind = (
             round(seconds * rate) for seconds in (FADE_S, SHIFT_S, ALIGNED_S, BEHIND_S)
@@ -172,7 +176,9 @@ class LiveRepair:
         if self._lost.any():
             known = shares_of_windows(torch.from_numpy(self._lost)[None], self._mel).expand_as(mel)
         completed, self._inpainter_state = self._inpainter.step(mel, known, self._inpainter_state)
+        self._shares.append(float(known[0, 0, 0]))
         if completed.shape[-1]:
+            completed = self._exemplars.step(completed, self._shares.popleft())
             spoken, self._vocoder_state = self._vocoder.step(completed, self._vocoder_state)
             self._spoken = np.concatenate((self._spoken, spoken[0].double().numpy()))
             self._spoken_end += spoken.shape[-1]
