@@ -1,14 +1,16 @@
 """Measure the log-likelihood per sample of a WaveNet, and what int16 and int8 weights cost: ``likelihood.py RUN``.
 
 Scores clips of a run, teacher-forced from the start of each, with the network itself and with all precisions of the
-numba engine; and, for a network that models the error of linear prediction, with that prediction alone. Recordings
-differ by far more than networks do, so compare networks, and speakers, by what they gain over the prediction.
+numba engine; and, for a network that models the error of linear prediction, with that prediction alone and the output
+distribution that training begins with. Recordings differ by far more than networks do, so compare networks, and
+speakers, by what they gain over the prediction.
 """
 
 import argparse
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -32,7 +34,7 @@ def main() -> None:
     parser.add_argument("--split", default="valid", help="split of the clips (default: %(default)s)")
     parser.add_argument("--under", default="", metavar="PREFIX", help="score clips whose names begin with this")
     parser.add_argument("--frames", type=int, default=94, help="frames of each clip (default: %(default)s)")
-    parser.add_argument("--clips", type=int, default=48, help="number of clips (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=48, help="number of clips, evenly chosen (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = load_vocoder(arguments.run)
@@ -42,9 +44,9 @@ def main() -> None:
         for clip in read_manifest(arguments.manifest or arguments.run / "features" / MANIFEST, Clip)
         if clip.split == arguments.split and clip.name.startswith(arguments.under)
     ]
-    clips = clips[:: max(1, len(clips) // arguments.clips)][: arguments.clips]
     if not clips:
         raise SystemExit(f"the manifest has no clip of split {arguments.split} under {arguments.under!r}")
+    clips = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, arguments.clips).round().astype(int))]
     engines = {precision: make_engine(model, "numba", precision) for precision in PRECISIONS}
     predicts = model.prediction_order > 0
     nats = dict.fromkeys((NETWORK, *PRECISIONS, *((PREDICTION,) if predicts else ())), 0.0)
@@ -61,7 +63,7 @@ def main() -> None:
             before = F.pad(audio, (1, 0))[:, :-1]
             parameters, _ = engine.predict(before, condition, engine.initial_state(1), prediction=prediction)
             nats[key] -= float(model.log_likelihood_of(parameters, audio, prediction).of_class.double().sum())
-        if predicts:  # the network's output before training
+        if predicts:
             parameters = model.distribution.standard()[None, :, None].expand(-1, -1, audio.shape[-1])
             nats[PREDICTION] -= float(model.log_likelihood_of(parameters, audio, prediction).of_class.double().sum())
         samples += audio.shape[-1]

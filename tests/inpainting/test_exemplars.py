@@ -45,15 +45,17 @@ def replaced(expected: torch.Tensor, hole: Hole, recorded: RecordedFrames) -> np
 
 
 @pytest.mark.parametrize("at", [0, 77, 160])
-def test_the_closest_frames_take_the_place_of_those_of_which_nothing_is_known(
-    true: np.ndarray, blurred: torch.Tensor, at: int
-) -> None:
+def test_the_closest_frames_replace_unknown_ones(true: np.ndarray, blurred: torch.Tensor, at: int) -> None:
     share = shares_of(LONG)[0, 0].numpy()
     found = replaced(blurred, LONG, recording_of(true, at))
-    unknown, certain = share == 0, share >= CERTAIN
+    unknown, known = share == 0, share >= CERTAIN
+    partly = ~unknown & ~known
     assert unknown.sum() == 6
+    assert partly.sum() == 4
     assert np.array_equal(found[:, unknown], true[:, unknown])
-    assert np.array_equal(found[:, certain], blurred[0, :, certain])
+    assert np.array_equal(found[:, known], blurred[0].numpy()[:, known])
+    certain = share[partly] / CERTAIN
+    assert np.allclose(found[:, partly], (1 - certain + 0.2 * certain) * true[:, partly], atol=1e-6)
 
 
 def test_frames_with_something_missing_are_not_taken(true: np.ndarray, blurred: torch.Tensor) -> None:
@@ -80,8 +82,17 @@ def test_frames_that_lost_samples_change_are_not_whole() -> None:
     frames, changed = (recorded_frames(x, lost, MEL) for x in (sound, torch.where(lost, -sound, sound)))
     difference = np.abs(changed.mel - frames.mel).mean(axis=0)
     assert frames.mel.shape == (MEL.n_mels, 20)
-    assert frames.is_whole.sum() == 15
+    assert frames.is_whole.sum() == 7
+    assert not frames.is_whole[[0, 1, 2, 3, -4, -3, -2, -1]].any()  # their windows reach beyond the sound
     assert difference[frames.is_whole].max() < 0.02 < 0.1 < difference.max()
+
+
+def test_frames_that_are_not_finite_are_not_whole() -> None:
+    sound = torch.randn(1, 20 * HOP)
+    sound[:, 8 * HOP] = float("nan")
+    frames = recorded_frames(sound, torch.zeros(1, 20 * HOP, dtype=torch.bool), MEL)
+    assert np.isfinite(frames.mel[:, frames.is_whole]).all()
+    assert frames.is_whole.any()
 
 
 def live(frames: np.ndarray, expected: np.ndarray, lost: slice) -> np.ndarray:
@@ -103,11 +114,22 @@ def live(frames: np.ndarray, expected: np.ndarray, lost: slice) -> np.ndarray:
 def test_frames_of_a_stream_are_replaced_by_those_that_followed_before(true: np.ndarray) -> None:
     frames = np.concatenate((true, true), axis=1)
     lost = slice(FRAMES + 10, FRAMES + 25)
-    found = live(frames, 0.2 * frames, lost)
+    expected = 0.2 * frames
+    expected[:, lost.start + 3 : lost.stop] = true[:, 25 : 25 + 12]  # which does not count any more
+    found = live(frames, expected, lost)
     assert np.array_equal(found[:, lost.start + 1 : lost.stop], frames[:, lost.start + 1 : lost.stop])
     assert np.array_equal(found[:, lost.start], 0.2 * frames[:, lost.start])  # a shorter hole may end here
     for known in (slice(0, lost.start), slice(lost.stop, None)):
         assert np.array_equal(found[:, known], frames[:, known])
+
+
+def test_a_frame_of_which_a_little_is_known_is_replaced_in_part(true: np.ndarray) -> None:
+    frames = torch.from_numpy(np.concatenate((true, true[:, :10], 0.2 * true[:, 10:12]), axis=1))[None]
+    shares = [*[1.0] * (FRAMES + 9), 0.5, 0.1, CERTAIN / 4]
+    exemplars = LiveExemplars(MEL)
+    found = [exemplars.step(frames[..., i : i + 1], share) for i, share in enumerate(shares)]
+    assert torch.equal(found[-2], frames[..., -2:-1])  # the first that is not certain
+    assert np.allclose(found[-1][0, :, 0], (0.75 + 0.25 * 0.2) * true[:, 11], atol=1e-6)
 
 
 def test_nothing_is_replaced_before_enough_frames_have_passed(true: np.ndarray) -> None:
@@ -118,8 +140,6 @@ def test_nothing_is_replaced_before_enough_frames_have_passed(true: np.ndarray) 
 def test_a_hole_that_outlasts_what_followed_before_goes_on_elsewhere(true: np.ndarray) -> None:
     """The second hole begins like the first pass, and reaches the place at which that has a hole."""
     frames = np.concatenate((true, true), axis=1)
-    first = live(frames[:, : FRAMES + 25], 0.2 * frames, slice(FRAMES + 10, FRAMES + 25))
-    assert first.shape[1] == FRAMES + 25
     exemplars = LiveExemplars(MEL)
     out = []
     for i in range(2 * FRAMES):

@@ -81,9 +81,14 @@ def test_known_samples_stay_bit_for_bit_in_time_with_every_kind_of_vocoder(name:
 
 @pytest.mark.parametrize(("mel", "look_ahead"), [(SMALL, 0), (SMALL, 4), (CENTRED, 2)])
 def test_the_result_does_not_depend_on_the_chunks(mel: MelSpec, look_ahead: int) -> None:
-    samples, lost = stream()
+    samples, lost = stream(4200)
+    samples[3200:3900], lost[3200:3900] = np.nan, True  # after enough known frames
     model, vocoder = inpainter(mel, look_ahead), source_filter(mel)
     whole = repaired(LiveRepair(model, vocoder), samples, lost, len(samples))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exemplars, "FIRST_REPLACED", NEVER)
+        as_expected = repaired(LiveRepair(model, vocoder), samples, lost, len(samples))
+    assert not np.array_equal(whole, as_expected)
     for sizes in ((PACKET,), (1,), (3, 900, 17, 256)):
         assert np.array_equal(repaired(LiveRepair(model, vocoder), samples, lost, *sizes), whole)
 

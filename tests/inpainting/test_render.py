@@ -12,6 +12,7 @@ from torch import Tensor
 import wavegen
 from wavegen.blocks import Context
 from wavegen.inpainting import Hole, fill_holes
+from wavegen.inpainting.holes import lost_samples
 from wavegen.mel import LogMel, profile
 from wavegen.models.inpainter import KEPT
 
@@ -80,6 +81,19 @@ def test_what_the_hole_held_does_not_matter(sound: np.ndarray, hole: Hole) -> No
     noisy[hole.start : hole.stop] = 0.9
     results = [fill(x, Foreseen(lambda mel: true), 1, [hole]) for x in (sound, noisy)]
     assert np.array_equal(*results)
+
+
+def test_long_holes_at_another_rate_are_filled_wherever_they_are() -> None:
+    sound = np.tile(voice(1.0, rate=48000), 3).astype(np.float64)
+    holes = [Hole(0, 7200), Hole(60000, 66000), Hole(len(sound) - 6000, len(sound))]
+    lost = lost_samples(holes, len(sound))
+    keeping: Any = Foreseen(lambda mel: mel)
+    vocoder = wavegen.load("default")
+    filled = fill_holes(np.where(lost, 0, sound), holes, keeping, vocoder, sample_rate_hz=48000, iterations=1)
+    assert np.array_equal(filled[~lost], sound[~lost])
+    assert np.isfinite(filled).all()
+    for hole in holes:
+        assert np.abs(filled[hole.start : hole.stop]).max() > 0.01
 
 
 def test_a_long_hole_gets_what_the_recording_has_elsewhere(sound: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:

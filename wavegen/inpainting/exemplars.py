@@ -1,7 +1,7 @@
 """Long holes: frames that the recording itself has, in place of the blurred ones that the inpainter expects.
 
-The longer a hole, the more sounds it may have had, and what the inpainter expects becomes a mean of them that nobody
-has ever spoken. The recording has real frames. Those that come closest to the expectation, and to what is known beside
+The longer a hole, the more sounds it may have had, and what the inpainter expects becomes a mean that matches none of
+them. The recording has real frames. Those that come closest to the expectation, and to what is known beside
 the hole, sound better, though their mel is further from the lost one. Bahat, Schechner & Elad 2015, Self-content-based
 audio inpainting, copy samples in the same way.
 """
@@ -20,15 +20,14 @@ from wavegen.models._damage import known_shares
 from wavegen.models.inpainter import KEPT
 
 LONG_S = 0.1  # the expectation of shorter holes is sharp enough
-SEARCHED_S = 30.0  # of the recording, on both sides of a hole
-NEIGHBOURS = 3  # known frames on either side of a hole that are compared too
-CERTAIN = 0.2  # share of a frame that is known from which on the expectation is sharp
+SEARCHED_S = 10.0  # searched on each side of a hole, and in a stream before it
+NEIGHBOURS = 3  # known frames on each side of a hole that are compared too
+CERTAIN = 0.2  # the expectation of a frame is sharp if at least this share of it is known
 
-# In a stream.
-KEPT_S = 10.0  # how much of the past is searched
-FIRST_REPLACED = 2  # of the frames in a hole that are not certain
-COMPARED = 12  # frames at most
-AFTER = 6  # whole frames that follow those that are compared, so that the hole can go on
+# A stream does not say how long its hole will be.
+FIRST_REPLACED = 2  # the first uncertain frame stays as expected, because the hole may end with it
+MOST_COMPARED = 12  # more frames would be similar in fewer places
+AFTER = 6  # whole frames that follow the chosen one, to fill the rest of the hole
 
 
 class RecordedFrames(NamedTuple):
@@ -44,15 +43,18 @@ class RecordedFrames(NamedTuple):
 
 
 def is_long(hole: Hole, sample_rate_hz: int) -> bool:
-    """Whether the inpainter's expectation of a hole is replaced."""
+    """Whether a hole lasts 100 ms or more, so that its frames are replaced."""
     return hole.stop - hole.start >= LONG_S * sample_rate_hz
 
 
 def recorded_frames(sound: Tensor, lost: Tensor, mel: MelSpec) -> RecordedFrames:
     """The frames of a sound at the mel's sample rate, ``[1, frames * hop_length]``; ``lost`` is True in its holes."""
     shares = known_shares(lost, mel)[0, 0].numpy()
-    found = LogMel(mel)(sound)[0, :, : len(shares)]
-    return RecordedFrames(found.numpy(), shares >= KEPT)
+    found = LogMel(mel)(sound)[0, :, : len(shares)].numpy()
+    # The windows of the frames at both ends reach beyond the sound.
+    at_end = mel.n_fft // mel.hop_length
+    inside = (np.arange(len(shares)) >= at_end) & (np.arange(len(shares))[::-1] >= at_end)
+    return RecordedFrames(found, (shares >= KEPT) & inside & np.isfinite(found).all(axis=0))
 
 
 def with_exemplars(
@@ -68,7 +70,7 @@ def with_exemplars(
         mel: the mel definition.
 
     Returns:
-        ``[1, n_mels, frames]``; where the recording has no run of whole frames that is long enough, as expected.
+        ``[1, n_mels, frames]``. A hole stays as expected if the recording has no run of whole frames of its length.
     """
     replaced, share_of_frame = expected[0].numpy().copy(), shares[0, 0].numpy()
     long = [hole for hole in holes if is_long(hole, mel.sample_rate_hz)]
@@ -90,15 +92,15 @@ def with_exemplars(
 class LiveExemplars:
     """Replaces frames of a stream as ``with_exemplars`` does, by frames that have passed.
 
-    Nobody knows how long a hole is while it lasts. So the frames before it, and the first that are expected in it,
-    choose frames that have passed; in the rest of the hole those follow that followed then.
+    The frames before a hole, and the first that are expected in it, are compared with those that have passed. From the
+    closest ones on, the hole goes on as the stream did then.
 
     Args:
         mel: the mel definition.
     """
 
     def __init__(self, mel: MelSpec) -> None:
-        kept = round(KEPT_S * mel.sample_rate_hz / mel.hop_length)
+        kept = round(SEARCHED_S * mel.sample_rate_hz / mel.hop_length)
         self._past = RecordedFrames(np.zeros((mel.n_mels, kept), np.float32), np.zeros(kept, dtype=bool))
         self._missing = 0  # frames of the hole so far
         self._chosen: int | None = None  # the past frame that takes the place of the next one
@@ -109,6 +111,9 @@ class LiveExemplars:
         Args:
             expected: the completed log-mel, ``[1, n_mels, 1]``.
             share: the share of the frame that is known.
+
+        Returns:
+            ``[1, n_mels, 1]``.
         """
         frame = expected[0, :, 0].numpy()
         self._missing = self._missing + 1 if share < CERTAIN else 0
@@ -125,10 +130,10 @@ class LiveExemplars:
         return torch.from_numpy(frame)[None, :, None]
 
     def _found(self, frame: np.ndarray) -> int | None:
-        """The place of the past frame that follows the last one that was chosen, or else of the one closest to this."""
+        """The place of the past frame that follows the last chosen one, or else that matches the last frames best."""
         if self._chosen is not None and self._past.is_whole[self._chosen]:
             return self._chosen
-        count = min(self._missing + NEIGHBOURS, COMPARED)
+        count = min(self._missing + NEIGHBOURS, MOST_COMPARED)
         wanted = np.concatenate((self._past.mel[:, 1 - count :], frame[:, None]), axis=1)
         first = _closest(wanted, self._past, after=AFTER)
         return None if first is None else first + count - 1
@@ -142,8 +147,8 @@ def _closest(wanted: np.ndarray, recorded: RecordedFrames, after: int = 0) -> in
     length = wanted.shape[1]
     if length + after > recorded.is_whole.size:
         return None
-    possible = sliding_window_view(recorded.is_whole, length + after).all(axis=1)
-    distances = np.where(possible, 0.0, np.inf)
-    for i in range(length):
-        distances += np.abs(recorded.mel[:, i : i + possible.size] - wanted[:, i : i + 1]).mean(axis=0)
-    return int(distances.argmin()) if possible.any() else None
+    possible = np.flatnonzero(sliding_window_view(recorded.is_whole, length + after).all(axis=1))
+    if not possible.size:
+        return None
+    distances = sum(np.abs(recorded.mel[:, possible + i] - wanted[:, i : i + 1]).mean(axis=0) for i in range(length))
+    return int(possible[np.argmin(distances)])

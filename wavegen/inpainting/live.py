@@ -76,7 +76,7 @@ class LiveRepair:
         self._vocoder = live_vocoder(mel) if vocoder is None else vocoder.for_mel(mel)
         self._inpainter_state = inpainter.initial_state(1)
         self._exemplars = LiveExemplars(mel)
-        self._shares: deque[float] = deque()  # of the frames that the inpainter has not completed yet
+        self._shares: deque[float] = deque()  # known shares of the frames that wait for the look-ahead
         self._vocoder_state = self._vocoder.initial_state(1, seed=seed)
         self._fade, self._reach, self._compared, self._behind = (
             round(seconds * rate) for seconds in (FADE_S, SHIFT_S, ALIGNED_S, BEHIND_S)

@@ -33,8 +33,8 @@ def fill_holes(
 ) -> np.ndarray:
     """Fill the holes of a recording; all other samples stay as they are, bit for bit.
 
-    Each hole is rendered from the mel that the inpainter completes around it; in holes of 100 ms and more, frames that
-    the recording has nearby take the place of those that the inpainter expects. Holes shorter than 5 ms are
+    Each hole is rendered from the mel that the inpainter completes around it; in holes of 100 ms or more, frames that
+    the recording has within 10 s take the place of those that the inpainter expects. Holes shorter than 5 ms are
     interpolated.
 
     Args:
@@ -60,24 +60,25 @@ def fill_holes(
     for hole in holes:
         repaired[hole.start : hole.stop] = predicted[hole]
 
-    # Short holes are filled now, so what follows takes them for known.
-    holes = [hole for hole in holes if hole.stop - hole.start >= SHORT_S * sample_rate_hz]
+    # Short holes are filled now; the code below treats them as known.
+    rendered_holes = [hole for hole in holes if hole.stop - hole.start >= SHORT_S * sample_rate_hz]
     around_frames = CONTEXT_FRAMES + max(inpainter.context.left, inpainter.context.right)
     around = round(around_frames * hop * sample_rate_hz / rate)
     searched, fade = round(SEARCHED_S * sample_rate_hz), round(FADE_S * sample_rate_hz)
 
     # Holes whose surroundings overlap are rendered together.
-    for region in merged(_widened(hole, around, len(samples)) for hole in holes):
-        sound, lost = _part(repaired, holes, region, sample_rate_hz, rate)
+    for region in merged(_widened(hole, around, len(samples)) for hole in rendered_holes):
+        sound, lost = _part(repaired, rendered_holes, region, sample_rate_hz, rate)
         recorded = None
         if any(is_long(hole, rate) for hole in lost):
-            nearby, lost_nearby = _part(repaired, holes, _widened(region, searched, len(samples)), sample_rate_hz, rate)
+            wide = _widened(region, searched, len(samples))
+            nearby, lost_nearby = _part(repaired, rendered_holes, wide, sample_rate_hz, rate)
             is_lost = lost_samples(lost_nearby, len(nearby))
             recorded = recorded_frames(_in_frames(nearby, hop), _in_frames(is_lost, hop), mel)
         rendered = _render(sound, lost, recorded, inpainter, vocoder, iterations, seed)
         if sample_rate_hz != rate:
             rendered = resample(rendered, rate, sample_rate_hz)
-        for hole in holes:
+        for hole in rendered_holes:
             if region.start <= hole.start < region.stop:
                 found = rendered[hole.start - region.start : hole.stop - region.start]
                 repaired[hole.start : hole.stop] = _faded(predicted[hole], found, fade)
@@ -131,7 +132,7 @@ def _widened(hole: Hole, by: int, samples: int) -> Hole:
 def _part(
     samples: np.ndarray, holes: list[Hole], region: Hole, sample_rate_hz: int, rate: int
 ) -> tuple[np.ndarray, list[Hole]]:
-    """The samples of a region at another rate, float32, and those of its holes."""
+    """The samples of a region at another rate, float32, and the region's holes at that rate."""
     sound = samples[region.start : region.stop].astype(np.float32)
     if sample_rate_hz != rate:
         sound = resample(sound, sample_rate_hz, rate)
