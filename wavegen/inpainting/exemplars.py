@@ -1,9 +1,9 @@
 """Long holes: frames that the recording itself has, in place of the blurred ones that the inpainter expects.
 
 The longer a hole, the more sounds it may have had, and what the inpainter expects becomes a mean that matches none of
-them. The recording has real frames. Those that come closest to the expectation, and to what is known beside
-the hole, sound better, though their mel is further from the lost one. Bahat, Schechner & Elad 2015, Self-content-based
-audio inpainting, copy samples in the same way.
+them. The recording has real frames. Those that come closest to the expectation, and to what is known beside the hole,
+sound better, though their mel is further from the lost one. Bahat, Schechner & Elad 2015, Self-content-based audio
+inpainting, copy samples in the same way.
 """
 
 from typing import NamedTuple
@@ -82,7 +82,7 @@ def with_exemplars(
         found = _closest(replaced[:, first:last], recorded)
         if found is None:
             continue
-        # At the hole's edges, where a part of the frame is known, the expectation is sharp and stays.
+        # At the hole's edges a part of each frame is known, so the expectation is sharp there and stays.
         certain = np.clip(share_of_frame[start:stop] / CERTAIN, 0, 1)
         exemplar = recorded.mel[:, found + start - first : found + stop - first]
         replaced[:, start:stop] = (1 - certain) * exemplar + certain * replaced[:, start:stop]
