@@ -22,6 +22,7 @@ from wavegen.checkpoint import load_model, load_vocoder
 from wavegen.corpora.manifest import Recording, listed_recordings
 from wavegen.evaluation.metrics import available, score
 from wavegen.inpainting import Hole, extend_band, fill_holes, interpolate, live_vocoder, repair_as_stream
+from wavegen.inpainting.holes import lost_samples
 from wavegen.mel import LogMel, MelSpec
 from wavegen.models.inpainter import Inpainter
 from wavegen.tables import text_table
@@ -53,10 +54,7 @@ def seconds_of(path: Path) -> float:
 
 
 def zeros(samples: np.ndarray, holes: list[Hole]) -> np.ndarray:
-    filled = samples.copy()
-    for hole in holes:
-        filled[hole.start : hole.stop] = 0
-    return filled
+    return np.where(lost_samples(holes, len(samples)), 0, samples)
 
 
 def linear_prediction(samples: np.ndarray, holes: list[Hole]) -> np.ndarray:
@@ -112,9 +110,7 @@ def table_of_holes(voices: list[tuple[str, np.ndarray]], fills: dict[str, Fill],
         values: dict[str, dict[str, list[float]]] = {name: {} for name in fills}
         for index, (name_of_clip, samples) in enumerate(voices):
             holes = holes_of(samples, rate, rate * length_ms // 1000, index)
-            missing = np.zeros(len(samples), dtype=bool)
-            for hole in holes:
-                missing[hole.start : hole.stop] = True
+            missing = lost_samples(holes, len(samples))
             real = log_mel(samples, mel)
             centres = np.minimum(np.arange(real.shape[1]) * hop + hop // 2, len(samples) - 1)
             for name, fill in fills.items():

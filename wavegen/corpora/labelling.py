@@ -48,8 +48,8 @@ class LabelFilesConfig(Config):
     Attributes:
         suffix: the suffix of label files: ``.TextGrid``, ``.txt``, ``.tsv``, or any other; the
             content tells the format.
-        folder: the folder of the label files, in which they have the places that the recordings have in the corpus;
-            relative to the current folder. None: beside the recordings.
+        folder: the folder of the label files, in which they have the places that the recordings have in the corpus.
+            A relative folder begins at the current one. None: beside the recordings.
         tier: the interval tier of a TextGrid; None for the only one.
     """
 
